@@ -1,0 +1,155 @@
+//! The status board: what each layer says of itself, for answers, the console and metrics.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use sanso_state::{Cut, LogPartition, Offset};
+use serde::Serialize;
+
+/// How the records of a log partition were judged, since its beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct RecordCounts {
+    /// Records read, of any kind.
+    pub records: u64,
+    /// First versions of a reading.
+    pub new: u64,
+    /// Higher versions: the older one was retracted.
+    pub corrections: u64,
+    /// Equal version and content: no effect.
+    pub duplicates: u64,
+    /// Equal version, other content: quarantined.
+    pub conflicts: u64,
+    /// Lower versions: kept in the dataset only.
+    pub stale: u64,
+    /// Records that could not be decoded: quarantined.
+    pub undecodable: u64,
+    /// Records whose key belongs to another log partition: quarantined.
+    pub misplaced: u64,
+    /// Readings whose window had closed when they came.
+    pub late: u64,
+}
+
+/// The speed layer's progress on one log partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PartitionProgress {
+    /// The first offset not yet appended when last looked.
+    pub end: Offset,
+    /// The first offset not yet judged.
+    pub position: Offset,
+    /// The watermark in microseconds.
+    pub watermark_us: Option<i64>,
+    /// Whether the log partition is quiet and does not hold watermarks back.
+    pub idle: bool,
+    /// How its records were judged.
+    pub counts: RecordCounts,
+}
+
+/// The audit's counters since the process started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct AuditCounts {
+    /// (segment, view partition) pairs compared.
+    pub compared: u64,
+    /// Pairs that speed no longer (or not yet) held complete.
+    pub skipped: u64,
+    /// Pairs that differed.
+    pub differing: u64,
+}
+
+/// The batch layer's progress on one source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BatchProgress {
+    /// The number of the newest published version.
+    pub version: u64,
+    /// Its cut.
+    pub cut: Cut,
+    /// When it was published, in microseconds since 1970.
+    pub published_us: i64,
+    /// How long the last run took, in milliseconds.
+    pub run_ms: u64,
+    /// Rows in the newest-version table.
+    pub newest_rows: u64,
+    /// The audit's counters.
+    pub audit: AuditCounts,
+    /// The error of the last run, if it failed.
+    pub error: Option<String>,
+}
+
+/// A record that was refused, kept with all that is needed to mend it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct Quarantined {
+    /// The log partition.
+    pub partition: u32,
+    /// The offset.
+    pub offset: Offset,
+    /// Why: `undecodable`, `misplaced`, `conflict` or `expression`.
+    pub kind: String,
+    /// What was wrong, and where in the record.
+    pub reason: String,
+    /// The record as it came.
+    pub payload: String,
+}
+
+/// Lists quarantined records.
+pub trait QuarantineStore: Send + Sync {
+    /// Returns at most `limit` records of a source in order of (partition,
+    /// offset), after the given position.
+    fn list(
+        &self,
+        source: &str,
+        after: Option<(u32, Offset)>,
+        limit: usize,
+    ) -> Result<Vec<Quarantined>, String>;
+
+    /// Returns how many records of a source are in quarantine.
+    fn count(&self, source: &str) -> Result<u64, String>;
+}
+
+#[derive(Default)]
+struct Board {
+    speed: BTreeMap<String, BTreeMap<u32, PartitionProgress>>,
+    batch: BTreeMap<String, BatchProgress>,
+    quarantine: Option<Arc<dyn QuarantineStore>>,
+}
+
+/// The shared board. Clones share it.
+#[derive(Clone, Default)]
+pub struct StatusBoard(Arc<RwLock<Board>>);
+
+impl StatusBoard {
+    /// Creates an empty board.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Posts the speed layer's progress on one log partition.
+    pub fn post_speed(&self, source: &str, partition: LogPartition, progress: PartitionProgress) {
+        let mut board = self.0.write();
+        board.speed.entry(source.to_owned()).or_default().insert(partition.0, progress);
+    }
+
+    /// Posts the batch layer's progress on one source.
+    pub fn post_batch(&self, source: &str, progress: BatchProgress) {
+        self.0.write().batch.insert(source.to_owned(), progress);
+    }
+
+    /// Connects the store of quarantined records.
+    pub fn connect_quarantine(&self, store: Arc<dyn QuarantineStore>) {
+        self.0.write().quarantine = Some(store);
+    }
+
+    /// Returns the speed layer's progress by source and log partition.
+    pub fn speed(&self) -> BTreeMap<String, BTreeMap<u32, PartitionProgress>> {
+        self.0.read().speed.clone()
+    }
+
+    /// Returns the batch layer's progress by source.
+    pub fn batch(&self) -> BTreeMap<String, BatchProgress> {
+        self.0.read().batch.clone()
+    }
+
+    /// Returns the store of quarantined records, once connected.
+    pub fn quarantine(&self) -> Option<Arc<dyn QuarantineStore>> {
+        self.0.read().quarantine.clone()
+    }
+}

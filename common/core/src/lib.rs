@@ -1,0 +1,14 @@
+//! The partition core: view partitions held in memory, written through one
+//! ordered log each and read from any copy.
+//!
+//! Layers address a partition by [`PartitionId`] and speak to it only through
+//! [`PartitionStore`]: entries in, outcomes out; read requests in, replies with
+//! their own freshness out. Today every partition has its one replica in this
+//! process; requests and replies are plain data, so that a partition may as
+//! well be elsewhere.
+
+mod read;
+mod store;
+
+pub use read::{Progress, ReadReply, ReadRequest};
+pub use store::{Change, PartitionId, PartitionStore, StoreError};

@@ -1,0 +1,84 @@
+//! Read requests and replies: plain data, so that they can cross a network.
+
+use sanso_state::{Cut, GroupId, GroupState, Offset, ViewPartition};
+
+/// What to read from one view partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReadRequest {
+    /// The groups of some keys with `from <= window start < to` (microseconds).
+    Keys {
+        /// Encoded grouping keys.
+        keys: Vec<Box<[u8]>>,
+        /// The first window start.
+        from: i64,
+        /// The first window start no longer wanted.
+        to: i64,
+    },
+    /// All groups with `from <= window start < to`.
+    Scan {
+        /// The first window start.
+        from: i64,
+        /// The first window start no longer wanted.
+        to: i64,
+    },
+    /// No groups, only the progress.
+    Progress,
+}
+
+/// How far one view partition has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The batch version it stands on.
+    pub version: u64,
+    /// That version's cut.
+    pub cut: Cut,
+    /// Offsets applied, one for each log partition.
+    pub applied: Vec<Offset>,
+    /// The watermark in microseconds.
+    pub watermark_us: Option<i64>,
+    /// Groups in the batch base.
+    pub base_groups: usize,
+    /// Groups in the speed state.
+    pub speed_groups: usize,
+    /// Groups changed after their window had closed.
+    pub late_groups: u64,
+}
+
+impl Progress {
+    pub(crate) fn of(partition: &ViewPartition) -> Self {
+        let (base_groups, speed_groups) = partition.group_counts();
+        Self {
+            version: partition.version(),
+            cut: partition.cut().clone(),
+            applied: partition.applied().to_vec(),
+            watermark_us: partition.watermark_us(),
+            base_groups,
+            speed_groups,
+            late_groups: partition.late_groups(),
+        }
+    }
+}
+
+/// The groups asked for, in order of key and window, and the progress they stand for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadReply {
+    /// The combined states of groups that have rows.
+    pub groups: Vec<(GroupId, GroupState)>,
+    /// How far the view partition had come, at the same instant.
+    pub progress: Progress,
+}
+
+pub(crate) fn answer(partition: &ViewPartition, request: &ReadRequest) -> ReadReply {
+    let groups = match request {
+        ReadRequest::Keys { keys, from, to } => {
+            keys.iter().flat_map(|key| partition.range(key, *from, *to)).collect()
+        }
+        ReadRequest::Scan { from, to } => {
+            let mut groups = partition.all();
+            groups.retain(|(id, _)| (*from..*to).contains(&id.window_start));
+            groups
+        }
+        ReadRequest::Progress => Vec::new(),
+    };
+    ReadReply { groups, progress: Progress::of(partition) }
+}
