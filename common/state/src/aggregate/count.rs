@@ -1,0 +1,62 @@
+//! `COUNT(*)` and `COUNT(x)`: a number of rows.
+
+use crate::aggregate::Mergeable;
+use crate::codec::{DecodeError, Reader, write_i64};
+use crate::value::Value;
+
+/// See [`crate::AggregateKind::code_version`].
+pub(crate) const CODE_VERSION: u32 = 1;
+
+/// The number of rows that passed the aggregate's filter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rows(pub i64);
+
+/// The number of rows whose value is not null.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count(pub i64);
+
+impl Mergeable for Rows {
+    fn update(&mut self, _: &Value, sign: i64) {
+        self.0 = self.0.wrapping_add(sign);
+    }
+
+    fn combine(&mut self, other: &Self) {
+        self.0 = self.0.wrapping_add(other.0);
+    }
+
+    fn negate(&mut self) {
+        self.0 = self.0.wrapping_neg();
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        write_i64(out, self.0);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self(reader.i64()?))
+    }
+}
+
+impl Mergeable for Count {
+    fn update(&mut self, value: &Value, sign: i64) {
+        if !value.is_null() {
+            self.0 = self.0.wrapping_add(sign);
+        }
+    }
+
+    fn combine(&mut self, other: &Self) {
+        self.0 = self.0.wrapping_add(other.0);
+    }
+
+    fn negate(&mut self) {
+        self.0 = self.0.wrapping_neg();
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        write_i64(out, self.0);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self(reader.i64()?))
+    }
+}

@@ -1,0 +1,35 @@
+//! Aggregates: each one a commutative group, so that a retraction is exact.
+//!
+//! ```text
+//!   inputs ──update(±1)──▶ state ──combine / negated──▶ state ──finish──▶ value
+//! ```
+//!
+//! One file for each aggregate holds its state, its laws and how it is
+//! finished; `kind.rs` types and names them, `state.rs` dispatches. A new
+//! aggregate is one file and one line in each of these two.
+//!
+//! Invariants: two histories that leave the same rows leave equal states,
+//! whatever their order (normal form: zero counts are not kept); arithmetic
+//! wraps, so an intermediate overflow is undone by what follows.
+
+mod average;
+mod count;
+mod distinct;
+mod extremes;
+mod first_last;
+mod kind;
+mod multiset;
+mod quantile;
+mod state;
+mod sum;
+mod variance;
+mod wide;
+
+pub use count::{Count, Rows};
+pub use kind::{AggregateFunction, AggregateKind};
+pub use multiset::Multiset;
+pub use quantile::Quantiles;
+pub use state::AggregateState;
+pub(crate) use state::Mergeable;
+pub use sum::Sum;
+pub use variance::Moments;

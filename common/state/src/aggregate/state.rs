@@ -1,0 +1,147 @@
+//! The state of one aggregate: a closed set of groups, and their dispatch.
+
+use crate::aggregate::kind::{AggregateFunction, AggregateKind};
+use crate::aggregate::{Count, Moments, Multiset, Quantiles, Rows, Sum};
+use crate::codec::{DecodeError, Reader};
+use crate::value::Value;
+
+/// A commutative group whose elements are built from values.
+///
+/// Laws: `combine` is associative and commutative with [`Default`] as neutral
+/// element and `negate` as inverse; `update` is `combine` with the element of
+/// one value, or with its inverse; equal elements are equal bytes.
+pub(crate) trait Mergeable: Default + Eq {
+    /// Adds (`sign` = 1) or retracts (`sign` = -1) one value.
+    fn update(&mut self, value: &Value, sign: i64);
+    /// Adds another element.
+    fn combine(&mut self, other: &Self);
+    /// Turns this element into its inverse.
+    fn negate(&mut self);
+    /// Says whether this is the neutral element.
+    fn is_zero(&self) -> bool {
+        *self == Self::default()
+    }
+    /// Appends the canonical encoding.
+    fn write(&self, out: &mut Vec<u8>);
+    /// Reads what [`Mergeable::write`] wrote; refuses any other bytes.
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError>;
+}
+
+/// The state of one aggregate over one group of rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AggregateState {
+    /// Of `COUNT(*)`.
+    Rows(Rows),
+    /// Of `COUNT(x)`.
+    Count(Count),
+    /// Of `SUM` and `AVG`.
+    Sum(Sum),
+    /// Of variance and standard deviation.
+    Moments(Box<Moments>),
+    /// Of the aggregates that keep their values.
+    Values(Multiset<Value>),
+    /// Of quantiles.
+    Quantiles(Quantiles),
+}
+
+macro_rules! dispatch {
+    ($state:expr, $inner:ident => $body:expr) => {
+        match $state {
+            AggregateState::Rows($inner) => $body,
+            AggregateState::Count($inner) => $body,
+            AggregateState::Sum($inner) => $body,
+            AggregateState::Moments($inner) => $body,
+            AggregateState::Values($inner) => $body,
+            AggregateState::Quantiles($inner) => $body,
+        }
+    };
+}
+
+impl AggregateState {
+    /// Creates the neutral element that a function's states start from.
+    pub(crate) fn zero(function: AggregateFunction) -> Self {
+        use AggregateFunction as F;
+        match function {
+            F::CountRows => Self::Rows(Rows::default()),
+            F::Count => Self::Count(Count::default()),
+            F::Sum | F::Average => Self::Sum(Sum::default()),
+            F::Variance { .. } | F::StandardDeviation { .. } => Self::Moments(Box::default()),
+            F::Min | F::Max | F::First | F::Last | F::CountDistinct => Self::Values(Multiset::default()),
+            F::Quantile { .. } => Self::Quantiles(Quantiles::default()),
+        }
+    }
+
+    /// Adds (`sign` = 1) or retracts (`sign` = -1) one input value. A null
+    /// changes nothing, except in `COUNT(*)`.
+    ///
+    /// # Panics
+    /// When the value is not of the type the aggregate was typed with.
+    pub fn update(&mut self, value: &Value, sign: i64) {
+        dispatch!(self, state => state.update(value, sign));
+    }
+
+    /// Adds another state of the same aggregate.
+    ///
+    /// # Panics
+    /// When `other` is the state of an aggregate of another kind.
+    pub fn combine(&mut self, other: &AggregateState) {
+        match (self, other) {
+            (Self::Rows(a), Self::Rows(b)) => a.combine(b),
+            (Self::Count(a), Self::Count(b)) => a.combine(b),
+            (Self::Sum(a), Self::Sum(b)) => a.combine(b),
+            (Self::Moments(a), Self::Moments(b)) => a.combine(b),
+            (Self::Values(a), Self::Values(b)) => a.combine(b),
+            (Self::Quantiles(a), Self::Quantiles(b)) => a.combine(b),
+            (a, b) => panic!("cannot combine {a:?} with {b:?}: different aggregates"),
+        }
+    }
+
+    /// Turns this state into its inverse.
+    pub fn negate(&mut self) {
+        dispatch!(self, state => state.negate());
+    }
+
+    /// Returns the inverse element.
+    #[must_use]
+    pub fn negated(&self) -> Self {
+        let mut state = self.clone();
+        state.negate();
+        state
+    }
+
+    /// Says whether this is the neutral element.
+    pub fn is_zero(&self) -> bool {
+        dispatch!(self, state => state.is_zero())
+    }
+
+    /// Returns the byte that tells the states' encodings apart.
+    pub(crate) fn tag(&self) -> u8 {
+        match self {
+            Self::Rows(_) => 1,
+            Self::Count(_) => 2,
+            Self::Sum(_) => 3,
+            Self::Moments(_) => 4,
+            Self::Values(_) => 5,
+            Self::Quantiles(_) => 6,
+        }
+    }
+
+    /// Appends the canonical encoding, without the tag.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        dispatch!(self, state => state.write(out));
+    }
+
+    /// Reads a state of an aggregate of this kind.
+    pub(crate) fn read(kind: &AggregateKind, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let mut zero = kind.zero();
+        match &mut zero {
+            Self::Rows(state) => *state = Mergeable::read(reader)?,
+            Self::Count(state) => *state = Mergeable::read(reader)?,
+            Self::Sum(state) => *state = Mergeable::read(reader)?,
+            Self::Moments(state) => **state = Mergeable::read(reader)?,
+            Self::Values(state) => *state = Mergeable::read(reader)?,
+            Self::Quantiles(state) => *state = Mergeable::read(reader)?,
+        }
+        Ok(zero)
+    }
+}

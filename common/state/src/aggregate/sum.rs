@@ -1,0 +1,57 @@
+//! `SUM(x)`: a scaled integer modulo 2^128, and how many values it is of.
+//!
+//! Wrapping addition is a group, so an order of updates that overflows on the
+//! way still ends at the true sum whenever that fits.
+
+use crate::aggregate::Mergeable;
+use crate::codec::{DecodeError, Reader, write_i64, write_i128};
+use crate::value::{Value, ValueType};
+
+/// See [`crate::AggregateKind::code_version`].
+pub(crate) const CODE_VERSION: u32 = 1;
+
+/// A sum and the number of values in it; also the state of `AVG`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    /// The sum of the mantissas, wrapping.
+    pub sum: i128,
+    /// The number of values that are not null.
+    pub count: i64,
+}
+
+impl Mergeable for Sum {
+    fn update(&mut self, value: &Value, sign: i64) {
+        if let Some(mantissa) = value.mantissa() {
+            self.sum = self.sum.wrapping_add(mantissa.wrapping_mul(sign.into()));
+            self.count = self.count.wrapping_add(sign);
+        }
+    }
+
+    fn combine(&mut self, other: &Self) {
+        self.sum = self.sum.wrapping_add(other.sum);
+        self.count = self.count.wrapping_add(other.count);
+    }
+
+    fn negate(&mut self) {
+        self.sum = self.sum.wrapping_neg();
+        self.count = self.count.wrapping_neg();
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        write_i64(out, self.count);
+        write_i128(out, self.sum);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { count: reader.i64()?, sum: reader.i128()? })
+    }
+}
+
+/// All 38 digits, so that no sum of an admitted input overflows its column.
+pub(crate) fn result_type((_, scale): (u8, i8)) -> ValueType {
+    ValueType::Decimal { precision: 38, scale }
+}
+
+pub(crate) fn finish(state: &Sum) -> Value {
+    if state.count == 0 { Value::Null } else { Value::Decimal(state.sum) }
+}

@@ -1,0 +1,32 @@
+//! Mergeable state: what both layers compute, and the view partition that merges it.
+//!
+//! ```text
+//!   speed worker ──Delta──▶ ┌───────────────────────────┐
+//!                           │ ViewPartition             │──▶ base ⊕ speed, finished
+//!   batch layer ──Block───▶ │ base │ segments │ applied │
+//!                           └───────────────────────────┘
+//! ```
+//!
+//! Everything here is a pure function of its inputs: no clock, no I/O, no
+//! randomness. Values are scaled integers, so the law of the project (batch
+//! before the cut ⊕ speed after it = a fold over everything) is an equality.
+
+pub mod aggregate;
+mod codec;
+mod fingerprint;
+mod group;
+mod partition;
+mod position;
+mod value;
+mod watermark;
+
+pub use aggregate::{AggregateFunction, AggregateKind, AggregateState};
+pub use codec::{DecodeError, decode_groups, encode_groups};
+pub use fingerprint::{Fingerprint, FingerprintBuilder};
+pub use group::{GroupId, GroupState, Groups, partition_of};
+pub use partition::{
+    Block, Delta, Difference, Emission, Entry, Outcome, ViewPartition, ViewPartitionConfig, Windows,
+};
+pub use position::{Cut, LogPartition, Offset, SegmentId, Segments};
+pub use value::{Value, ValueType};
+pub use watermark::Watermark;
