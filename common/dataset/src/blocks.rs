@@ -1,0 +1,162 @@
+//! Published view versions: for each a small document, and one block for each view partition.
+//!
+//! A block holds only groups and is named by its content, so a view partition that a version did
+//! not change is carried by reference. The document is written after its blocks, in one step.
+//! Everything here can be recomputed from the newest-version table.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sanso_state::{AggregateKind, Block, Cut, Fingerprint, Groups, decode_groups, encode_groups};
+use serde::{Deserialize, Serialize};
+
+use crate::dataset::{Dataset, blocking};
+use crate::error::{DatasetError, RECOMPUTE, Result};
+use crate::layout::{Layout, join, version_of};
+use crate::manifest::{seal, unseal};
+
+/// Names a view version and says how its groups are encoded.
+#[derive(Clone, Copy, Debug)]
+pub struct ViewId<'a> {
+    /// The source.
+    pub source: &'a str,
+    /// The view's name.
+    pub name: &'a str,
+    /// The view's version.
+    pub fingerprint: Fingerprint,
+    /// The view's aggregates.
+    pub kinds: &'a Arc<[AggregateKind]>,
+}
+
+/// One published version of a view.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedView {
+    /// The source.
+    pub source: String,
+    /// The view's name.
+    pub view: String,
+    /// The view's version.
+    pub fingerprint: Fingerprint,
+    /// The number of the dataset's version that this is the view of.
+    pub version: u64,
+    /// That version's cut.
+    pub cut: Cut,
+    /// The log partitions' watermarks at the cut, in microseconds.
+    pub watermarks_us: Vec<Option<i64>>,
+    /// The blocks, one for each view partition, in order.
+    pub blocks: Vec<BlockFile>,
+}
+
+/// One view partition's groups at a version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockFile {
+    /// The number of groups.
+    pub groups: u64,
+    /// The file's size.
+    pub bytes: u64,
+    /// The fingerprint of the file's bytes.
+    pub content: Fingerprint,
+    /// The file, relative to the folder of the view's version.
+    pub path: String,
+}
+
+impl Dataset {
+    /// Writes one view partition's groups and returns what a published version lists of them.
+    /// Idempotent: the file is named by its content.
+    pub async fn put_block(&self, view: ViewId<'_>, index: u32, groups: &Groups) -> Result<BlockFile> {
+        let bytes = Bytes::from(encode_groups(view.kinds, groups));
+        let content = Fingerprint::of(&bytes);
+        let path = Layout::block(index, content);
+        let file = BlockFile { groups: groups.len() as u64, bytes: bytes.len() as u64, content, path };
+        self.put(&join(self.layout().view(view.source, view.name, view.fingerprint), &file.path), bytes)
+            .await?;
+        Ok(file)
+    }
+
+    /// Makes a view's version loadable, in one step. All its blocks must have been written before.
+    /// A version that exists is replaced: it was recomputed, and is equal unless it was damaged.
+    pub async fn publish(&self, published: &PublishedView) -> Result<()> {
+        let PublishedView { source, view, fingerprint, version, .. } = published;
+        let path = self.layout().published_version(source, view, *fingerprint, *version);
+        self.put(&path, seal(published)).await
+    }
+
+    /// Returns the versions of a view that are published and kept, oldest first.
+    pub async fn published_versions(&self, view: ViewId<'_>) -> Result<Vec<u64>> {
+        let folder = self.layout().published(view.source, view.name, view.fingerprint);
+        let listed = self.list(&folder).await?;
+        let mut versions: Vec<u64> = listed.iter().filter_map(|file| version_of(&file.location)).collect();
+        versions.sort_unstable();
+        Ok(versions)
+    }
+
+    /// Returns one published version of a view.
+    pub async fn published(&self, view: ViewId<'_>, version: u64) -> Result<PublishedView> {
+        let path = self.layout().published_version(view.source, view.name, view.fingerprint, version);
+        let bytes = self.get(&path).await?;
+        let published: PublishedView = unseal(&path, &bytes, RECOMPUTE)?;
+        if published.version != version || published.fingerprint != view.fingerprint {
+            return Err(DatasetError::damaged(path, "it is another view's or version's", RECOMPUTE));
+        }
+        Ok(published)
+    }
+
+    /// Reads one view partition's block. Refuses a damaged file.
+    pub async fn read_block(&self, view: ViewId<'_>, published: &PublishedView, index: u32) -> Result<Block> {
+        let file = &published.blocks[index as usize];
+        let path = join(self.layout().view(view.source, view.name, view.fingerprint), &file.path);
+        let bytes = self.get_checked(&path, file.content, RECOMPUTE).await?;
+        let kinds = Arc::clone(view.kinds);
+        let decoded = blocking(move || decode_groups(&kinds, &bytes)).await;
+        Ok(Block {
+            view: view.fingerprint,
+            version: published.version,
+            cut: published.cut.clone(),
+            watermarks_us: published.watermarks_us.clone(),
+            groups: decoded.map_err(|e| DatasetError::undecodable(path, &e))?,
+        })
+    }
+
+    /// Deletes all but the `keep` newest published versions of a view, and the blocks that none of
+    /// those kept lists. Returns how many files it deleted. A damaged version counts as listing none.
+    ///
+    /// Only the process that publishes the view may call it, and not while it publishes.
+    pub async fn remove_unpublished(&self, view: ViewId<'_>, keep: usize) -> Result<u64> {
+        let versions = self.published_versions(view).await?;
+        let (gone, kept) = versions.split_at(versions.len().saturating_sub(keep.max(1)));
+        let folder = self.layout().view(view.source, view.name, view.fingerprint);
+        let mut listed = BTreeSet::new();
+        for &version in kept {
+            match self.published(view, version).await {
+                Ok(published) => {
+                    listed.extend(published.blocks.iter().map(|file| join(folder.clone(), &file.path)));
+                }
+                Err(DatasetError::Damaged { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let mut deleted = 0;
+        for &version in gone {
+            let path = self.layout().published_version(view.source, view.name, view.fingerprint, version);
+            self.delete(&path).await?;
+            deleted += 1;
+        }
+        for file in self.list(&folder.join("blocks")).await? {
+            if !listed.contains(&file.location) {
+                self.delete(&file.location).await?;
+                deleted += 1;
+            }
+        }
+        Ok(deleted)
+    }
+
+    /// Deletes all published versions of a view version that is retired for good.
+    pub async fn remove_view(&self, view: ViewId<'_>) -> Result<u64> {
+        let files = self.list(&self.layout().view(view.source, view.name, view.fingerprint)).await?;
+        for file in &files {
+            self.delete(&file.location).await?;
+        }
+        Ok(files.len() as u64)
+    }
+}

@@ -1,0 +1,154 @@
+//! The dataset's handle: an object store and a layout, and how bytes get in and out.
+//!
+//! All reading and writing of whole files goes through here, so that fingerprints are
+//! checked, local files are on disk, and errors name the file.
+
+use std::path::{Path as DiskPath, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use sanso_state::Fingerprint;
+
+use crate::error::{DatasetError, Result};
+use crate::layout::Layout;
+
+/// A dataset in an object store. Clones share it.
+#[derive(Clone)]
+pub struct Dataset {
+    store: Arc<dyn ObjectStore>,
+    layout: Arc<Layout>,
+    disk: Option<Arc<PathBuf>>,
+}
+
+impl Dataset {
+    /// Opens (or creates) a dataset in a local directory. Files are synchronised to disk.
+    pub fn open_local(directory: &DiskPath) -> Result<Dataset> {
+        let disk =
+            |action, source| DatasetError::Disk { action, path: directory.display().to_string(), source };
+        std::fs::create_dir_all(directory).map_err(|e| disk("create", e))?;
+        let root = directory.canonicalize().map_err(|e| disk("resolve", e))?;
+        let store = LocalFileSystem::new_with_prefix(&root)
+            .map_err(|e| DatasetError::store("open", directory.display(), e))?;
+        Ok(Dataset {
+            store: Arc::new(store),
+            layout: Arc::new(Layout::new(Path::default())),
+            disk: Some(Arc::new(root)),
+        })
+    }
+
+    /// Creates an empty dataset in memory.
+    pub fn in_memory() -> Dataset {
+        Self::with_store(Arc::new(InMemory::new()), Path::default())
+    }
+
+    /// Opens a dataset below `prefix` in any object store; the store says how durable a put is.
+    pub fn with_store(store: Arc<dyn ObjectStore>, prefix: Path) -> Dataset {
+        Dataset { store, layout: Arc::new(Layout::new(prefix)), disk: None }
+    }
+
+    /// Returns the object store, for engines that read the Parquet files themselves.
+    pub fn object_store(&self) -> Arc<dyn ObjectStore> {
+        Arc::clone(&self.store)
+    }
+
+    /// Returns the paths.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Writes a file, replacing what is there.
+    pub(crate) async fn put(&self, path: &Path, bytes: Bytes) -> Result<()> {
+        self.put_with(path, bytes, PutMode::Overwrite)
+            .await
+            .map_err(|e| DatasetError::store("write", path, e))?;
+        self.sync(path).await
+    }
+
+    /// Writes a file unless there is one; says whether it was written.
+    pub(crate) async fn put_new(&self, path: &Path, bytes: Bytes) -> Result<bool> {
+        match self.put_with(path, bytes, PutMode::Create).await {
+            Ok(()) => self.sync(path).await.map(|()| true),
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+            Err(error) => Err(DatasetError::store("write", path, error)),
+        }
+    }
+
+    async fn put_with(&self, path: &Path, bytes: Bytes, mode: PutMode) -> object_store::Result<()> {
+        let options = PutOptions { mode, ..PutOptions::default() };
+        self.store.put_opts(path, PutPayload::from_bytes(bytes), options).await.map(|_| ())
+    }
+
+    /// Brings a local file and the names that lead to it to disk: the log may be trimmed on the
+    /// strength of it.
+    async fn sync(&self, path: &Path) -> Result<()> {
+        let Some(root) = self.disk.clone() else { return Ok(()) };
+        let file = root.join(path.as_ref());
+        let synced = tokio::task::spawn_blocking(move || {
+            std::fs::File::open(&file)?.sync_all()?;
+            let folders = file.ancestors().skip(1).take_while(|folder| folder.starts_with(root.as_ref()));
+            folders.into_iter().try_for_each(|folder| std::fs::File::open(folder)?.sync_all())
+        });
+        let outcome = synced.await.unwrap_or_else(|join| Err(std::io::Error::other(join)));
+        outcome.map_err(|source| DatasetError::Disk { action: "synchronise", path: path.to_string(), source })
+    }
+
+    /// Reads a whole file.
+    pub(crate) async fn get(&self, path: &Path) -> Result<Bytes> {
+        let read = async { self.store.get(path).await?.bytes().await };
+        read.await.map_err(|error| match error {
+            object_store::Error::NotFound { .. } => DatasetError::Missing { path: path.to_string() },
+            error => DatasetError::store("read", path, error),
+        })
+    }
+
+    /// Reads a whole file and refuses it unless its bytes have this fingerprint.
+    pub(crate) async fn get_checked(
+        &self,
+        path: &Path,
+        fingerprint: Fingerprint,
+        remedy: &'static str,
+    ) -> Result<Bytes> {
+        let bytes = self.get(path).await?;
+        let found = Fingerprint::of(&bytes);
+        if found != fingerprint {
+            let what = format!(
+                "its {} bytes have the checksum {}, those written had {}",
+                bytes.len(),
+                found.short(),
+                fingerprint.short()
+            );
+            return Err(DatasetError::damaged(path, what, remedy));
+        }
+        Ok(bytes)
+    }
+
+    /// Lists the files below a folder, in no order.
+    pub(crate) async fn list(&self, folder: &Path) -> Result<Vec<ObjectMeta>> {
+        let listed = self.store.list(Some(folder)).try_collect().await;
+        listed.map_err(|e| DatasetError::store("list", folder, e))
+    }
+
+    /// Deletes a file; one that is not there is no error.
+    pub(crate) async fn delete(&self, path: &Path) -> Result<()> {
+        match self.store.delete(path).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(DatasetError::store("delete", path, error)),
+        }
+    }
+}
+
+/// Runs Parquet work on the blocking pool.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => panic!("the runtime shuts down while a file is being coded"),
+        },
+    }
+}

@@ -1,0 +1,42 @@
+//! The master dataset: every reading ever archived, as plain files in an object store.
+//!
+//! ```text
+//!   archiver ──Parquet──▶ segments/…          every record, by (log partition, segment)
+//!   advance ───Parquet──▶ newest/…            newest version of each reading, by (log partition, date)
+//!            ──JSON─────▶ manifests/…         version k: cut, watermarks, list of all files above
+//!   publish ───blocks───▶ views/…             version k of a view: one block per view partition
+//! ```
+//!
+//! A version exists when its manifest exists, and a manifest is written last, in
+//! one step that fails if the number is taken. So a crash between any two writes
+//! leaves the version before it in force; what was written for nothing is an
+//! orphan that [`Dataset::remove_unreferenced`] deletes.
+//!
+//! Promised: the layout ([`Layout`]) is stable, and any Parquet reader can read it;
+//! a file that is not what was written is refused with its name, never half-read;
+//! on a local directory a file is on disk (fsync) before the call returns.
+//!
+//! Not promised: two processes writing one source (the second gets
+//! [`DatasetError::VersionTaken`]); protection of a read through another tool,
+//! which does not check fingerprints, only what Parquet itself checks.
+
+mod blocks;
+mod dataset;
+mod error;
+mod layout;
+mod manifest;
+mod newest;
+mod parquet_file;
+mod schema;
+mod segment;
+
+pub use blocks::{BlockFile, PublishedView, ViewId};
+pub use dataset::Dataset;
+pub use error::{DatasetError, Result};
+pub use layout::{Layout, date_label};
+pub use manifest::{Manifest, NewestFile, SegmentFile};
+pub use newest::NewestBase;
+pub use schema::{APPEND_TIME_COLUMN, OFFSET_COLUMN, append_times, archived_schema, offsets, source_columns};
+
+#[cfg(test)]
+mod tests;

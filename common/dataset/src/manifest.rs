@@ -1,0 +1,195 @@
+//! Manifests: what makes a version of a source's dataset.
+//!
+//! ```text
+//!   write segments, newest files ──▶ put manifest k (fails if k exists) ──▶ version k is in force
+//!            crash here: k-1 is in force, the files are orphans
+//! ```
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use object_store::path::Path;
+use sanso_state::{Cut, Fingerprint, LogPartition, SegmentId};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::dataset::Dataset;
+use crate::error::{DatasetError, ROLL_BACK, Result};
+use crate::layout::version_of;
+
+/// The format of manifests that this program writes, and the newest that it reads.
+const FORMAT: u32 = 1;
+
+/// One version of a source's dataset: everything below a cut.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The source.
+    pub source: String,
+    /// The number of the version: 1, 2, … without gaps.
+    pub version: u64,
+    /// For each log partition the offset up to which everything is archived.
+    pub cut: Cut,
+    /// Offsets in a segment.
+    pub segment_size: u64,
+    /// The source's columns as `name type`, in order.
+    pub columns: Vec<String>,
+    /// For each log partition the largest event time below the cut in microseconds, as the
+    /// watermark counts it (`sanso_state::Watermark::max_event_us`).
+    pub watermarks: Vec<Option<i64>>,
+    /// Rows in the newest-version table.
+    pub rows: u64,
+    /// The segments archived, in order of log partition and index.
+    pub segments: Vec<SegmentFile>,
+    /// The files of the newest-version table, in order of log partition and date.
+    pub newest: Vec<NewestFile>,
+}
+
+/// One archived segment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentFile {
+    /// The segment.
+    pub segment: SegmentId,
+    /// Rows in the file; fewer than offsets where records were holes or refused.
+    pub rows: u64,
+    /// The file's size.
+    pub bytes: u64,
+    /// The fingerprint of the file's bytes.
+    pub content: Fingerprint,
+    /// The file, relative to the source's folder.
+    pub path: String,
+}
+
+/// One file of the newest-version table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewestFile {
+    /// The log partition.
+    pub partition: LogPartition,
+    /// The UTC date of event time in days since 1970-01-01; none where the table is not divided
+    /// by date.
+    pub date: Option<i32>,
+    /// Rows in the file.
+    pub rows: u64,
+    /// The file's size.
+    pub bytes: u64,
+    /// The fingerprint of what the file was made from.
+    pub fingerprint: Fingerprint,
+    /// The fingerprint of the file's bytes.
+    pub content: Fingerprint,
+    /// The file, relative to the source's folder.
+    pub path: String,
+}
+
+/// A JSON document with the checksum of its own text.
+#[derive(Serialize, Deserialize)]
+struct Envelope<'a> {
+    format: u32,
+    checksum: Fingerprint,
+    #[serde(borrow)]
+    manifest: &'a RawValue,
+}
+
+/// Encodes a document with its checksum.
+pub(crate) fn seal(document: &impl Serialize) -> Bytes {
+    let text = serde_json::value::to_raw_value(document).expect("plain structs are always JSON");
+    let checksum = Fingerprint::of(text.get().as_bytes());
+    let envelope = Envelope { format: FORMAT, checksum, manifest: &text };
+    serde_json::to_vec(&envelope).expect("plain structs are always JSON").into()
+}
+
+/// Decodes a document and refuses it when its text is not what was written.
+pub(crate) fn unseal<T: DeserializeOwned>(path: &Path, bytes: &[u8], remedy: &'static str) -> Result<T> {
+    let damaged = |what: &dyn ToString| DatasetError::damaged(path, what.to_string(), remedy);
+    let envelope: Envelope<'_> = serde_json::from_slice(bytes).map_err(|e| damaged(&e))?;
+    if envelope.format > FORMAT {
+        let (found, known) = (envelope.format, FORMAT);
+        return Err(DatasetError::Format { path: path.to_string(), found, known });
+    }
+    if Fingerprint::of(envelope.manifest.get().as_bytes()) != envelope.checksum {
+        return Err(damaged(&"its text does not have the checksum written beside it"));
+    }
+    serde_json::from_str(envelope.manifest.get()).map_err(|e| damaged(&e))
+}
+
+impl Dataset {
+    /// Returns the newest version of a source; none when nothing is committed yet. A damaged newest
+    /// manifest is an error, not a silent step back.
+    pub async fn manifest(&self, source: &str) -> Result<Option<Arc<Manifest>>> {
+        let Some(version) = self.manifest_versions(source).await?.pop() else { return Ok(None) };
+        self.manifest_at(source, version).await.map(Some)
+    }
+
+    /// Returns one version of a source.
+    pub async fn manifest_at(&self, source: &str, version: u64) -> Result<Arc<Manifest>> {
+        let path = self.layout().manifest(source, version);
+        let bytes = self.get(&path).await?;
+        let manifest: Manifest = unseal(&path, &bytes, ROLL_BACK)?;
+        if manifest.version != version || manifest.source != source {
+            let what = format!("it is version {} of source {}", manifest.version, manifest.source);
+            return Err(DatasetError::damaged(path, what, ROLL_BACK));
+        }
+        Ok(Arc::new(manifest))
+    }
+
+    /// Returns the versions of a source that are kept, oldest first.
+    pub async fn manifest_versions(&self, source: &str) -> Result<Vec<u64>> {
+        let listed = self.list(&self.layout().manifests(source)).await?;
+        let mut versions: Vec<u64> = listed.iter().filter_map(|file| version_of(&file.location)).collect();
+        versions.sort_unstable();
+        Ok(versions)
+    }
+
+    /// Makes a version in one step. Refused with [`DatasetError::VersionTaken`] when it exists.
+    ///
+    /// All files it lists must have been written before.
+    pub async fn commit(&self, manifest: &Manifest) -> Result<()> {
+        let path = self.layout().manifest(&manifest.source, manifest.version);
+        if self.put_new(&path, seal(manifest)).await? {
+            return Ok(());
+        }
+        Err(DatasetError::VersionTaken { source_name: manifest.source.clone(), version: manifest.version })
+    }
+
+    /// Returns the object paths of the newest-version table's files at a manifest.
+    pub fn newest_files(&self, manifest: &Manifest) -> Vec<Path> {
+        let files = manifest.newest.iter();
+        files.map(|file| self.layout().listed(&manifest.source, &file.path)).collect()
+    }
+
+    /// Returns the object paths of all archived segments at a manifest.
+    pub fn segment_files(&self, manifest: &Manifest) -> Vec<Path> {
+        let files = manifest.segments.iter();
+        files.map(|file| self.layout().listed(&manifest.source, &file.path)).collect()
+    }
+
+    /// Deletes all but the `keep` newest manifests of a source, and the segment and newest files
+    /// that none of those kept lists: replaced ones, and orphans of a crash. Returns how many files
+    /// it deleted.
+    ///
+    /// Only the process that writes the source may call it, and not while it writes.
+    pub async fn remove_unreferenced(&self, source: &str, keep: usize) -> Result<u64> {
+        let versions = self.manifest_versions(source).await?;
+        let (gone, kept) = versions.split_at(versions.len().saturating_sub(keep.max(1)));
+        let mut listed = BTreeSet::new();
+        for &version in kept {
+            let manifest = self.manifest_at(source, version).await?;
+            listed.extend(self.newest_files(&manifest));
+            listed.extend(self.segment_files(&manifest));
+        }
+        let mut deleted = 0;
+        for &version in gone {
+            self.delete(&self.layout().manifest(source, version)).await?;
+            deleted += 1;
+        }
+        for folder in ["segments", "newest"] {
+            for file in self.list(&self.layout().source(source).join(folder)).await? {
+                if !listed.contains(&file.location) {
+                    self.delete(&file.location).await?;
+                    deleted += 1;
+                }
+            }
+        }
+        Ok(deleted)
+    }
+}

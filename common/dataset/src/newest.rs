@@ -1,0 +1,115 @@
+//! The newest-version table: for each log partition and UTC date of event time one file with the
+//! newest version of each reading, in order of identity.
+//!
+//! A file is named by the fingerprint of what it was made from, so equal names mean equal
+//! content, and a version carries the files that no new segment touches by reference.
+
+use arrow::array::RecordBatch;
+use futures::{Stream, StreamExt, TryStreamExt};
+use sanso_state::{Fingerprint, LogPartition, Offset};
+
+use crate::dataset::{Dataset, blocking};
+use crate::error::{DatasetError, RESTORE, Result};
+use crate::layout::Layout;
+use crate::manifest::{Manifest, NewestFile};
+use crate::segment::encode;
+use crate::{parquet_file, schema};
+
+/// How often a read starts again because a newer version replaced the files under it.
+const ATTEMPTS: usize = 4;
+
+/// The newest-version table of one log partition at a cut.
+#[derive(Clone, Debug)]
+pub struct NewestBase {
+    /// The version it belongs to.
+    pub version: u64,
+    /// The log partition's cut: the table holds what is newest as of this offset.
+    pub floor: Offset,
+    /// The largest event time below the cut, in microseconds, as the watermark counts it.
+    pub max_event_us: Option<i64>,
+    /// The rows: the source's columns, then the log's. In order of (date, identity).
+    pub batches: Vec<RecordBatch>,
+}
+
+impl Dataset {
+    /// Writes one file of the newest-version table and returns what a manifest lists of it.
+    ///
+    /// `rows`: the source's columns, then the log's, in order of identity. `fingerprint`: of all
+    /// that the rows were made from; it names the file.
+    pub async fn put_newest(
+        &self,
+        source: &str,
+        partition: LogPartition,
+        date: Option<i32>,
+        fingerprint: Fingerprint,
+        rows: RecordBatch,
+    ) -> Result<NewestFile> {
+        let path = Layout::newest(partition, date, fingerprint);
+        schema::check_archived(&rows).map_err(|what| DatasetError::Rows { path: path.clone(), what })?;
+        let count = rows.num_rows() as u64;
+        let notes = vec![("sanso.source", source.to_owned()), ("sanso.made_from", fingerprint.to_string())];
+        let bytes = encode(&path, rows, notes).await?;
+        let content = Fingerprint::of(&bytes);
+        let file = NewestFile {
+            partition,
+            date,
+            rows: count,
+            bytes: bytes.len() as u64,
+            fingerprint,
+            content,
+            path,
+        };
+        self.put(&self.layout().listed(source, &file.path), bytes).await?;
+        Ok(file)
+    }
+
+    /// Reads one file of the newest-version table. Refuses a damaged file.
+    pub async fn read_newest(&self, source: &str, file: &NewestFile) -> Result<Vec<RecordBatch>> {
+        let path = self.layout().listed(source, &file.path);
+        let bytes = self.get_checked(&path, file.content, RESTORE).await?;
+        let decoded = blocking(move || parquet_file::decode(bytes)).await;
+        let batches = decoded.map_err(|e| DatasetError::damaged(&path, e, RESTORE))?;
+        for rows in &batches {
+            schema::check_archived(rows)
+                .map_err(|what| DatasetError::Rows { path: path.to_string(), what })?;
+        }
+        Ok(batches)
+    }
+
+    /// Reads the newest-version table of one log partition at a manifest, file by file, so that no
+    /// more than one file is in memory. Rows in order of (date, identity).
+    pub fn newest_stream<'a>(
+        &'a self,
+        manifest: &'a Manifest,
+        partition: LogPartition,
+    ) -> impl Stream<Item = Result<RecordBatch>> + 'a {
+        let files = manifest.newest.iter().filter(move |file| file.partition == partition);
+        futures::stream::iter(files)
+            .then(move |file| self.read_newest(&manifest.source, file))
+            .map_ok(|batches| futures::stream::iter(batches.into_iter().map(Ok)))
+            .try_flatten()
+    }
+
+    /// Reads the newest-version table of one log partition at the newest manifest; none when
+    /// nothing is archived yet.
+    pub async fn newest_rows(&self, source: &str, partition: LogPartition) -> Result<Option<NewestBase>> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let Some(manifest) = self.manifest(source).await? else { return Ok(None) };
+            match self.newest_stream(&manifest, partition).try_collect().await {
+                Ok(batches) => {
+                    return Ok(Some(NewestBase {
+                        version: manifest.version,
+                        floor: manifest.cut.at(partition),
+                        max_event_us: manifest.watermarks[partition.index()],
+                        batches,
+                    }));
+                }
+                // Newer versions may have come, and the files of this one gone.
+                Err(DatasetError::Missing { .. }) if attempt < ATTEMPTS => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Tests of the dataset as its users see it.
