@@ -172,9 +172,7 @@ impl LogError {
     /// Says whether trying again can help by itself.
     pub fn retry(&self) -> Retry {
         match self {
-            Self::Full { .. } | Self::Unavailable { .. } | Self::Indeterminate { .. } => {
-                Retry::Later
-            }
+            Self::Full { .. } | Self::Unavailable { .. } | Self::Indeterminate { .. } => Retry::Later,
             _ => Retry::Never,
         }
     }

@@ -22,6 +22,7 @@
 //! an error, offsets without holes.
 
 pub mod contract;
+mod embedded;
 mod error;
 mod log;
 mod memory;
@@ -29,6 +30,7 @@ mod open;
 mod partitioner;
 mod record;
 
+pub use embedded::{Durability, EmbeddedConfig, EmbeddedLog, EmbeddedStats};
 pub use error::{LogError, Result, Retry};
 pub use log::Log;
 pub use memory::MemoryLog;

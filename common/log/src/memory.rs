@@ -51,18 +51,12 @@ impl Default for MemoryLog {
 impl MemoryLog {
     /// Makes an empty log that stamps records with the system's time.
     pub fn new() -> Self {
-        Self {
-            clock: Clock::System,
-            topics: RwLock::default(),
-        }
+        Self { clock: Clock::System, topics: RwLock::default() }
     }
 
     /// Makes an empty log that stamps records with a time that only [`Self::set_time_us`] moves.
     pub fn simulated(time_us: i64) -> Self {
-        Self {
-            clock: Clock::Given(AtomicI64::new(time_us)),
-            topics: RwLock::default(),
-        }
+        Self { clock: Clock::Given(AtomicI64::new(time_us)), topics: RwLock::default() }
     }
 
     /// Sets the time with which later appends are stamped; it may step back.
@@ -88,32 +82,19 @@ impl MemoryLog {
     }
 
     /// Appends at once; [`Log::append`] without a future.
-    pub fn append_now(
-        &self,
-        topic: &str,
-        partition: u32,
-        records: Vec<Append>,
-    ) -> Result<Vec<u64>> {
+    pub fn append_now(&self, topic: &str, partition: u32, records: Vec<Append>) -> Result<Vec<u64>> {
         let time_us = self.time_us();
         self.with(topic, partition, |p| {
             let bytes = records.iter().map(Append::bytes).sum();
             if bytes > BATCH_BYTES_MAX {
-                return Err(LogError::TooLarge {
-                    bytes,
-                    bytes_max: BATCH_BYTES_MAX,
-                });
+                return Err(LogError::TooLarge { bytes, bytes_max: BATCH_BYTES_MAX });
             }
             let mut kept = p.kept.lock();
             let first = kept.end;
             for record in records {
                 let offset = kept.end;
                 let Append { key, payload } = record;
-                kept.records.push_back(Record {
-                    offset,
-                    append_time_us: time_us,
-                    key,
-                    payload,
-                });
+                kept.records.push_back(Record { offset, append_time_us: time_us, key, payload });
                 kept.end += 1;
             }
             p.end.send_replace(kept.end);
@@ -128,23 +109,15 @@ impl MemoryLog {
         }
     }
 
-    fn with<T>(
-        &self,
-        topic: &str,
-        partition: u32,
-        f: impl FnOnce(&Partition) -> Result<T>,
-    ) -> Result<T> {
+    fn with<T>(&self, topic: &str, partition: u32, f: impl FnOnce(&Partition) -> Result<T>) -> Result<T> {
         let topics = self.topics.read();
-        let partitions = topics.get(topic).ok_or_else(|| LogError::UnknownTopic {
+        let partitions =
+            topics.get(topic).ok_or_else(|| LogError::UnknownTopic { topic: topic.to_owned() })?;
+        let found = partitions.get(partition as usize).ok_or(LogError::UnknownPartition {
             topic: topic.to_owned(),
+            partition,
+            partitions: partitions.len() as u32,
         })?;
-        let found = partitions
-            .get(partition as usize)
-            .ok_or(LogError::UnknownPartition {
-                topic: topic.to_owned(),
-                partition,
-                partitions: partitions.len() as u32,
-            })?;
         f(found)
     }
 }
@@ -153,9 +126,7 @@ impl MemoryLog {
 pub(crate) fn system_time_us() -> i64 {
     match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
-        Err(before) => {
-            i64::try_from(before.duration().as_micros()).map_or(i64::MIN, std::ops::Neg::neg)
-        }
+        Err(before) => i64::try_from(before.duration().as_micros()).map_or(i64::MIN, std::ops::Neg::neg),
     }
 }
 
@@ -164,20 +135,10 @@ impl Kept {
     fn check(&self, topic: &str, partition: u32, from: u64) -> Result<()> {
         let topic = topic.to_owned();
         if from < self.start {
-            return Err(LogError::Truncated {
-                topic,
-                partition,
-                from,
-                start: self.start,
-            });
+            return Err(LogError::Truncated { topic, partition, from, start: self.start });
         }
         if from > self.end {
-            return Err(LogError::BeyondEnd {
-                topic,
-                partition,
-                from,
-                end: self.end,
-            });
+            return Err(LogError::BeyondEnd { topic, partition, from, end: self.end });
         }
         Ok(())
     }
@@ -189,24 +150,12 @@ impl Kept {
         for record in self.records.range(first..) {
             bytes += record.bytes();
             if records.len() == max_records || (bytes > max_bytes && !records.is_empty()) {
-                let next = if records.is_empty() {
-                    from
-                } else {
-                    record.offset
-                };
-                return Batch {
-                    records,
-                    next,
-                    end: self.end,
-                };
+                let next = if records.is_empty() { from } else { record.offset };
+                return Batch { records, next, end: self.end };
             }
             records.push(record.clone());
         }
-        Batch {
-            records,
-            next: self.end,
-            end: self.end,
-        }
+        Batch { records, next: self.end, end: self.end }
     }
 }
 
@@ -219,22 +168,12 @@ impl Log for MemoryLog {
             let existing = existing.len() as u32;
             if existing != spec.partitions {
                 let (topic, asked) = (spec.name.clone(), spec.partitions);
-                return Err(LogError::PartitionMismatch {
-                    topic,
-                    existing,
-                    asked,
-                });
+                return Err(LogError::PartitionMismatch { topic, existing, asked });
             }
             return Ok(());
         }
-        let partition = |_| Partition {
-            kept: Mutex::default(),
-            end: watch::Sender::new(0),
-        };
-        topics.insert(
-            spec.name.clone(),
-            (0..spec.partitions).map(partition).collect(),
-        );
+        let partition = |_| Partition { kept: Mutex::default(), end: watch::Sender::new(0) };
+        topics.insert(spec.name.clone(), (0..spec.partitions).map(partition).collect());
         Ok(())
     }
 
@@ -243,9 +182,7 @@ impl Log for MemoryLog {
         let found = topics.get(topic);
         found
             .map(|partitions| partitions.len() as u32)
-            .ok_or_else(|| LogError::UnknownTopic {
-                topic: topic.to_owned(),
-            })
+            .ok_or_else(|| LogError::UnknownTopic { topic: topic.to_owned() })
     }
 
     async fn append(&self, topic: &str, partition: u32, records: Vec<Append>) -> Result<Vec<u64>> {
@@ -299,5 +236,62 @@ impl Log for MemoryLog {
             kept.start = before;
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+
+    use super::*;
+
+    fn with_log(_case: &str, run: impl AsyncFnOnce(&dyn Log, &str)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let log = MemoryLog::new();
+        runtime.expect("start a runtime").block_on(run(&log, "readings"));
+    }
+
+    crate::log_contract!(with_log);
+
+    fn simulated() -> MemoryLog {
+        let log = MemoryLog::simulated(1000);
+        block_on(log.ensure_topic(&TopicSpec::new("t", 1))).expect("make a topic");
+        log
+    }
+
+    #[test]
+    fn records_carry_the_simulated_time_even_when_it_steps_back() {
+        let log = simulated();
+        log.append_now("t", 0, vec![Append::unkeyed("a")]).expect("append");
+        log.set_time_us(500);
+        log.append_now("t", 0, vec![Append::unkeyed("b")]).expect("append");
+        let batch = block_on(log.read("t", 0, 0, 10, 100)).expect("read");
+        assert_eq!(batch.records.iter().map(|r| r.append_time_us).collect::<Vec<_>>(), [1000, 500]);
+    }
+
+    #[test]
+    fn reading_moves_past_holes() {
+        let log = simulated();
+        assert_eq!(log.append_hole("t", 0, 2).expect("hole"), 2);
+        let record = || vec![Append::unkeyed("x")];
+        assert_eq!(log.append_now("t", 0, record()).expect("append"), [2]);
+        assert_eq!(log.append_hole("t", 0, 3).expect("hole"), 6);
+        assert_eq!(log.append_now("t", 0, record()).expect("append"), [6]);
+        log.append_hole("t", 0, 1).expect("hole");
+        let read = |from, max_records| {
+            let batch = block_on(log.read("t", 0, from, max_records, 100)).expect("read");
+            (batch.records.iter().map(|r| r.offset).collect::<Vec<_>>(), batch.next, batch.end)
+        };
+        assert_eq!(read(0, 1), (vec![2], 6, 8), "a full read continues at the next record");
+        assert_eq!(read(3, 1), (vec![6], 8, 8), "the hole at the end is passed");
+        assert_eq!(read(0, 9), (vec![2, 6], 8, 8));
+        assert_eq!(read(7, 9), (vec![], 8, 8), "a hole alone still moves the reader");
+    }
+
+    #[test]
+    fn a_hole_ends_a_wait() {
+        let log = simulated();
+        log.append_hole("t", 0, 1).expect("hole");
+        assert_eq!(block_on(log.wait_beyond("t", 0, 0)).expect("wait"), 1);
     }
 }

@@ -18,11 +18,7 @@ pub struct TopicSpec {
 impl TopicSpec {
     /// Describes a topic whose records are kept until they are trimmed.
     pub fn new(name: impl Into<String>, partitions: u32) -> Self {
-        Self {
-            name: name.into(),
-            partitions,
-            retention_bytes: None,
-        }
+        Self { name: name.into(), partitions, retention_bytes: None }
     }
 
     /// Limits each partition to about `bytes`; the oldest records go first.
@@ -34,12 +30,7 @@ impl TopicSpec {
 
     /// Checks the name and the partition count.
     pub fn validate(&self) -> Result<()> {
-        let refuse = |reason| {
-            Err(LogError::InvalidTopic {
-                topic: self.name.clone(),
-                reason,
-            })
-        };
+        let refuse = |reason| Err(LogError::InvalidTopic { topic: self.name.clone(), reason });
         let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         if self.name.is_empty() || self.name.len() > 249 {
             return refuse("a topic name has 1 to 249 characters");
@@ -66,18 +57,12 @@ pub struct Append {
 impl Append {
     /// Makes a record with a key.
     pub fn keyed(key: impl Into<Bytes>, payload: impl Into<Bytes>) -> Self {
-        Self {
-            key: Some(key.into()),
-            payload: payload.into(),
-        }
+        Self { key: Some(key.into()), payload: payload.into() }
     }
 
     /// Makes a record without a key.
     pub fn unkeyed(payload: impl Into<Bytes>) -> Self {
-        Self {
-            key: None,
-            payload: payload.into(),
-        }
+        Self { key: None, payload: payload.into() }
     }
 
     /// Bytes of key and payload, the measure of every `max_bytes`.
