@@ -13,6 +13,7 @@
 
 pub mod aggregate;
 mod codec;
+mod entry;
 mod fingerprint;
 mod group;
 mod partition;
@@ -22,11 +23,10 @@ mod watermark;
 
 pub use aggregate::{AggregateFunction, AggregateKind, AggregateState};
 pub use codec::{DecodeError, decode_groups, encode_groups};
+pub use entry::{Block, Delta, Difference, Emission, Entry, Outcome, Windows};
 pub use fingerprint::{Fingerprint, FingerprintBuilder};
-pub use group::{GroupId, GroupState, Groups, partition_of};
-pub use partition::{
-    Block, Delta, Difference, Emission, Entry, Outcome, ViewPartition, ViewPartitionConfig, Windows,
-};
+pub use group::{GroupId, GroupState, Groups, GroupsBuilder, partition_of};
+pub use partition::{ViewPartition, ViewPartitionConfig};
 pub use position::{Cut, LogPartition, Offset, SegmentId, Segments};
 pub use value::{Value, ValueType};
 pub use watermark::Watermark;

@@ -12,140 +12,25 @@
 //! refused with the current `applied[l]`, and the sender resumes there.
 //! State and `applied` change in one step.
 //!
-//! Invariants (checked by `debug_assert_invariants` and by the law's tests):
+//! Invariants, see [`ViewPartition::violated_invariant`]:
 //! - `applied[l] >= cut_k[l]` for every log partition;
+//! - no segment ends at or below `cut_k[l]`;
 //! - the running total equals the sum of the segments;
-//! - no segment ends at or below `cut_k[l]`.
+//! - no closed window is pending.
+//!
+//! A window is emitted once when it closes and again, marked late, whenever it
+//! changes afterwards. Not promised: emissions exactly once over a restart. A
+//! view partition that starts again emits anew what closes after the point it
+//! resumes from; a consumer keeps the newest for each group and window.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::Arc;
 
 use crate::aggregate::AggregateKind;
+use crate::entry::{Block, Delta, Difference, Emission, Entry, Outcome, Windows};
 use crate::fingerprint::Fingerprint;
 use crate::group::{GroupId, GroupState, Groups};
-use crate::position::{Cut, LogPartition, Offset, SegmentId, Segments};
-
-/// What readings `[from, to)` of one log partition add to and retract from the
-/// part of a view that one view partition holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Delta {
-    /// The view's version.
-    pub view: Fingerprint,
-    /// The log partition.
-    pub partition: LogPartition,
-    /// The first offset covered.
-    pub from: Offset,
-    /// The first offset no longer covered; equal to `from` in a heartbeat.
-    pub to: Offset,
-    /// The groups changed.
-    pub groups: Groups,
-    /// The log partition's watermark at `to`, in microseconds.
-    pub watermark_us: Option<i64>,
-    /// Whether the log partition has been quiet long enough not to hold the
-    /// view's watermark back.
-    pub idle: bool,
-}
-
-/// One view partition's share of a published batch version.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Block {
-    /// The view's version.
-    pub view: Fingerprint,
-    /// The number of the batch version; 0 is the empty beginning.
-    pub version: u64,
-    /// The offsets below which batch covers everything.
-    pub cut: Cut,
-    /// The log partitions' watermarks at the cut, in microseconds.
-    pub watermarks_us: Vec<Option<i64>>,
-    /// The groups.
-    pub groups: Groups,
-}
-
-impl Block {
-    /// Creates the empty block that a view starts from when nothing is archived.
-    pub fn empty(view: Fingerprint, partitions: u32) -> Self {
-        Self {
-            view,
-            version: 0,
-            cut: Cut::zero(partitions),
-            watermarks_us: vec![None; partitions as usize],
-            groups: Groups::new(),
-        }
-    }
-}
-
-/// One entry of a view partition's ordered log.
-#[derive(Clone, Debug)]
-pub enum Entry {
-    /// Merges a delta by compare-and-apply.
-    Delta(Delta),
-    /// Adopts a newer batch version.
-    Adopt(Arc<Block>),
-    /// Replaces a complete segment's groups after the audit found a difference.
-    Rebuild(SegmentId, Groups),
-}
-
-/// What became of an [`Entry`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The delta is merged; `applied[l]` is now this.
-    Accepted {
-        /// The new `applied[l]`.
-        applied: Offset,
-    },
-    /// The delta does not continue what is applied; resume at `applied`.
-    Refused {
-        /// The delta's own `from`, so that the sender can tell a stale refusal.
-        from: Offset,
-        /// The current `applied[l]`.
-        applied: Offset,
-    },
-    /// The entry is of another view version, or malformed (crosses a segment
-    /// boundary, names an unknown log partition); never to be sent again.
-    Invalid(&'static str),
-    /// The batch version is adopted.
-    Adopted,
-    /// The batch version is not newer than the one held.
-    Stale,
-    /// The segment's groups are replaced.
-    Rebuilt,
-    /// The segment is not held (covered by batch, or incomplete).
-    NotHeld,
-}
-
-/// The finished content of a closed window, to be written to an output topic.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Emission {
-    /// The grouping key and the window's start.
-    pub group: GroupId,
-    /// The window's end in microseconds.
-    pub window_end: i64,
-    /// The state of the whole window, or none when every row was retracted.
-    pub state: Option<GroupState>,
-    /// Whether the window had closed before the change that caused this.
-    pub late: bool,
-}
-
-/// A difference the audit found between speed and batch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
-    /// The segment.
-    pub segment: SegmentId,
-    /// The group.
-    pub group: GroupId,
-    /// The speed layer's state of the group in this segment.
-    pub speed: Option<GroupState>,
-    /// The batch layer's.
-    pub batch: Option<GroupState>,
-}
-
-/// Which windows a pane belongs to.
-pub trait Windows: fmt::Debug + Send + Sync {
-    /// Returns the windows `[start, end)` that contain the pane starting at
-    /// `pane_start`; empty for a view without windows.
-    fn windows_of(&self, pane_start: i64) -> Vec<(i64, i64)>;
-}
+use crate::position::{Cut, Offset, SegmentId, Segments};
 
 /// What a view partition needs to know of its view.
 #[derive(Clone, Debug)]
@@ -178,12 +63,30 @@ pub struct ViewPartition {
 
 impl ViewPartition {
     /// Creates a view partition that starts from a published block (the empty
-    /// block where nothing is published).
+    /// block where nothing is published). Windows that had closed at the
+    /// block's cut count as emitted.
+    ///
+    /// # Panics
+    /// When the block is not of this view, or its cut is not made of whole segments.
     pub fn new(config: ViewPartitionConfig, base: Arc<Block>) -> Self {
+        Self::start(config, base, None)
+    }
+
+    /// Creates a view partition as [`ViewPartition::new`] does, that also
+    /// emits the windows of the block which closed after `closed_until_us`:
+    /// the last known [`ViewPartition::closed_until_us`] of an earlier life.
+    ///
+    /// # Panics
+    /// As [`ViewPartition::new`].
+    pub fn resume(config: ViewPartitionConfig, base: Arc<Block>, closed_until_us: i64) -> Self {
+        Self::start(config, base, Some(closed_until_us))
+    }
+
+    fn start(config: ViewPartitionConfig, base: Arc<Block>, closed_until_us: Option<i64>) -> Self {
         let partitions = base.cut.partitions();
         let mut this = Self {
+            base: Arc::new(Block::empty(config.view, partitions)),
             config,
-            base: Arc::new(Block::empty(base.view, partitions)),
             applied: vec![0; partitions as usize],
             watermarks_us: vec![None; partitions as usize],
             idle: vec![false; partitions as usize],
@@ -194,7 +97,24 @@ impl ViewPartition {
             late_groups: 0,
             emissions: Vec::new(),
         };
-        this.install(base);
+        if let Err(reason) = this.may_install(&base) {
+            panic!("cannot start from a published block: {reason}");
+        }
+        this.applied.copy_from_slice(base.cut.offsets());
+        this.watermarks_us.copy_from_slice(&base.watermarks_us);
+        this.closed_until_us = closed_until_us.or_else(|| this.watermark_us()).unwrap_or(i64::MIN);
+        if let Some(windows) = &this.config.emit {
+            for (id, _) in base.groups.iter() {
+                for (start, end) in windows.windows_of(id.window_start) {
+                    if end > this.closed_until_us {
+                        pend(&mut this.pending, id, start, end);
+                    }
+                }
+            }
+        }
+        this.base = base;
+        this.close_windows();
+        this.debug_assert_invariants();
         this
     }
 
@@ -219,6 +139,9 @@ impl ViewPartition {
         if !self.config.segments.within_one(delta.from, delta.to) {
             return Outcome::Invalid("delta crosses a segment boundary");
         }
+        if delta.from == delta.to && !delta.groups.is_empty() {
+            return Outcome::Invalid("delta of no offsets changes groups");
+        }
         if delta.from != applied {
             return Outcome::Refused { from: delta.from, applied };
         }
@@ -232,54 +155,74 @@ impl ViewPartition {
         self.idle[delta.partition.index()] = delta.idle;
         let watermark = &mut self.watermarks_us[delta.partition.index()];
         *watermark = (*watermark).max(delta.watermark_us);
-        self.note_changes(delta.groups.iter().map(|(id, _)| id));
+        self.note_changes(&delta.groups);
+        self.close_windows();
         Outcome::Accepted { applied: delta.to }
     }
 
     fn adopt(&mut self, block: Arc<Block>) -> Outcome {
-        if block.view != self.config.view {
-            return Outcome::Invalid("block of another view version");
-        }
-        if block.cut.partitions() as usize != self.applied.len() {
-            return Outcome::Invalid("block of another number of log partitions");
+        if let Err(reason) = self.may_install(&block) {
+            return Outcome::Invalid(reason);
         }
         if block.version <= self.base.version {
             return Outcome::Stale;
+        }
+        if !self.base.cut.may_be_followed_by(&block.cut, self.config.segments) {
+            return Outcome::Invalid("block with a cut that goes back");
         }
         self.install(block);
         Outcome::Adopted
     }
 
+    /// Says why a block can never be the base of this view partition.
+    fn may_install(&self, block: &Block) -> Result<(), &'static str> {
+        let partitions = self.applied.len();
+        if block.view != self.config.view {
+            return Err("block of another view version");
+        }
+        if block.cut.offsets().len() != partitions || block.watermarks_us.len() != partitions {
+            return Err("block of another number of log partitions");
+        }
+        if !block.cut.may_be_followed_by(&block.cut, self.config.segments) {
+            return Err("block with a cut within a segment");
+        }
+        Ok(())
+    }
+
     fn install(&mut self, block: Arc<Block>) {
-        let segments = self.config.segments;
-        self.segments.retain(|id, _| (id.index + 1) * segments.size() > block.cut.at(id.partition));
-        let mut total = Groups::new();
-        self.segments.values().for_each(|groups| total.combine(groups));
-        self.total = total;
-        let mut jumped = false;
+        let size = self.config.segments.size();
+        let covered = |id: &SegmentId| (id.index + 1) * size <= block.cut.at(id.partition);
+        let dropped: Vec<Groups> =
+            self.segments.extract_if(.., |id, _| covered(id)).map(|(_, groups)| groups).collect();
+        // What is left is mostly little: adding it up costs less than subtracting.
+        self.total = sum_of(self.segments.values());
         for (applied, &cut) in self.applied.iter_mut().zip(block.cut.offsets()) {
-            jumped |= *applied < cut;
             *applied = (*applied).max(cut);
         }
         for (mine, &theirs) in self.watermarks_us.iter_mut().zip(&block.watermarks_us) {
             *mine = (*mine).max(theirs);
         }
-        self.base = block;
-        if jumped {
-            // Offsets were covered that never came as deltas: any group may have changed.
-            let base = Arc::clone(&self.base);
-            self.note_changes(base.groups.iter().map(|(id, _)| id));
+        let before = std::mem::replace(&mut self.base, block);
+        if self.config.emit.is_some() {
+            // The combination changes where batch covers more than was applied
+            // here, or corrects it.
+            let mut changes = difference(&before.groups, &self.base.groups);
+            dropped.iter().for_each(|groups| changes.retract(groups));
+            self.note_changes(&changes);
         }
+        self.close_windows();
     }
 
     fn rebuild(&mut self, segment: SegmentId, groups: Groups) -> Outcome {
         if !self.is_complete(segment) {
             return Outcome::NotHeld;
         }
-        let old = self.segments.insert(segment, groups.clone()).unwrap_or_default();
-        self.total.retract(&old);
-        self.total.combine(&groups);
-        self.note_changes(old.iter().chain(groups.iter()).map(|(id, _)| id));
+        let mut changes = groups.clone();
+        let old = self.segments.insert(segment, groups).unwrap_or_default();
+        changes.retract(&old);
+        self.total.combine(&changes);
+        self.note_changes(&changes);
+        self.close_windows();
         Outcome::Rebuilt
     }
 
@@ -316,13 +259,13 @@ impl ViewPartition {
         segment.index * size >= self.base.cut.at(segment.partition) && (segment.index + 1) * size <= applied
     }
 
-    /// Iterates the combined states (base ⊕ speed) of one key's groups with
+    /// Returns the combined states (base ⊕ speed) of one key's groups with
     /// `from <= window start < to`. Groups without rows are left out.
     pub fn range(&self, key: &[u8], from: i64, to: i64) -> Vec<(GroupId, GroupState)> {
         combine_sorted(self.base.groups.range(key, from, to), self.total.range(key, from, to))
     }
 
-    /// Iterates the combined states of the groups whose encoded key lies in
+    /// Returns the combined states of the groups whose encoded key lies in
     /// `[from, to)`; an absent `to` is no bound. Groups without rows are left out.
     pub fn key_range(&self, from: &[u8], to: Option<&[u8]>) -> Vec<(GroupId, GroupState)> {
         combine_sorted(self.base.groups.key_range(from, to), self.total.key_range(from, to))
@@ -363,7 +306,8 @@ impl ViewPartition {
         (self.base.groups.len(), self.total.len())
     }
 
-    /// Returns how many groups were changed after their window had closed.
+    /// Returns how many times a group was changed after a window of it had
+    /// closed; counted where closed windows are emitted.
     pub fn late_groups(&self) -> u64 {
         self.late_groups
     }
@@ -387,20 +331,24 @@ impl ViewPartition {
         current.max(closed)
     }
 
-    fn note_changes<'a>(&mut self, changed: impl Iterator<Item = &'a GroupId>) {
-        let Some(windows) = self.config.emit.clone() else {
-            self.closed_until_us = self.watermark_us().unwrap_or(i64::MIN);
-            return;
-        };
-        for id in changed {
+    /// Returns the event time up to which windows have closed; `i64::MIN` at first.
+    pub fn closed_until_us(&self) -> i64 {
+        self.closed_until_us
+    }
+
+    /// Makes the windows of changed groups pending.
+    fn note_changes(&mut self, changes: &Groups) {
+        let Some(windows) = &self.config.emit else { return };
+        for (id, _) in changes.iter() {
             for (start, end) in windows.windows_of(id.window_start) {
-                if end <= self.closed_until_us {
-                    self.late_groups += 1;
-                }
-                let window = GroupId { key: id.key.clone(), window_start: start };
-                self.pending.entry(end).or_default().insert(window);
+                self.late_groups += u64::from(end <= self.closed_until_us);
+                pend(&mut self.pending, id, start, end);
             }
         }
+    }
+
+    /// Advances to the watermark and emits what is pending before it.
+    fn close_windows(&mut self) {
         let before = self.closed_until_us;
         self.closed_until_us = self.watermark_us().unwrap_or(i64::MIN);
         while let Some(entry) = self.pending.first_entry() {
@@ -408,9 +356,13 @@ impl ViewPartition {
                 break;
             }
             let (end, groups) = entry.remove_entry();
+            let late = end <= before;
             for group in groups {
                 let state = self.window_state(&group, end);
-                self.emissions.push(Emission { group, window_end: end, state, late: end <= before });
+                // A window that came and went before it closed is nobody's news.
+                if state.is_some() || late {
+                    self.emissions.push(Emission { group, window_end: end, state, late });
+                }
             }
         }
     }
@@ -433,21 +385,53 @@ impl ViewPartition {
         std::mem::take(&mut self.emissions)
     }
 
-    fn debug_assert_invariants(&self) {
-        debug_assert!(self.applied.iter().zip(self.base.cut.offsets()).all(|(a, c)| a >= c));
-        debug_assert!(
-            self.segments
-                .keys()
-                .all(|id| { (id.index + 1) * self.config.segments.size() > self.base.cut.at(id.partition) })
-        );
-        debug_assert_eq!(
-            self.segments.values().fold(Groups::new(), |mut total, groups| {
-                total.combine(groups);
-                total
-            }),
-            self.total
-        );
+    /// Names an invariant that does not hold; none when all is well. Costs as
+    /// much as adding up all segments: for tests, simulation and debug builds.
+    pub fn violated_invariant(&self) -> Option<&'static str> {
+        let size = self.config.segments.size();
+        let cut = &self.base.cut;
+        if self.applied.iter().zip(cut.offsets()).any(|(applied, cut)| applied < cut) {
+            return Some("applied is below the cut");
+        }
+        if self.segments.keys().any(|id| (id.index + 1) * size <= cut.at(id.partition)) {
+            return Some("a segment below the cut is held");
+        }
+        if sum_of(self.segments.values()) != self.total {
+            return Some("the running total is not the sum of the segments");
+        }
+        if self.pending.keys().next().is_some_and(|end| *end <= self.closed_until_us) {
+            return Some("a closed window is pending");
+        }
+        None
     }
+
+    fn debug_assert_invariants(&self) {
+        debug_assert_eq!(self.violated_invariant(), None);
+    }
+}
+
+fn pend(pending: &mut BTreeMap<i64, BTreeSet<GroupId>>, pane: &GroupId, start: i64, end: i64) {
+    let window = GroupId { key: pane.key.clone(), window_start: start };
+    pending.entry(end).or_default().insert(window);
+}
+
+fn sum_of<'a>(parts: impl Iterator<Item = &'a Groups>) -> Groups {
+    parts.fold(Groups::new(), |mut total, groups| {
+        total.combine(groups);
+        total
+    })
+}
+
+/// Returns `after - before`, without touching what is equal in both.
+fn difference(before: &Groups, after: &Groups) -> Groups {
+    let mut changes = Groups::new();
+    for (id, state) in after.iter().filter(|(id, state)| before.get(id) != Some(state)) {
+        changes.combine_one(id, state);
+    }
+    for (id, state) in before.iter().filter(|(id, state)| after.get(id) != Some(state)) {
+        changes.combine_one(id, &state.negated());
+    }
+    changes
 }
 
 /// Merges two sorted runs of groups; keeps those that have rows.

@@ -1,0 +1,99 @@
+//! The law: batch before the cut ⊕ speed after it = a naive fold of everything,
+//! at every prefix, whatever was replayed, refused, adopted, lost or rebuilt.
+
+use proptest::prelude::*;
+use sanso_state::{Entry, LogPartition, Outcome, SegmentId, ViewPartition, encode_groups};
+
+use crate::model::*;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #[test]
+    fn answers_are_a_fold_over_everything_applied(history in history(), steps in steps()) {
+        let mut published = Published::new();
+        let mut held = ViewPartition::new(config(None), published.newest());
+        for step in steps {
+            take(&mut held, &mut published, &history, &step)?;
+            prop_assert_eq!(held.all(), listed(history.surviving(held.applied())), "after {:?}", step);
+            prop_assert_eq!(held.violated_invariant(), None);
+            audit_is_clean(&held, &history)?;
+        }
+    }
+
+    #[test]
+    fn contributions_are_the_difference_of_batch_versions(history in history(), advance in [0_u64..3, 0..3, 0..3]) {
+        let mut published = Published::new();
+        published.publish(&history, &[1, 1, 1]);
+        let before = published.newest();
+        published.publish(&history, &advance);
+        let after = published.newest();
+        let mut sum = before.groups.clone();
+        for (l, (&from, &to)) in before.cut.offsets().iter().zip(after.cut.offsets()).enumerate() {
+            for index in from / SEGMENT..to / SEGMENT {
+                sum.combine(&history.contribution(SegmentId { partition: LogPartition(l as u32), index }));
+            }
+        }
+        prop_assert_eq!(&sum, &after.groups);
+    }
+}
+
+/// Takes one step and checks its outcome.
+fn take(
+    held: &mut ViewPartition,
+    published: &mut Published,
+    history: &History,
+    step: &Step,
+) -> Result<(), TestCaseError> {
+    match step {
+        Step::Next { l, length, idle } => {
+            let delta = next_delta(history, held, *l, *length, *idle);
+            let accepted = Outcome::Accepted { applied: delta.to };
+            prop_assert_eq!(held.apply(Entry::Delta(delta)), accepted);
+        }
+        Step::Any { l, shift, length } => {
+            let applied = held.applied()[*l];
+            let from = applied.saturating_add_signed(*shift).min(history.head(*l));
+            let to = (from + length).min(history.head(*l));
+            let outcome = held.apply(Entry::Delta(history.delta(*l, from, to)));
+            if to > from && from / SEGMENT != (to - 1) / SEGMENT {
+                prop_assert!(matches!(outcome, Outcome::Invalid(_)), "{:?}", outcome);
+            } else if from == applied {
+                prop_assert_eq!(outcome, Outcome::Accepted { applied: to });
+            } else {
+                prop_assert_eq!(outcome, Outcome::Refused { from, applied });
+            }
+        }
+        Step::Publish { segments } => published.publish(history, segments),
+        Step::Adopt { which } => {
+            let block = which.get(&published.0).clone();
+            let newer = block.version > held.version();
+            let outcome = held.apply(Entry::Adopt(block));
+            prop_assert_eq!(outcome, if newer { Outcome::Adopted } else { Outcome::Stale });
+        }
+        Step::AdoptNewest => {
+            held.apply(Entry::Adopt(published.newest()));
+            prop_assert_eq!(held.version(), published.newest().version);
+        }
+        Step::Lose => *held = ViewPartition::new(config(None), published.newest()),
+        Step::Rebuild { which } => {
+            let complete = held.complete_segments();
+            if !complete.is_empty() {
+                let id = *which.get(&complete);
+                prop_assert_eq!(held.apply(Entry::Rebuild(id, history.contribution(id))), Outcome::Rebuilt);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every complete segment equals batch's computation byte for byte.
+fn audit_is_clean(held: &ViewPartition, history: &History) -> Result<(), TestCaseError> {
+    for id in held.complete_segments() {
+        let batch = history.contribution(id);
+        prop_assert_eq!(held.audit(id, &batch), Some(vec![]), "segment {}", id);
+        let (from, to) = (id.index * SEGMENT, (id.index + 1) * SEGMENT);
+        let speed = history.delta(id.partition.index(), from, to).groups;
+        prop_assert_eq!(encode_groups(held.kinds(), &speed), encode_groups(held.kinds(), &batch));
+    }
+    Ok(())
+}

@@ -1,0 +1,9 @@
+//! What the package promises, on its public interface.
+
+mod aggregates;
+mod codec;
+mod law;
+mod model;
+mod oracle;
+mod protocol;
+mod windows;

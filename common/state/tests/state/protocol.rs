@@ -1,0 +1,202 @@
+//! What a view partition accepts, refuses and never takes; audit and rebuild.
+
+use std::sync::Arc;
+
+use sanso_state::{
+    Block, Cut, Delta, Difference, Entry, Fingerprint, GroupId, GroupState, Groups, LogPartition, Outcome,
+    SegmentId, Value, ViewPartition,
+};
+
+use crate::model::{config, kinds, view};
+use crate::oracle::inputs;
+
+fn id(key: i64, window_start: i64) -> GroupId {
+    GroupId { key: Value::encode_key(&[Value::Int(key)]), window_start }
+}
+
+fn rows(updates: &[(i64, i64, i64, i64)]) -> Groups {
+    let kinds = kinds();
+    let mut groups = Groups::new();
+    for (key, window, value, sign) in updates {
+        groups.update(&kinds, &id(*key, *window), &inputs(&kinds, (Some(Some(*value)), *window)), *sign);
+    }
+    groups
+}
+
+fn delta(l: u32, from: u64, to: u64, groups: Groups) -> Delta {
+    Delta { view: view(), partition: LogPartition(l), from, to, groups, watermark_us: None, idle: false }
+}
+
+fn block(version: u64, cut: &[u64], groups: Groups) -> Arc<Block> {
+    let watermarks_us = vec![None; cut.len()];
+    Arc::new(Block { view: view(), version, cut: Cut::new(cut.to_vec()), watermarks_us, groups })
+}
+
+fn empty() -> ViewPartition {
+    ViewPartition::new(config(None), Arc::new(Block::empty(view(), 2)))
+}
+
+fn sums(found: &[(GroupId, GroupState)]) -> Vec<(GroupId, Value)> {
+    let kinds = kinds();
+    found.iter().map(|(id, state)| (id.clone(), kinds[1].finish(&state.aggregates[1]))).collect()
+}
+
+#[test]
+fn only_the_delta_that_continues_is_accepted() {
+    let mut held = empty();
+    let one = || rows(&[(1, 0, 5, 1)]);
+    assert_eq!(held.apply(Entry::Delta(delta(0, 0, 3, one()))), Outcome::Accepted { applied: 3 });
+    for (from, to) in [(0, 3), (2, 3), (0, 4), (4, 5), (0, 0), (5, 5)] {
+        let groups = if to > from { one() } else { Groups::new() };
+        let outcome = held.apply(Entry::Delta(delta(0, from, to, groups)));
+        assert_eq!(outcome, Outcome::Refused { from, applied: 3 });
+    }
+    assert_eq!(held.applied(), [3, 0]);
+    assert_eq!(sums(&held.all()), [(id(1, 0), Value::Decimal(5))]);
+    assert_eq!(held.apply(Entry::Delta(delta(0, 3, 3, Groups::new()))), Outcome::Accepted { applied: 3 });
+}
+
+#[test]
+fn malformed_deltas_are_never_taken() {
+    let mut held = empty();
+    let invalid = |held: &mut ViewPartition, delta: Delta| match held.apply(Entry::Delta(delta)) {
+        Outcome::Invalid(reason) => reason,
+        other => panic!("{other:?}"),
+    };
+    let foreign = Delta { view: Fingerprint::of(b"another"), ..delta(0, 0, 1, rows(&[(1, 0, 5, 1)])) };
+    assert!(invalid(&mut held, foreign).contains("view version"));
+    assert!(invalid(&mut held, delta(2, 0, 1, Groups::new())).contains("unknown log partition"));
+    assert!(invalid(&mut held, delta(0, 0, 5, Groups::new())).contains("boundary"));
+    assert!(invalid(&mut held, delta(0, 3, 1, Groups::new())).contains("boundary"));
+    assert!(invalid(&mut held, delta(0, 0, 0, rows(&[(1, 0, 5, 1)]))).contains("no offsets"));
+    assert_eq!(held.applied(), [0, 0]);
+    assert!(held.all().is_empty());
+    assert_eq!(held.apply(Entry::Delta(delta(0, 0, 4, Groups::new()))), Outcome::Accepted { applied: 4 });
+}
+
+#[test]
+fn a_block_is_adopted_only_when_newer_whole_and_further() {
+    let mut held = ViewPartition::new(config(None), block(2, &[8, 4], Groups::new()));
+    let apply = |held: &mut ViewPartition, block| held.apply(Entry::Adopt(block));
+    assert_eq!(apply(&mut held, block(2, &[12, 4], Groups::new())), Outcome::Stale);
+    assert_eq!(apply(&mut held, block(1, &[4, 4], Groups::new())), Outcome::Stale);
+    for (cut, why) in [(vec![8, 6], "within"), (vec![12, 0], "goes back"), (vec![8], "number")] {
+        let Outcome::Invalid(reason) = apply(&mut held, block(3, &cut, Groups::new())) else {
+            panic!("{cut:?}")
+        };
+        assert!(reason.contains(why), "{reason}");
+    }
+    let foreign = Block { view: Fingerprint::of(b"another"), ..(*block(3, &[8, 4], Groups::new())).clone() };
+    assert!(matches!(apply(&mut held, Arc::new(foreign)), Outcome::Invalid(_)));
+    let short = Block { watermarks_us: vec![], ..(*block(3, &[8, 4], Groups::new())).clone() };
+    assert!(matches!(apply(&mut held, Arc::new(short)), Outcome::Invalid(_)));
+    assert_eq!((held.version(), held.applied()), (2, &[8, 4][..]));
+    assert_eq!(apply(&mut held, block(5, &[8, 12], Groups::new())), Outcome::Adopted);
+    assert_eq!((held.version(), held.applied()), (5, &[8, 12][..]));
+}
+
+#[test]
+#[should_panic(expected = "cut within a segment")]
+fn a_view_partition_does_not_start_within_a_segment() {
+    ViewPartition::new(config(None), block(1, &[3, 0], Groups::new()));
+}
+
+#[test]
+fn adoption_drops_what_batch_covers_and_keeps_what_is_ahead() {
+    let mut held = empty();
+    held.apply(Entry::Delta(delta(0, 0, 4, rows(&[(1, 0, 5, 1)]))));
+    held.apply(Entry::Delta(delta(0, 4, 6, rows(&[(1, 0, 70, 1)]))));
+    held.apply(Entry::Delta(delta(1, 0, 2, rows(&[(1, 0, 100, 1)]))));
+    assert_eq!(held.group_counts(), (0, 1));
+    // Batch is ahead of log partition 1, behind log partition 0.
+    held.apply(Entry::Adopt(block(1, &[4, 4], rows(&[(1, 0, 5, 1), (1, 0, 100, 1), (2, 0, 1000, 1)]))));
+    assert_eq!(held.applied(), [6, 4]);
+    let expected = [(id(1, 0), Value::Decimal(175)), (id(2, 0), Value::Decimal(1000))];
+    assert_eq!(sums(&held.all()), expected);
+    let late = held.apply(Entry::Delta(delta(1, 2, 4, rows(&[(2, 0, 1000, 1)]))));
+    assert_eq!(late, Outcome::Refused { from: 2, applied: 4 });
+    held.apply(Entry::Adopt(block(2, &[8, 4], rows(&[(1, 0, 180, 1)]))));
+    assert_eq!(held.group_counts(), (1, 0));
+    assert_eq!(held.applied(), [8, 4]);
+}
+
+#[test]
+fn presence_is_the_row_count_and_never_the_sum() {
+    let mut held = empty();
+    held.apply(Entry::Delta(delta(0, 0, 1, rows(&[(1, 0, 5, 1), (1, 0, -5, 1), (2, 0, 0, 1)]))));
+    assert_eq!(sums(&held.all()), [(id(1, 0), Value::Decimal(0)), (id(2, 0), Value::Decimal(0))]);
+    held.apply(Entry::Delta(delta(0, 1, 2, rows(&[(2, 0, 0, -1)]))));
+    assert_eq!(sums(&held.all()), [(id(1, 0), Value::Decimal(0))]);
+}
+
+#[test]
+fn a_correction_of_a_batch_row_waits_with_no_rows_but_a_sum() {
+    let mut held = ViewPartition::new(config(None), block(1, &[4, 0], rows(&[(1, 0, 5, 1)])));
+    held.apply(Entry::Delta(delta(0, 4, 5, rows(&[(1, 0, 5, -1), (1, 0, 9, 1)]))));
+    assert_eq!(sums(&held.all()), [(id(1, 0), Value::Decimal(9))]);
+    held.apply(Entry::Delta(delta(0, 5, 6, rows(&[(1, 0, 9, -1)]))));
+    assert!(held.all().is_empty());
+    assert_eq!(held.group_counts(), (1, 1), "negative until it is combined");
+}
+
+#[test]
+fn ranges_are_half_open_in_windows_and_in_keys() {
+    let base = rows(&[(1, 0, 1, 1), (1, 10, 2, 1), (2, 0, 3, 1)]);
+    let mut held = ViewPartition::new(config(None), block(1, &[4, 0], base));
+    held.apply(Entry::Delta(delta(
+        1,
+        0,
+        1,
+        rows(&[(1, -10, 4, 1), (1, 10, 5, 1), (1, 20, 6, 1), (3, 0, 7, 1)]),
+    )));
+    let key = |key: i64| Value::encode_key(&[Value::Int(key)]);
+    let found = |found: Vec<(GroupId, GroupState)>| sums(&found);
+    let sum = |key, window, sum| (id(key, window), Value::Decimal(sum));
+    assert_eq!(found(held.range(&key(1), 0, 20)), [sum(1, 0, 1), sum(1, 10, 7)]);
+    assert!(held.range(&key(1), 20, 0).is_empty());
+    assert_eq!(found(held.key_range(&key(2), Some(&key(3)))), [sum(2, 0, 3)]);
+    assert_eq!(found(held.key_range(&key(2), None)), [sum(2, 0, 3), sum(3, 0, 7)]);
+    assert!(held.key_range(&key(3), Some(&key(2))).is_empty());
+    assert_eq!(held.all().len(), 6);
+}
+
+#[test]
+fn the_audit_names_every_group_that_differs_and_a_rebuild_heals_it() {
+    let segment = SegmentId { partition: LogPartition(0), index: 0 };
+    let right = rows(&[(1, 0, 5, 1), (2, 0, 6, 1)]);
+    let wrong = rows(&[(1, 0, 5, 1), (2, 0, 7, 1), (3, 0, 8, 1)]);
+    let mut held = empty();
+    held.apply(Entry::Delta(delta(0, 0, 2, wrong.clone())));
+    assert_eq!(held.audit(segment, &right), None, "not complete");
+    assert_eq!(held.apply(Entry::Rebuild(segment, right.clone())), Outcome::NotHeld);
+    held.apply(Entry::Delta(delta(0, 2, 4, Groups::new())));
+    held.apply(Entry::Delta(delta(0, 4, 5, rows(&[(1, 0, 100, 1)]))));
+    let of = |groups: &Groups, id: &GroupId| groups.get(id).cloned();
+    let difference =
+        |group: GroupId| Difference { segment, speed: of(&wrong, &group), batch: of(&right, &group), group };
+    assert_eq!(held.audit(segment, &right), Some(vec![difference(id(2, 0)), difference(id(3, 0))]));
+    assert_eq!(held.apply(Entry::Rebuild(segment, right.clone())), Outcome::Rebuilt);
+    assert_eq!(held.audit(segment, &right), Some(vec![]));
+    assert_eq!(sums(&held.all()), [(id(1, 0), Value::Decimal(105)), (id(2, 0), Value::Decimal(6))]);
+    held.apply(Entry::Adopt(block(1, &[4, 0], right.clone())));
+    assert_eq!(held.audit(segment, &right), None, "covered by batch");
+    assert_eq!(held.apply(Entry::Rebuild(segment, right)), Outcome::NotHeld);
+    let unknown = SegmentId { partition: LogPartition(9), index: 0 };
+    assert_eq!(held.audit(unknown, &Groups::new()), None);
+}
+
+#[test]
+fn the_audit_finds_a_fault_that_no_result_shows() {
+    // Equal count and sum; only the multiset of values tells.
+    let segment = SegmentId { partition: LogPartition(1), index: 0 };
+    let mut held = empty();
+    held.apply(Entry::Delta(delta(1, 0, 4, rows(&[(1, 0, 2, 1), (1, 0, 2, 1), (1, 0, 5, 1)]))));
+    let batch = rows(&[(1, 0, 1, 1), (1, 0, 3, 1), (1, 0, 5, 1)]);
+    assert_eq!(held.audit(segment, &batch).expect("complete").len(), 1);
+    // A segment without groups must be found empty by batch too.
+    held.apply(Entry::Delta(delta(0, 0, 4, Groups::new())));
+    let silent = SegmentId { partition: LogPartition(0), index: 0 };
+    assert_eq!(held.complete_segments(), [silent, segment]);
+    assert_eq!(held.audit(silent, &batch).expect("complete").len(), 1);
+    assert_eq!(held.audit(silent, &Groups::new()), Some(vec![]));
+}
