@@ -121,6 +121,8 @@ mod tests {
     use super::*;
 
     proptest! {
+        #![proptest_config(crate::aggregate::same_cases())]
+
         #[test]
         fn a_bucket_is_within_one_percent_of_its_values(raw in any::<i128>(), shift in 0_u32..127) {
             let mantissa = raw >> shift;

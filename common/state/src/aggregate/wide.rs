@@ -104,6 +104,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::aggregate::same_cases())]
+
         #[test]
         fn agrees_with_128_bits_where_they_suffice(a in any::<i64>(), b in any::<i64>(), f in any::<u64>()) {
             let (a, b) = (i128::from(a), i128::from(b));

@@ -7,7 +7,7 @@ use sanso_state::{
     ValueType, encode_groups,
 };
 
-use crate::oracle::{DECIMAL, Row, agrees, all_kinds, inputs, kind};
+use crate::oracle::{DECIMAL, Row, agrees, all_kinds, cases, inputs, kind};
 
 fn row() -> impl Strategy<Value = Row> {
     let value = prop_oneof![
@@ -40,6 +40,7 @@ fn plus(a: &GroupState, b: &GroupState) -> GroupState {
 }
 
 proptest! {
+    #![proptest_config(cases(500))]
     #[test]
     fn states_are_a_commutative_group(a in state(), b in state(), c in state()) {
         let kinds = all_kinds();

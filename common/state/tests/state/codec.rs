@@ -9,7 +9,7 @@ use sanso_state::{
     encode_groups, partition_of,
 };
 
-use crate::oracle::{all_kinds, inputs, kind};
+use crate::oracle::{all_kinds, cases, inputs, kind};
 
 type Update = (u8, i64, Option<Option<i64>>, bool);
 
@@ -45,6 +45,7 @@ fn value() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
+    #![proptest_config(cases(500))]
     #[test]
     fn groups_come_back_as_they_were(updates in updates()) {
         let (kinds, groups) = (all_kinds(), groups_of(&updates));

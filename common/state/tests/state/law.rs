@@ -5,9 +5,10 @@ use proptest::prelude::*;
 use sanso_state::{Entry, LogPartition, Outcome, SegmentId, ViewPartition, encode_groups};
 
 use crate::model::*;
+use crate::oracle::cases;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(cases(1500))]
     #[test]
     fn answers_are_a_fold_over_everything_applied(history in history(), steps in steps()) {
         let mut published = Published::new();

@@ -130,6 +130,15 @@ fn presence_is_the_row_count_and_never_the_sum() {
 }
 
 #[test]
+fn a_group_without_rows_is_not_shown_whatever_else_it_holds() {
+    let mut held = empty();
+    // Retractions of rows that were never added, as only a fault makes them.
+    held.apply(Entry::Delta(delta(0, 0, 1, rows(&[(1, 0, 5, -1), (2, 0, 5, -1), (2, 0, 7, 1)]))));
+    assert!(held.all().is_empty());
+    assert_eq!(held.group_counts(), (0, 2));
+}
+
+#[test]
 fn a_correction_of_a_batch_row_waits_with_no_rows_but_a_sum() {
     let mut held = ViewPartition::new(config(None), block(1, &[4, 0], rows(&[(1, 0, 5, 1)])));
     held.apply(Entry::Delta(delta(0, 4, 5, rows(&[(1, 0, 5, -1), (1, 0, 9, 1)]))));

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use sanso_state::{
-    Block, Cut, Delta, Emission, Entry, GroupId, GroupState, Groups, LogPartition, Outcome, Value,
+    Block, Cut, Delta, Emission, Entry, GroupId, GroupState, Groups, LogPartition, Outcome, SegmentId, Value,
     ViewPartition, Watermark, Windows,
 };
 
 use crate::model::*;
-use crate::oracle::inputs;
+use crate::oracle::{cases, inputs};
 
 /// Windows of `panes` panes, one starting at each pane.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ fn windows_now(groups: Groups, windows: &Panes) -> BTreeMap<GroupId, GroupState>
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(800))]
+    #![proptest_config(cases(800))]
     #[test]
     fn windows_are_emitted_when_they_close_and_whenever_they_change_after(
         history in history(), steps in steps(), panes in prop_oneof![Just(1_i64), Just(3)],
@@ -255,6 +255,21 @@ fn adopting_what_was_applied_anyway_emits_nothing_again() {
     assert_eq!(brief(&held.take_emissions()), [(0, Some(1), true)], "batch ran ahead and changed it");
     held.apply(Entry::Adopt(Arc::new(block(3, 8, 9))));
     assert_eq!(held.take_emissions().len(), 1, "batch corrects itself");
+}
+
+#[test]
+fn a_rebuild_amends_the_closed_windows_it_changes() {
+    let mut held = tumbling(1);
+    let both = |value| {
+        let mut groups = one_row(0, value, 1);
+        groups.combine(&one_row(10, 1, 1));
+        groups
+    };
+    held.apply(delta(0, 0, 4, both(5), Some(20)));
+    assert_eq!(held.take_emissions().len(), 2);
+    let segment = SegmentId { partition: LogPartition(0), index: 0 };
+    held.apply(Entry::Rebuild(segment, both(6)));
+    assert_eq!(brief(&held.take_emissions()), [(0, Some(1), true)], "the other is as it was");
 }
 
 #[test]
