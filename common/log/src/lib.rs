@@ -21,17 +21,21 @@
 //! Not promised: order across partitions, deduplication of an append repeated by its caller after
 //! an error, offsets without holes.
 
+mod blocking;
 pub mod contract;
 mod embedded;
 mod error;
+mod kafka;
 mod log;
 mod memory;
 mod open;
 mod partitioner;
 mod record;
+mod take;
 
 pub use embedded::{Durability, EmbeddedConfig, EmbeddedLog, EmbeddedStats};
 pub use error::{LogError, Result, Retry};
+pub use kafka::KafkaLog;
 pub use log::Log;
 pub use memory::MemoryLog;
 pub use open::open;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{EmbeddedLog, Log, LogError, MemoryLog, Result};
+use crate::{EmbeddedLog, KafkaLog, Log, LogError, MemoryLog, Result};
 
 /// Opens the log that `address` names: `embedded:DIR`, `memory:`, or
 /// `kafka://HOST:PORT,HOST:PORT?option=value&…` with options passed to librdkafka as they are.
@@ -15,6 +15,7 @@ pub fn open(address: &str) -> Result<Arc<dyn Log>> {
         Some(("memory", "")) => Ok(Arc::new(MemoryLog::new())),
         Some(("embedded", "")) => refuse("the directory is missing"),
         Some(("embedded", dir)) => Ok(Arc::new(EmbeddedLog::open(dir)?)),
+        Some(("kafka", _)) => Ok(Arc::new(KafkaLog::new(address)?)),
         Some((kind, _)) => refuse(&format!("'{kind}' is not a kind of log")),
         None => refuse("it has no kind"),
     }

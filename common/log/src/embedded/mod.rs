@@ -40,10 +40,11 @@ use tokio::sync::oneshot;
 
 use self::disk::{create_dir, failed, sync_dir};
 use self::partition::{Found, Partition};
-use self::recent::Limit;
 use self::topic::{Context, Topic};
 use self::writer::{Counters, Request};
+use crate::blocking::blocking;
 use crate::memory::system_time_us;
+use crate::take::Limit;
 use crate::{Append, Batch, Log, LogError, Result, TopicSpec};
 
 const LOCK_FILE: &str = "~lock";
@@ -185,15 +186,6 @@ fn lock(dir: &Path) -> Result<File> {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(LogError::Locked { path }),
         Err(TryLockError::Error(e)) => Err(failed("lock", &path, e)),
-    }
-}
-
-/// Runs what blocks where it may.
-async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match tokio::task::spawn_blocking(f).await {
-        Ok(result) => result,
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(_) => Err(LogError::Closed),
     }
 }
 

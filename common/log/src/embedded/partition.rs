@@ -22,8 +22,9 @@ use super::disk::{delete, failed, file_path};
 use super::frame::{
     FRAME_BYTES, Flaw, Frame, Index, Kind, TRAILER_BYTES, decode, decode_index, decode_trailer,
 };
-use super::recent::{Limit, Recent, Take};
+use super::recent::Recent;
 use super::scan::scan;
+use crate::take::{Limit, Take};
 use crate::{Batch, LogError, Record, Result};
 
 /// Indexes of complete files kept in memory, for readers far from the end.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::take::{Limit, Take};
 use crate::{Batch, Record};
 
 /// Memory that a kept record takes besides its bytes.
@@ -47,47 +48,5 @@ impl Recent {
 
     fn cost(record: &Record) -> usize {
         record.bytes() + RECORD_OVERHEAD_BYTES
-    }
-}
-
-/// How much one read may give.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Limit {
-    pub(super) records_max: usize,
-    pub(super) bytes_max: usize,
-}
-
-/// Collects the records of one read, within its limit.
-#[derive(Debug)]
-pub(super) struct Take {
-    records: Vec<Record>,
-    next: u64,
-    bytes: usize,
-    limit: Limit,
-}
-
-impl Take {
-    pub(super) fn new(from: u64, limit: Limit) -> Self {
-        Self { records: Vec::new(), next: from, bytes: 0, limit }
-    }
-
-    /// Says whether a record of `bytes` may be added; the first always may.
-    pub(super) fn fits(&self, bytes: usize) -> bool {
-        self.records.len() < self.limit.records_max
-            && (self.records.is_empty() || self.bytes + bytes <= self.limit.bytes_max)
-    }
-
-    pub(super) fn push(&mut self, record: Record) {
-        self.bytes += record.bytes();
-        self.next = record.offset + 1;
-        self.records.push(record);
-    }
-
-    pub(super) fn next(&self) -> u64 {
-        self.next
-    }
-
-    pub(super) fn batch(self, end: u64) -> Batch {
-        Batch { records: self.records, next: self.next, end }
     }
 }

@@ -1,0 +1,154 @@
+//! Reads a Kafka address and makes the clients' settings of it. Pure.
+
+use std::collections::BTreeMap;
+
+use rdkafka::ClientConfig;
+
+use crate::{LogError, Result};
+
+/// What exactness rests on; an address that says otherwise is refused.
+const FIXED: [(&str, &str); 6] = [
+    ("acks", "all"),
+    ("request.required.acks", "all"),
+    ("enable.idempotence", "true"),
+    ("isolation.level", "read_committed"),
+    ("auto.offset.reset", "error"),
+    ("enable.auto.commit", "false"),
+];
+
+/// A cluster, and how to talk to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct KafkaAddress {
+    servers: String,
+    options: BTreeMap<String, String>,
+}
+
+impl KafkaAddress {
+    /// Reads `kafka://HOST:PORT,HOST:PORT?option=value&…`. Values may use `%XX`.
+    pub(super) fn parse(address: &str) -> Result<Self> {
+        let refuse = |reason: String| Err(LogError::Address { address: address.to_owned(), reason });
+        let Some(rest) = address.strip_prefix("kafka://") else {
+            return refuse("it does not start with kafka://".to_owned());
+        };
+        let (servers, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let servers = servers.trim_end_matches('/');
+        if servers.is_empty() || servers.split(',').any(str::is_empty) {
+            return refuse("a host is missing".to_owned());
+        }
+        let mut options = BTreeMap::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let Some((key, value)) = pair.split_once('=') else {
+                return refuse(format!("option '{pair}' has no value"));
+            };
+            let Some(value) = decode(value) else {
+                return refuse(format!("the value of option '{key}' is not percent-encoded UTF-8"));
+            };
+            if let Some((_, fixed)) = FIXED.iter().find(|(name, _)| *name == key)
+                && value != *fixed
+            {
+                return refuse(format!("option {key} is always {fixed}, exactness rests on it"));
+            }
+            options.insert(key.to_owned(), value);
+        }
+        Ok(Self { servers: servers.to_owned(), options })
+    }
+
+    /// Bytes that one message may have.
+    pub(super) fn message_bytes_max(&self) -> usize {
+        let given = self.options.get("message.max.bytes").and_then(|v| v.parse().ok());
+        given.unwrap_or(1_000_000)
+    }
+
+    /// Settings of the producer.
+    pub(super) fn producer(&self) -> ClientConfig {
+        self.config(&[
+            ("enable.idempotence", "true"),
+            ("acks", "all"),
+            ("linger.ms", "2"),
+            ("message.timeout.ms", "30000"),
+            ("queue.buffering.max.kbytes", "65536"),
+            ("queue.buffering.max.messages", "500000"),
+            ("compression.type", "gzip"),
+        ])
+    }
+
+    /// Settings of a consumer.
+    pub(super) fn consumer(&self) -> ClientConfig {
+        self.config(&[
+            // Only names the reader in the cluster's logs: it joins no group and commits nothing.
+            ("group.id", "sanso"),
+            ("enable.auto.commit", "false"),
+            ("enable.auto.offset.store", "false"),
+            ("isolation.level", "read_committed"),
+            ("auto.offset.reset", "error"),
+            ("enable.partition.eof", "true"),
+            ("allow.auto.create.topics", "false"),
+            ("fetch.queue.backoff.ms", "5"),
+            ("queued.min.messages", "100000"),
+            ("queued.max.messages.kbytes", "16384"),
+        ])
+    }
+
+    fn config(&self, defaults: &[(&str, &str)]) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.servers);
+        config.set("client.id", "sanso");
+        for (key, value) in defaults {
+            config.set(*key, *value);
+        }
+        for (key, value) in &self.options {
+            config.set(key, value);
+        }
+        config
+    }
+}
+
+/// Resolves `%XX`.
+fn decode(value: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let digits = [rest.next()?, rest.next()?];
+        let digits = std::str::from_utf8(&digits).ok()?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_reach_librdkafka_as_they_are() {
+        let address = "kafka://a:9092,b:9093?security.protocol=sasl_ssl&sasl.password=x%26y%3D+z";
+        let address = KafkaAddress::parse(address).expect("an address");
+        for config in [address.producer(), address.consumer()] {
+            assert_eq!(config.get("bootstrap.servers"), Some("a:9092,b:9093"));
+            assert_eq!(config.get("security.protocol"), Some("sasl_ssl"));
+            assert_eq!(config.get("sasl.password"), Some("x&y=+z"));
+        }
+        assert_eq!(address.producer().get("acks"), Some("all"));
+        assert_eq!(address.consumer().get("isolation.level"), Some("read_committed"));
+    }
+
+    #[test]
+    fn what_would_break_exactness_or_names_no_cluster_is_refused() {
+        for (address, reason) in [
+            ("kafka://", "host"),
+            ("kafka://a:1,,b:2", "host"),
+            ("kafka:/a:1", "kafka://"),
+            ("kafka://a:1?acks=1", "always all"),
+            ("kafka://a:1?isolation.level=read_uncommitted", "always read_committed"),
+            ("kafka://a:1?sasl.username", "no value"),
+            ("kafka://a:1?sasl.username=%4", "percent-encoded"),
+        ] {
+            let error = KafkaAddress::parse(address).expect_err(address).to_string();
+            assert!(error.contains(reason), "{address}: {error}");
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The log in an Apache Kafka cluster.
+//!
+//! ```text
+//!   append ─▶ idempotent producer, acks=all ─▶ partition ─▶ acknowledged with its offset
+//!   read   ◀─ lane at that offset: consumer, split queue, read_committed ◀─ fetched ahead
+//! ```
+//!
+//! Promised: an append is acknowledged when all in-sync replicas have it; a read shows committed
+//! records only; what it passes over are holes (transaction markers, aborted or compacted records),
+//! never records that are still to come; a reader that retention overtook, or that knows more than
+//! the topic holds, gets an error.
+//!
+//! Not promised: that a topic which was deleted, made again and filled beyond a reader's position
+//! is told from the first; that appends are visible while a transaction of another producer is open
+//! before them. `append_time_us` is the broker's where the topic says `LogAppendTime`, as those made
+//! here do, and has the precision of a millisecond.
+
+mod address;
+mod appender;
+mod context;
+mod cursor;
+mod fault;
+mod reader;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::{Offset, TopicPartitionList};
+
+use self::address::KafkaAddress;
+use self::appender::Appender;
+use self::context::Context;
+use self::fault::explain;
+use self::reader::Reader;
+use crate::blocking::blocking;
+use crate::take::Limit;
+use crate::{Append, Batch, Log, LogError, Result, TopicSpec};
+
+/// Longest that a change of topics may take.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a wait asks for the end although nothing arrived: a new end may hold no record.
+const WAIT_RECHECK: Duration = Duration::from_secs(1);
+/// Attempts to see a topic that was just made; each waits a little.
+const CREATED_ATTEMPTS: usize = 200;
+
+/// A log in a Kafka cluster.
+pub struct KafkaLog {
+    appender: Appender,
+    reader: Arc<Reader>,
+    admin: AdminClient<Context>,
+}
+
+impl fmt::Debug for KafkaLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaLog").finish_non_exhaustive()
+    }
+}
+
+impl KafkaLog {
+    /// Makes the clients for `kafka://HOST:PORT,HOST:PORT?option=value&…`; options go to librdkafka
+    /// as they are, values may use `%XX`. Connects when it is used.
+    pub fn new(address: &str) -> Result<Self> {
+        let address = KafkaAddress::parse(address)?;
+        let admin = AdminClient::from_config_and_context(&address.consumer(), Context);
+        Ok(Self {
+            appender: Appender::new(&address)?,
+            reader: Arc::new(Reader::new(&address)?),
+            admin: admin.map_err(|e| explain("start the Kafka client", &e))?,
+        })
+    }
+
+    async fn with_reader<T: Send + 'static>(
+        &self,
+        topic: &str,
+        f: impl FnOnce(&Reader, &str) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (reader, topic) = (self.reader.clone(), topic.to_owned());
+        blocking(move || f(&reader, &topic)).await
+    }
+
+    async fn create(&self, spec: &TopicSpec, brokers: usize) -> Result<()> {
+        let replicas = brokers.clamp(1, 3);
+        let in_sync_min = if replicas == 3 { "2" } else { "1" };
+        let retention = spec.retention_bytes.map_or("-1".to_owned(), |bytes| bytes.to_string());
+        let replication = TopicReplication::Fixed(replicas as i32);
+        let topic = NewTopic::new(&spec.name, spec.partitions.cast_signed(), replication)
+            .set("cleanup.policy", "delete")
+            .set("retention.ms", "-1")
+            .set("retention.bytes", &retention)
+            .set("min.insync.replicas", in_sync_min)
+            .set("unclean.leader.election.enable", "false")
+            .set("message.timestamp.type", "LogAppendTime");
+        let options = AdminOptions::new().operation_timeout(Some(ADMIN_TIMEOUT));
+        let made = self.admin.create_topics([&topic], &options).await;
+        let made = made.map_err(|e| explain("make a topic", &e))?;
+        for result in made {
+            match result {
+                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((_, code)) => {
+                    let error = rdkafka::error::KafkaError::AdminOp(code);
+                    return Err(explain("make a topic", &error));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Log for KafkaLog {
+    async fn ensure_topic(&self, spec: &TopicSpec) -> Result<()> {
+        spec.validate()?;
+        let mut created = false;
+        // A topic that was just made is not known to every broker at once.
+        for _ in 0..CREATED_ATTEMPTS {
+            let describe = |reader: &Reader, topic: &str| reader.describe(topic);
+            match self.with_reader(&spec.name, describe).await? {
+                (Some(existing), _) if existing == spec.partitions => return Ok(()),
+                (Some(existing), _) => {
+                    let (topic, asked) = (spec.name.clone(), spec.partitions);
+                    return Err(LogError::PartitionMismatch { topic, existing, asked });
+                }
+                (None, brokers) if !created => {
+                    self.create(spec, brokers).await?;
+                    created = true;
+                }
+                (None, _) => tokio::time::sleep(Duration::from_millis(25)).await,
+            }
+        }
+        let (action, reason) = ("make a topic", "it was made but no broker knows it".to_owned());
+        Err(LogError::Unavailable { action, reason })
+    }
+
+    async fn partitions(&self, topic: &str) -> Result<u32> {
+        self.with_reader(topic, Reader::partitions).await
+    }
+
+    async fn append(&self, topic: &str, partition: u32, records: Vec<Append>) -> Result<Vec<u64>> {
+        self.with_reader(topic, move |reader, topic| reader.check(topic, partition)).await?;
+        let appended = self.appender.append(topic, partition, &records).await;
+        if let Err(LogError::UnknownTopic { .. }) = &appended {
+            self.reader.forget(topic);
+        }
+        appended
+    }
+
+    async fn read(
+        &self,
+        topic: &str,
+        partition: u32,
+        from: u64,
+        max_records: usize,
+        max_bytes: usize,
+    ) -> Result<Batch> {
+        let limit = Limit { records_max: max_records, bytes_max: max_bytes };
+        let read = move |reader: &Reader, topic: &str| {
+            reader.check(topic, partition)?;
+            reader.read(topic, partition, from, limit)
+        };
+        self.with_reader(topic, read).await
+    }
+
+    async fn start_offset(&self, topic: &str, partition: u32) -> Result<u64> {
+        let range = move |reader: &Reader, topic: &str| reader.range(topic, partition);
+        Ok(self.with_reader(topic, range).await?.0)
+    }
+
+    async fn end_offset(&self, topic: &str, partition: u32) -> Result<u64> {
+        let range = move |reader: &Reader, topic: &str| reader.range(topic, partition);
+        Ok(self.with_reader(topic, range).await?.1)
+    }
+
+    async fn wait_beyond(&self, topic: &str, partition: u32, from: u64) -> Result<u64> {
+        let end = move |reader: &Reader, topic: &str| {
+            let (_, end) = reader.range(topic, partition)?;
+            if from > end {
+                reader.end_from(topic, partition, from)?;
+            }
+            Ok(end)
+        };
+        let end = self.with_reader(topic, end).await?;
+        if end > from {
+            return Ok(end);
+        }
+        loop {
+            if let Some(end) = self.reader.wait(topic, partition, from, WAIT_RECHECK).await? {
+                return Ok(end);
+            }
+        }
+    }
+
+    async fn trim(&self, topic: &str, partition: u32, before: u64) -> Result<()> {
+        let range = move |reader: &Reader, topic: &str| reader.range(topic, partition);
+        let (start, end) = self.with_reader(topic, range).await?;
+        if before > end {
+            let topic = topic.to_owned();
+            return Err(LogError::BeyondEnd { topic, partition, from: before, end });
+        }
+        if before <= start {
+            return Ok(());
+        }
+        let mut offsets = TopicPartitionList::with_capacity(1);
+        let offset = Offset::Offset(before.cast_signed());
+        let added = offsets.add_partition_offset(topic, partition.cast_signed(), offset);
+        added.map_err(|e| explain("trim", &e))?;
+        let options = AdminOptions::new().operation_timeout(Some(ADMIN_TIMEOUT));
+        let deleted = self.admin.delete_records(&offsets, &options).await;
+        for element in deleted.map_err(|e| explain("trim", &e))?.elements() {
+            element.error().map_err(|e| explain("trim", &e))?;
+        }
+        Ok(())
+    }
+}
