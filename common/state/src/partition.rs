@@ -256,7 +256,8 @@ impl ViewPartition {
         let Some(&applied) = self.applied.get(segment.partition.index()) else {
             return false;
         };
-        segment.index * size >= self.base.cut.at(segment.partition) && (segment.index + 1) * size <= applied
+        let start = segment.index.saturating_mul(size);
+        start >= self.base.cut.at(segment.partition) && start.saturating_add(size) <= applied
     }
 
     /// Returns the combined states (base ⊕ speed) of one key's groups with

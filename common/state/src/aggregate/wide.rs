@@ -139,4 +139,16 @@ mod tests {
             prop_assert_eq!(scaled, (a >> 1) as f64 * 2_f64.powi(127));
         }
     }
+
+    #[test]
+    fn a_bit_far_below_a_tie_decides_it() {
+        let tie = 1_u128 << 127 | 1 << 74;
+        for a in [tie, tie + 1, tie - 1, tie | 1 << 75, (tie | 1 << 75) - 1] {
+            assert_eq!(Wide::product(a, 1).to_f64(), a as f64, "{a:x}");
+        }
+        let power = 2_f64.powi(255);
+        let wide = |low| Wide { high: 1 << 126 | 1 << 73, low };
+        assert_eq!(wide(0).to_f64(), power / 2.0, "to even");
+        assert_eq!(wide(1).to_f64(), (1_u64 << 53 | 2) as f64 * 2_f64.powi(201));
+    }
 }

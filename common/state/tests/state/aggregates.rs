@@ -261,6 +261,25 @@ fn integers_sum_beyond_64_bits() {
 }
 
 #[test]
+fn a_value_that_is_only_retracted_is_nobody_s_result() {
+    let value = |kind: &AggregateKind, v| {
+        let value = Value::Decimal(v);
+        if kind.needs_event_time() { Value::At(v as i64, Box::new(value)) } else { value }
+    };
+    for function in [F::Min, F::Max, F::First, F::Last] {
+        let kind = kind(function);
+        let mut state = kind.zero();
+        [1, 9].iter().for_each(|v| state.update(&value(&kind, *v), -1));
+        state.update(&value(&kind, 5), 1);
+        assert_eq!(kind.finish(&state), Value::Decimal(5), "{function:?}");
+    }
+    let mut quantile = kind(F::Quantile { per_million: 0 }).zero();
+    quantile.update(&Value::Decimal(-70), -1);
+    quantile.update(&Value::Decimal(0), 1);
+    assert_eq!(kind(F::Quantile { per_million: 0 }).finish(&quantile), Value::Float(0.0));
+}
+
+#[test]
 fn a_state_is_small_where_it_is_a_number() {
     assert!(size_of::<AggregateState>() <= 48, "{}", size_of::<AggregateState>());
 }

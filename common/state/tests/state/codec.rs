@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use sanso_state::{
-    AggregateFunction as F, DecodeError, Fingerprint, GroupId, GroupState, Groups, Value, decode_groups,
-    encode_groups, partition_of,
+    AggregateFunction as F, AggregateKind, DecodeError, Fingerprint, GroupId, GroupState, Groups, Value,
+    ValueType, decode_groups, encode_groups, partition_of,
 };
 
 use crate::oracle::{all_kinds, cases, inputs, kind};
@@ -127,6 +127,57 @@ fn a_length_beyond_the_bytes_is_refused_without_allocating() {
 }
 
 #[test]
+fn other_spellings_of_the_same_groups_are_refused() {
+    let kinds = [kind(F::Count)];
+    let header = [1, 1, 2];
+    let decode = |body: &[u8]| decode_groups(&kinds, &[&header, body].concat());
+    // One group of the key "k" at window 1 with one row and a count of 1.
+    let one = [1, 1, b'k', 2, 2, 2];
+    assert_eq!(encode_groups(&kinds, &decode(&one).expect("canonical"))[3..], one);
+    for (body, why) in [
+        (vec![1, 1, b'k', 2, 2, 2, 0], "left over"),
+        (vec![1, 1, b'k', 2, 2, 0x82, 0], "shortest"),
+        (vec![0x81, 0, 1, b'k', 2, 2, 2], "shortest"),
+        (vec![1, 1, b'k', 2, 0, 0], "holds nothing"),
+        (vec![2, 1, b'k', 2, 2, 2, 1, b'k', 2, 2, 2], "order"),
+        (vec![2, 1, b'k', 2, 2, 2, 1, b'k', 1, 2, 2], "order"),
+        (vec![1, 1, b'k', 2, 2], "end early"),
+    ] {
+        let error = decode(&body).expect_err(why).to_string();
+        assert!(error.contains(why), "{error}");
+    }
+    let state = GroupState::decode(&kinds, &[1, 1, 2, 2, 2]).expect("canonical");
+    assert_eq!(state.rows, 1);
+    assert!(GroupState::decode(&kinds, &[1, 1, 2, 2, 2, 0]).is_err());
+}
+
+#[test]
+fn members_of_a_multiset_are_in_order_and_counted() {
+    let kinds = [AggregateKind::typed(F::Min, Some(ValueType::Bool)).expect("defined")];
+    let decode = |members: &[u8]| GroupState::decode(&kinds, &[&[1, 1, 5, 2], members].concat());
+    assert!(decode(&[2, 1, 0, 2, 1, 1, 1]).is_ok());
+    for (members, why) in [
+        (&[2, 1, 1, 2, 1, 0, 2], "order"),
+        (&[2, 1, 1, 2, 1, 1, 2], "order"),
+        (&[2, 1, 0, 2, 1, 1, 0], "zero"),
+    ] {
+        assert!(decode(members).expect_err(why).to_string().contains(why));
+    }
+}
+
+#[test]
+fn inserting_the_neutral_state_removes_the_group() {
+    let kinds = all_kinds();
+    let mut groups = groups_of(&[(1, 2, Some(Some(5)), true)]);
+    let (id, _) = groups.iter().next().map(|(id, state)| (id.clone(), state.clone())).expect("one group");
+    groups.insert(id, GroupState::zero(&kinds));
+    assert!(groups.is_empty());
+    let zero = GroupId { key: Value::encode_key(&[]), window_start: 0 };
+    groups.combine_one(&zero, &GroupState::zero(&kinds));
+    assert_eq!(groups, Groups::new());
+}
+
+#[test]
 fn event_times_nested_by_hostile_bytes_are_refused() {
     let nested = [8_u8, 0, 0, 0, 0, 0, 0, 0, 0].repeat(100_000);
     assert!(Value::decode_key(&nested).is_err());
@@ -169,9 +220,9 @@ fn keys_spread_evenly_over_partitions() {
 fn kinds_are_serialised_and_checked_when_read() {
     for kind in all_kinds() {
         let json = serde_json::to_string(&kind).expect("kinds are plain");
-        assert_eq!(serde_json::from_str::<sanso_state::AggregateKind>(&json).expect("round trip"), kind);
+        assert_eq!(serde_json::from_str::<AggregateKind>(&json).expect("round trip"), kind);
     }
     let float_sum = r#"{"function":"Sum","input":"Float"}"#;
-    let refusal = serde_json::from_str::<sanso_state::AggregateKind>(float_sum).expect_err("not exact");
+    let refusal = serde_json::from_str::<AggregateKind>(float_sum).expect_err("not exact");
     assert!(refusal.to_string().contains("DECIMAL"), "{refusal}");
 }

@@ -273,6 +273,22 @@ fn a_rebuild_amends_the_closed_windows_it_changes() {
 }
 
 #[test]
+fn batch_running_ahead_brings_its_watermark_and_closes_windows() {
+    let mut held = tumbling(2);
+    held.apply(delta(0, 0, 1, one_row(0, 5, 1), Some(40)));
+    assert_eq!(held.watermark_us(), None);
+    let mut groups = one_row(0, 5, 1);
+    groups.combine(&one_row(20, 5, 1));
+    let watermarks_us = vec![Some(30), Some(25)];
+    let block = Block { view: view(), version: 1, cut: Cut::new(vec![4, 4]), watermarks_us, groups };
+    held.apply(Entry::Adopt(Arc::new(block)));
+    assert_eq!(held.watermark_us(), Some(25));
+    assert_eq!(brief(&held.take_emissions()), [(0, Some(1), false)]);
+    held.apply(delta(1, 4, 5, Groups::new(), Some(90)));
+    assert_eq!(held.watermark_us(), Some(40), "what was known of the first is not forgotten");
+}
+
+#[test]
 fn what_closed_below_the_cut_is_emitted_only_by_who_resumes_from_before() {
     let mut groups = one_row(0, 5, 1);
     groups.combine(&one_row(10, 5, 1));
