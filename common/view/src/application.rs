@@ -1,0 +1,330 @@
+//! An application: sources, reference tables and views from one SQL file.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use datafusion::execution::SessionState;
+use sanso_state::ValueType;
+
+use crate::definition::ViewDefinition;
+use crate::error::{BindError, Place, SqlError};
+use crate::interval::Interval;
+use crate::plan;
+use crate::source::{Column, Source};
+use crate::syntax::{self, Declaration, Named, Options, Statement, ViewStatement};
+use crate::table::{Table, TableDefinition};
+use crate::view::View;
+
+/// A parsed and checked application.
+#[derive(Clone, Debug)]
+pub struct Application {
+    /// The sources, in order of declaration.
+    pub sources: Vec<Arc<Source>>,
+    /// The reference tables, in order of declaration.
+    pub tables: Vec<Arc<TableDefinition>>,
+    /// The views, in order of declaration.
+    pub views: Vec<Arc<ViewDefinition>>,
+}
+
+impl Application {
+    /// Parses an application and checks all of it but the content of
+    /// reference tables: names, types, and that each view can be merged.
+    pub fn parse(sql: &str) -> Result<Application, SqlError> {
+        let mut this = Self { sources: Vec::new(), tables: Vec::new(), views: Vec::new() };
+        let session = plan::session();
+        for statement in syntax::parse(sql)? {
+            match statement {
+                Statement::Source(declaration) => {
+                    this.refuse_taken(&declaration.name)?;
+                    this.sources.push(Arc::new(source(declaration)?));
+                }
+                Statement::Table(declaration) => {
+                    this.refuse_taken(&declaration.name)?;
+                    this.tables.push(Arc::new(table(declaration)?));
+                }
+                Statement::View(statement) => {
+                    this.refuse_taken(&statement.name)?;
+                    let view = this.view(&session, statement)?;
+                    this.views.push(Arc::new(view));
+                }
+            }
+        }
+        Ok(this)
+    }
+
+    /// Reads the reference tables' files, relative to `base_dir`, and makes
+    /// every view ready to run.
+    pub fn bind(&self, base_dir: &Path) -> Result<Vec<Arc<View>>, BindError> {
+        let mut tables: BTreeMap<&str, Arc<Table>> = BTreeMap::new();
+        for definition in &self.tables {
+            tables.insert(&definition.name, Arc::new(definition.load(base_dir)?));
+        }
+        let bind = |definition: &Arc<ViewDefinition>| {
+            let used = definition.plan.joins.iter().map(|join| Arc::clone(&tables[join.table.as_str()]));
+            Arc::new(View::new(definition, used.collect()))
+        };
+        Ok(self.views.iter().map(bind).collect())
+    }
+
+    /// Returns a source by its name.
+    pub fn source(&self, name: &str) -> Option<&Arc<Source>> {
+        self.sources.iter().find(|source| source.name == name)
+    }
+
+    /// Returns a reference table by its name.
+    pub fn table(&self, name: &str) -> Option<&Arc<TableDefinition>> {
+        self.tables.iter().find(|table| table.name == name)
+    }
+
+    /// Returns a view's definition by its name.
+    pub fn view_definition(&self, name: &str) -> Option<&Arc<ViewDefinition>> {
+        self.views.iter().find(|view| view.name == name)
+    }
+
+    fn refuse_taken(&self, name: &Named) -> Result<(), SqlError> {
+        let taken = self.source(&name.text).is_some()
+            || self.table(&name.text).is_some()
+            || self.view_definition(&name.text).is_some();
+        if taken {
+            return Err(SqlError::new(
+                name.place,
+                format!("the name {} is declared twice", name.text),
+                "give it another name",
+            ));
+        }
+        Ok(())
+    }
+
+    fn view(&self, session: &SessionState, mut statement: ViewStatement) -> Result<ViewDefinition, SqlError> {
+        let mut options = std::mem::take(&mut statement.options);
+        let output_topic = options.take("output_topic").map(|topic| checked_topic(&topic)).transpose()?;
+        let partitions = count(options.take("partitions"), 4, 1, 4096)? as u32;
+        options.finish("output_topic, partitions")?;
+        let plan = plan::plan(self, session, &statement, output_topic.is_some())?;
+        Ok(ViewDefinition {
+            name: statement.name.text,
+            source: Arc::clone(&plan.source),
+            output_topic,
+            partitions,
+            sql: statement.query.to_string(),
+            plan: Arc::new(plan),
+        })
+    }
+}
+
+const SOURCE_OPTIONS: &str = "topic, format, key, identity, version, event_time, segment, \
+                              partitions, lateness, ahead, ignore";
+
+fn source(declaration: Declaration) -> Result<Source, SqlError> {
+    let Declaration { name, mut columns, mut options } = declaration;
+    let topic = match options.take("topic") {
+        Some(topic) => checked_topic(&topic)?,
+        None => checked_topic(&name)?,
+    };
+    json_only(&mut options)?;
+    let segment_size = count(options.take("segment"), 65_536, 1, 1 << 32)?;
+    let partitions = count(options.take("partitions"), 4, 1, 4096)? as u32;
+    let lateness_us = length(options.take("lateness"), "1 hour")?;
+    let ahead_us_max = length(options.take("ahead"), "1 day")?;
+    let names = |option: &Named| column_list(&columns, option);
+
+    let Some(key) = options.take("key") else {
+        return Err(missing(&name, "key", "the column producers partition by, such as key = 'usage_point'"));
+    };
+    let key_column = single(names(&key)?, &key)?;
+    demand(&columns, key_column, &key, &[ValueType::Text], "the partitioner hashes UTF-8 text")?;
+
+    let Some(identity) = options.take("identity") else {
+        let hint = "the columns that name a reading, such as identity = 'usage_point, channel, start_utc'";
+        return Err(missing(&name, "identity", hint));
+    };
+    let identity_columns = names(&identity)?;
+    if !identity_columns.contains(&key_column) {
+        return Err(SqlError::new(
+            identity.place,
+            format!("the identity lacks the key column {}, so versions of one reading could lie in several log partitions", key.text),
+            "add the key column to the identity",
+        ));
+    }
+    let version_column = match options.take("version") {
+        None => None,
+        Some(option) => {
+            let column = single(names(&option)?, &option)?;
+            let allowed = [ValueType::Int, ValueType::Timestamp];
+            demand(&columns, column, &option, &allowed, "versions are compared as 64-bit numbers")?;
+            Some(column)
+        }
+    };
+    let event_time_column = event_time(&columns, &identity_columns, options.take("event_time"), &name)?;
+    let ignored_columns = match options.take("ignore") {
+        Some(option) => names(&option)?,
+        None => columns.iter().position(|(c, _)| c.name == "received_at").into_iter().collect(),
+    };
+    let ignored_but_needed = ignored_columns
+        .iter()
+        .find(|c| identity_columns.contains(c) || version_column == Some(**c));
+    if let Some(column) = ignored_but_needed {
+        let (column, place) = &columns[*column];
+        return Err(SqlError::new(
+            *place,
+            format!("column {} is ignored, but it is part of the identity or the version", column.name),
+            "take it out of the ignore option",
+        ));
+    }
+    options.finish(SOURCE_OPTIONS)?;
+    for index in identity_columns.iter().chain([&key_column, &event_time_column]) {
+        columns[*index].0.nullable = false;
+    }
+    let columns: Vec<Column> = columns.into_iter().map(|(column, _)| column).collect();
+    Ok(Source {
+        schema: Source::schema_of(&columns),
+        name: name.text,
+        topic,
+        columns,
+        segment_size,
+        partitions,
+        lateness_us,
+        ahead_us_max,
+        key_column,
+        identity_columns,
+        version_column,
+        event_time_column,
+        ignored_columns,
+    })
+}
+
+/// Returns the event time's column: the option's, or the first TIMESTAMP of
+/// the identity, or one named `start_utc`.
+fn event_time(
+    columns: &[(Column, Place)],
+    identity: &[usize],
+    option: Option<Named>,
+    source: &Named,
+) -> Result<usize, SqlError> {
+    if let Some(option) = option {
+        let column = single(column_list(columns, &option)?, &option)?;
+        demand(columns, column, &option, &[ValueType::Timestamp], "event time is an instant")?;
+        return Ok(column);
+    }
+    let is_time = |index: &usize| columns[*index].0.value_type == ValueType::Timestamp;
+    let of_identity = identity.iter().copied().find(|index| is_time(index));
+    let by_name = || columns.iter().position(|(c, _)| c.name == "start_utc").filter(is_time);
+    of_identity.or_else(by_name).ok_or_else(|| {
+        missing(source, "event_time", "a TIMESTAMP column, such as event_time = 'start_utc'")
+    })
+}
+
+fn table(declaration: Declaration) -> Result<TableDefinition, SqlError> {
+    let Declaration { name, columns, mut options } = declaration;
+    let Some(path) = options.take("path") else {
+        return Err(missing(&name, "path", "a CSV file, such as path = 'network.csv'"));
+    };
+    options.finish("path")?;
+    let columns = columns.into_iter().map(|(column, _)| column).collect();
+    Ok(TableDefinition::new(name.text, columns, path.text))
+}
+
+fn missing(name: &Named, option: &str, hint: &str) -> SqlError {
+    SqlError::new(name.place, format!("{} lacks the option {option}", name.text), format!("add {hint}"))
+}
+
+fn json_only(options: &mut Options) -> Result<(), SqlError> {
+    match options.take("format") {
+        Some(format) if !format.text.eq_ignore_ascii_case("json") => Err(SqlError::new(
+            format.place,
+            format!("format {:?} is not supported", format.text),
+            "records are JSON objects: format = 'json'; files of meters come in by sanso ingest",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Checks a topic's name as Kafka does.
+fn checked_topic(topic: &Named) -> Result<String, SqlError> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let text = &topic.text;
+    if text.is_empty() || text.len() > 249 || matches!(text.as_str(), "." | "..") || !text.chars().all(allowed) {
+        return Err(SqlError::new(
+            topic.place,
+            format!("{text:?} is no topic name"),
+            "use up to 249 of the characters a-z, A-Z, 0-9, '.', '_' and '-'",
+        ));
+    }
+    Ok(topic.text.clone())
+}
+
+fn count(option: Option<Named>, default: u64, least: u64, most: u64) -> Result<u64, SqlError> {
+    let Some(option) = option else { return Ok(default) };
+    match option.text.parse() {
+        Ok(value) if (least..=most).contains(&value) => Ok(value),
+        _ => Err(SqlError::new(
+            option.place,
+            format!("found {:?}, expected a whole number from {least} to {most}", option.text),
+            "",
+        )),
+    }
+}
+
+fn length(option: Option<Named>, default: &str) -> Result<i64, SqlError> {
+    let (text, place) = match &option {
+        Some(option) => (option.text.as_str(), option.place),
+        None => (default, Place::default()),
+    };
+    let micros = Interval::parse(text)
+        .map_err(|error| SqlError::new(place, error.to_string(), ""))?
+        .fixed_us()
+        .filter(|micros| *micros >= 0);
+    micros.ok_or_else(|| {
+        SqlError::new(place, format!("{text:?} has no fixed length"), "use days, hours, minutes or seconds")
+    })
+}
+
+fn column_list(columns: &[(Column, Place)], option: &Named) -> Result<Vec<usize>, SqlError> {
+    let mut indexes = Vec::new();
+    for name in option.text.split(',').map(str::trim) {
+        let index = columns.iter().position(|(column, _)| column.name == name);
+        let index = index.or_else(|| {
+            columns.iter().position(|(column, _)| column.name == name.to_lowercase())
+        });
+        let Some(index) = index else {
+            let known: Vec<_> = columns.iter().map(|(c, _)| c.name.as_str()).collect();
+            return Err(SqlError::new(
+                option.place,
+                format!("no column {name:?} is declared"),
+                format!("declared are {}", known.join(", ")),
+            ));
+        };
+        if indexes.contains(&index) {
+            return Err(SqlError::new(option.place, format!("column {name} stands twice"), ""));
+        }
+        indexes.push(index);
+    }
+    Ok(indexes)
+}
+
+fn single(indexes: Vec<usize>, option: &Named) -> Result<usize, SqlError> {
+    match indexes.as_slice() {
+        [index] => Ok(*index),
+        _ => Err(SqlError::new(option.place, "expected one column", "name exactly one column")),
+    }
+}
+
+fn demand(
+    columns: &[(Column, Place)],
+    index: usize,
+    option: &Named,
+    allowed: &[ValueType],
+    why: &str,
+) -> Result<(), SqlError> {
+    let column = &columns[index].0;
+    if allowed.contains(&column.value_type) {
+        return Ok(());
+    }
+    let names: Vec<_> = allowed.iter().map(|t| crate::scalar::sql_type(*t)).collect();
+    Err(SqlError::new(
+        option.place,
+        format!("column {} is {}, expected {}", column.name, crate::scalar::sql_type(column.value_type), names.join(" or ")),
+        why,
+    ))
+}

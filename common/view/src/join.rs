@@ -1,0 +1,153 @@
+//! Joins with reference tables: a hash index over the table, probed by batches.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::compute::take;
+use arrow::datatypes::SchemaRef;
+use hashbrown::HashMap;
+
+use crate::expression::{Expression, Failures};
+use crate::rows::append_ordered;
+use crate::table::Table;
+
+/// A join with one reference table.
+#[derive(Clone, Debug)]
+pub(crate) struct JoinPlan {
+    /// The table's name.
+    pub(crate) table: String,
+    /// Whether readings without a match are kept.
+    pub(crate) outer: bool,
+    /// Pairs of an expression over what comes before and a column of the table.
+    pub(crate) keys: Vec<(Expression, usize)>,
+    /// What else the ON clause demands, over the joined row.
+    pub(crate) residual: Option<Expression>,
+    /// The joined row's columns.
+    pub(crate) schema: SchemaRef,
+    /// The ON clause as written.
+    pub(crate) text: String,
+}
+
+/// Rows on their way through a view, each knowing the reading it came from.
+pub(crate) struct Rows {
+    pub(crate) batch: RecordBatch,
+    pub(crate) origin: Vec<usize>,
+}
+
+/// A table's rows by the columns a join compares.
+#[derive(Debug)]
+pub(crate) struct Lookup {
+    table: Arc<Table>,
+    by_key: HashMap<Box<[u8]>, Vec<u32>>,
+}
+
+impl Lookup {
+    pub(crate) fn new(plan: &JoinPlan, table: Arc<Table>) -> Self {
+        let columns: Vec<_> = plan.keys.iter().map(|(_, c)| table.rows.column(*c)).collect();
+        let mut by_key: HashMap<Box<[u8]>, Vec<u32>> = HashMap::new();
+        let mut key = Vec::new();
+        for row in 0..table.rows.num_rows() {
+            if let Some(key) = key_of(&columns, row, &mut key) {
+                by_key.entry(key.into()).or_default().push(row as u32);
+            }
+        }
+        Self { table, by_key }
+    }
+
+    /// Joins rows with the table. A row that matches several table rows
+    /// becomes several, in the order of the table's file.
+    ///
+    /// Failures name readings (origins), not joined rows.
+    pub(crate) fn join(&self, plan: &JoinPlan, rows: &Rows, failures: &mut Failures) -> Rows {
+        let mut failed = Failures::new();
+        let keys: Vec<ArrayRef> =
+            plan.keys.iter().map(|(key, _)| key.evaluate(&rows.batch, &mut failed)).collect();
+        let keys: Vec<&ArrayRef> = keys.iter().collect();
+        let (mut left, mut right) = (Vec::new(), Vec::new());
+        let mut buffer = Vec::new();
+        for row in 0..rows.batch.num_rows() {
+            let key = key_of(&keys, row, &mut buffer);
+            let matches = key.and_then(|key| self.by_key.get(key));
+            for table_row in matches.into_iter().flatten() {
+                left.push(row as u32);
+                right.push(Some(*table_row));
+            }
+        }
+        failures.extend(failed.drain(..).map(|(row, why)| (rows.origin[row], why)));
+        if let Some(residual) = &plan.residual {
+            let joined = self.combine(plan, &rows.batch, &left, &right);
+            let keep = residual.holds(&joined, &mut failed);
+            failures.extend(failed.drain(..).map(|(row, why)| (rows.origin[left[row] as usize], why)));
+            retain(&mut left, &keep);
+            retain(&mut right, &keep);
+        }
+        if plan.outer {
+            (left, right) = with_unmatched(rows.batch.num_rows(), &left, &right);
+        }
+        let batch = self.combine(plan, &rows.batch, &left, &right);
+        let origin = left.iter().map(|row| rows.origin[*row as usize]).collect();
+        Rows { batch, origin }
+    }
+
+    fn combine(
+        &self,
+        plan: &JoinPlan,
+        rows: &RecordBatch,
+        left: &[u32],
+        right: &[Option<u32>],
+    ) -> RecordBatch {
+        let left_indexes = UInt32Array::from(left.to_vec());
+        let right_indexes = UInt32Array::from(right.to_vec());
+        let pick = |columns: &[ArrayRef], indexes: &UInt32Array| -> Vec<ArrayRef> {
+            let picked = columns.iter().map(|column| take(column, indexes, None));
+            picked.collect::<Result<_, _>>().expect("indexes lie within the batch")
+        };
+        let mut columns = pick(rows.columns(), &left_indexes);
+        columns.extend(pick(self.table.rows.columns(), &right_indexes));
+        let options = RecordBatchOptions::new().with_row_count(Some(left.len()));
+        RecordBatch::try_new_with_options(Arc::clone(&plan.schema), columns, &options)
+            .expect("the plan's schema is the columns of both sides")
+    }
+}
+
+/// Encodes the values a join compares; `None` when one of them is null, which
+/// equals nothing.
+fn key_of<'b>(columns: &[&ArrayRef], row: usize, buffer: &'b mut Vec<u8>) -> Option<&'b [u8]> {
+    if columns.iter().any(|column| column.is_null(row)) {
+        return None;
+    }
+    buffer.clear();
+    columns.iter().for_each(|column| append_ordered(column, row, buffer));
+    Some(buffer)
+}
+
+fn retain<T: Copy>(items: &mut Vec<T>, keep: &BooleanArray) {
+    let mut row = 0;
+    items.retain(|_| {
+        row += 1;
+        keep.value(row - 1)
+    });
+}
+
+/// Adds each row that matched nothing, without a table row, in its place.
+fn with_unmatched(
+    rows: usize,
+    left: &[u32],
+    right: &[Option<u32>],
+) -> (Vec<u32>, Vec<Option<u32>>) {
+    let mut pairs = left.iter().zip(right).peekable();
+    let (mut all_left, mut all_right) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
+    for row in 0..rows as u32 {
+        let mut matched = false;
+        while let Some((_, table_row)) = pairs.next_if(|(left, _)| **left == row) {
+            all_left.push(row);
+            all_right.push(*table_row);
+            matched = true;
+        }
+        if !matched {
+            all_left.push(row);
+            all_right.push(None);
+        }
+    }
+    (all_left, all_right)
+}

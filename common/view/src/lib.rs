@@ -1,0 +1,53 @@
+//! SQL applications: sources, reference tables and views, typed and ready to run.
+//!
+//! ```text
+//!   app.sql ──Application::parse──▶ checked ──bind(folder)──▶ [View]
+//!
+//!   JSON records ──Source::decode──▶ rows ──View::lift──▶ (group, inputs)…
+//!   groups ──View::finish──▶ columns of the SELECT list
+//! ```
+//!
+//! Both layers run the same [`View::lift`], and the serving layer
+//! [`View::finish`]: a view has one definition and one implementation.
+//! Everything is a pure function of its inputs but [`Application::bind`],
+//! which reads the reference tables' files.
+//!
+//! Promises: nothing is rounded (values are scaled integers, and what does
+//! not fit is refused or reported); what can't be merged is refused with its
+//! place in the SQL; lifting a batch is lifting its rows one by one.
+//!
+//! Not promised: the wording of messages.
+
+mod application;
+mod decode;
+mod definition;
+mod describe;
+mod error;
+mod expression;
+mod interval;
+mod join;
+pub mod newest;
+pub mod oracle;
+mod origin;
+mod plan;
+mod rows;
+mod scalar;
+mod scope;
+mod source;
+mod syntax;
+mod table;
+#[cfg(test)]
+mod tests;
+mod view;
+mod window;
+
+pub use application::Application;
+pub use decode::Decoded;
+pub use definition::ViewDefinition;
+pub use describe::{AggregateDescription, LayerDescription, PlanDescription};
+pub use error::{BindError, FinishError, KeyError, Place, RowError, SqlError};
+pub use origin::ColumnOrigin;
+pub use source::{Column, Source};
+pub use table::TableDefinition;
+pub use view::{Lifted, LiftedRow, View};
+pub use window::{CalendarUnit, Window};

@@ -1,0 +1,221 @@
+//! A source: the typed columns of a log topic's records.
+
+use std::sync::Arc;
+
+use arrow::array::{AsArray, RecordBatch, StringArray};
+use arrow::datatypes::{Field, Schema, SchemaRef, TimestampMicrosecondType};
+use sanso_state::{Fingerprint, Segments, Value, ValueType};
+
+use crate::decode::{self, Decoded};
+use crate::error::RowError;
+use crate::rows;
+use crate::scalar::{arrow_type, format_date, format_decimal, format_timestamp, sql_type, value_at};
+
+/// One declared column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// The name, in lower case unless quoted in the SQL; also the field of the
+    /// JSON record.
+    pub name: String,
+    /// The type.
+    pub value_type: ValueType,
+    /// Whether the column may be null or missing.
+    pub nullable: bool,
+}
+
+/// A declared source. Its topic, columns and partition count never change.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The name in SQL.
+    pub name: String,
+    /// The log topic; `WITH (topic = …)`, by default the name.
+    pub topic: String,
+    /// The columns, in order of declaration.
+    pub columns: Vec<Column>,
+    /// The number of offsets in a segment; `WITH (segment = '65536')`.
+    pub segment_size: u64,
+    /// The number of log partitions; `WITH (partitions = '4')`.
+    pub partitions: u32,
+    /// How far behind the newest event others may follow; `WITH (lateness = '1 hour')`.
+    pub lateness_us: i64,
+    /// How far an event may lie after its append time before it no longer
+    /// moves the watermark; `WITH (ahead = '1 day')`.
+    pub ahead_us_max: i64,
+    /// The index of the partitioning key's column.
+    pub key_column: usize,
+    /// The indexes of the identity's columns.
+    pub identity_columns: Vec<usize>,
+    /// The index of the version's column, if versions are declared.
+    pub version_column: Option<usize>,
+    /// The index of the event time's column.
+    pub event_time_column: usize,
+    /// The indexes of the columns that are no part of a record's content;
+    /// `WITH (ignore = 'received_at')`.
+    pub ignored_columns: Vec<usize>,
+    pub(crate) schema: SchemaRef,
+}
+
+impl Source {
+    pub(crate) fn schema_of(columns: &[Column]) -> SchemaRef {
+        let fields = columns
+            .iter()
+            .map(|c| Field::new(&c.name, arrow_type(c.value_type), c.nullable))
+            .collect::<Vec<_>>();
+        Arc::new(Schema::new(fields))
+    }
+
+    /// Returns the Arrow schema of the declared columns, in order.
+    pub fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    /// Returns the source's segment arithmetic.
+    pub fn segments(&self) -> Segments {
+        Segments::new(self.segment_size)
+    }
+
+    /// Returns the index of a column by its name.
+    pub fn column_index(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|c| c.name == name)
+    }
+
+    /// Decodes records, each one JSON object, into typed rows.
+    ///
+    /// Rows keep the order of the payloads; one that can't be decoded exactly
+    /// is left out and reported with its index and the reason.
+    pub fn decode<'a>(&self, payloads: impl IntoIterator<Item = &'a [u8]>) -> Decoded {
+        decode::decode(self, payloads)
+    }
+
+    /// Returns the partitioning key's column. The input of the partitioner is
+    /// the UTF-8 bytes of its value; it is never null.
+    pub fn keys<'a>(&self, rows: &'a RecordBatch) -> &'a StringArray {
+        rows.column(self.key_column).as_string::<i32>()
+    }
+
+    /// Returns each row's identity: the ordered encoding of its columns.
+    pub fn identities(&self, rows: &RecordBatch) -> Vec<Box<[u8]>> {
+        let columns: Vec<_> = self.identity_columns.iter().map(|&c| rows.column(c)).collect();
+        let mut buffer = Vec::with_capacity(64);
+        (0..rows.num_rows())
+            .map(|row| {
+                buffer.clear();
+                columns.iter().for_each(|column| rows::append_ordered(column, row, &mut buffer));
+                Box::from(buffer.as_slice())
+            })
+            .collect()
+    }
+
+    /// Returns each row's version: `None` when the source declares no version
+    /// column (then the offset is the version); a null version is 0.
+    pub fn versions(&self, rows: &RecordBatch) -> Vec<Option<i64>> {
+        let Some(column) = self.version_column else {
+            return vec![None; rows.num_rows()];
+        };
+        let column = rows.column(column);
+        (0..rows.num_rows())
+            .map(|row| match value_at(column, row) {
+                Value::Int(version) | Value::Timestamp(version) => Some(version),
+                _ => Some(0),
+            })
+            .collect()
+    }
+
+    /// Returns each row's event time in microseconds UTC.
+    pub fn event_times(&self, rows: &RecordBatch) -> Vec<i64> {
+        rows.column(self.event_time_column)
+            .as_primitive::<TimestampMicrosecondType>()
+            .values()
+            .to_vec()
+    }
+
+    /// Encodes each row in full: compact, versioned and deterministic.
+    pub fn encode_rows(&self, rows: &RecordBatch) -> Vec<Box<[u8]>> {
+        rows::encode_rows(rows)
+    }
+
+    /// Decodes rows written by [`Source::encode_rows`] of the same source.
+    pub fn decode_rows<'a>(
+        &self,
+        rows: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<RecordBatch, RowError> {
+        rows::decode_rows(self, rows)
+    }
+
+    /// Returns each row's content: rows are the same reading restated exactly
+    /// when these are equal. Ignored columns are left out.
+    pub fn contents(&self, rows: &RecordBatch) -> Vec<Fingerprint> {
+        let columns: Vec<_> = (0..self.columns.len())
+            .filter(|index| !self.ignored_columns.contains(index))
+            .map(|index| rows.column(index))
+            .collect();
+        let mut buffer = Vec::with_capacity(128);
+        (0..rows.num_rows())
+            .map(|row| {
+                buffer.clear();
+                columns.iter().for_each(|column| rows::append_ordered(column, row, &mut buffer));
+                Fingerprint::of(&buffer)
+            })
+            .collect()
+    }
+
+    /// Returns one row as canonical JSON; decoding it gives the row again.
+    pub fn to_json(&self, rows: &RecordBatch, row: usize) -> serde_json::Value {
+        let mut object = serde_json::Map::new();
+        for (column, array) in self.columns.iter().zip(rows.columns()) {
+            object.insert(column.name.clone(), json(&value_at(array, row), column.value_type));
+        }
+        serde_json::Value::Object(object)
+    }
+
+    /// Describes what of the definition decides the rows and their newest versions.
+    pub(crate) fn definition(&self) -> String {
+        let names = |indexes: &[usize]| {
+            let names: Vec<_> = indexes.iter().map(|&i| self.columns[i].name.as_str()).collect();
+            names.join(",")
+        };
+        let columns: Vec<_> = self
+            .columns
+            .iter()
+            .map(|c| {
+                let null = if c.nullable { "" } else { " NOT NULL" };
+                format!("{} {}{null}", c.name, sql_type(c.value_type))
+            })
+            .collect();
+        format!(
+            "source {} topic {} partitions {} segment {} key {} identity {} version {} event_time {} ignore {} ({})",
+            self.name,
+            self.topic,
+            self.partitions,
+            self.segment_size,
+            names(&[self.key_column]),
+            names(&self.identity_columns),
+            self.version_column.map(|c| names(&[c])).unwrap_or_default(),
+            names(&[self.event_time_column]),
+            names(&self.ignored_columns),
+            columns.join(", "),
+        )
+    }
+}
+
+/// Writes a value as JSON; decimals as numbers in full.
+pub(crate) fn json(value: &Value, value_type: ValueType) -> serde_json::Value {
+    match value {
+        Value::Null => serde_json::Value::Null,
+        Value::Bool(v) => (*v).into(),
+        Value::Int(v) => (*v).into(),
+        Value::Decimal(v) => {
+            let scale = match value_type {
+                ValueType::Decimal { scale, .. } => scale,
+                _ => 0,
+            };
+            let text = format_decimal(*v, scale);
+            serde_json::from_str(&text).unwrap_or(serde_json::Value::String(text))
+        }
+        Value::Float(v) => (*v).into(),
+        Value::Text(v) => v.as_ref().into(),
+        Value::Timestamp(v) => format_timestamp(*v).into(),
+        Value::Date(v) => format_date(*v).into(),
+        Value::At(_, inner) => json(inner, value_type),
+    }
+}

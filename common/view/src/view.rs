@@ -1,0 +1,422 @@
+//! A view: the one definition both layers run.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions,
+};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
+use sanso_state::{
+    AggregateKind, Fingerprint, GroupId, GroupState, Value, ValueType, ViewPartitionConfig,
+    Windows, partition_of,
+};
+
+use crate::definition::ViewDefinition;
+use crate::error::{FinishError, KeyError};
+use crate::expression::Failures;
+use crate::join::{Lookup, Rows};
+use crate::plan::{Aggregate, Input, OutputExpression, Plan};
+use crate::rows::append_ordered;
+use crate::scalar::{ColumnBuilder, parse_text, value_at};
+use crate::source::Source;
+use crate::table::{Table, overlaps};
+use crate::window::Window;
+
+/// The version of the code that turns rows into groups and inputs. It enters
+/// every view's fingerprint: whoever changes what [`View::lift`] returns, by
+/// a change here or in an upgraded DataFusion, increments it.
+const LIFT_VERSION: u32 = 1;
+
+/// A view ready to run.
+#[derive(Debug)]
+pub struct View {
+    /// The name in SQL.
+    pub name: String,
+    /// The version: of its SQL, source, reference tables, time-zone data,
+    /// aggregates and our own code.
+    pub fingerprint: Fingerprint,
+    /// The source.
+    pub source: Arc<Source>,
+    /// The aggregates.
+    pub kinds: Arc<[AggregateKind]>,
+    /// The grouping key's columns, without the window.
+    pub key_columns: Vec<(String, ValueType)>,
+    /// The window.
+    pub window: Window,
+    /// The topic closed windows are written to.
+    pub output_topic: Option<String>,
+    /// The number of view partitions.
+    pub partitions: u32,
+    /// What the reference tables' content makes doubtful, for people.
+    pub warnings: Vec<String>,
+    pub(crate) plan: Arc<Plan>,
+    /// The SELECT, as parsed.
+    pub sql: String,
+    lookups: Vec<Lookup>,
+}
+
+/// What a batch of rows adds to a view.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Lifted {
+    /// In the order of the rows; a row that matches several rows of a
+    /// reference table has several.
+    pub entries: Vec<LiftedRow>,
+    /// The rows an expression failed on (overflow, division by zero), in
+    /// order, with the reason. They contribute nothing.
+    pub errors: Vec<(usize, String)>,
+}
+
+/// What one row adds to one group.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LiftedRow {
+    /// The index of the row in the batch.
+    pub row: usize,
+    /// The group; with windows, the start of the pane.
+    pub group: GroupId,
+    /// The inputs for [`GroupState::update`].
+    pub inputs: Box<[Option<Value>]>,
+}
+
+impl View {
+    pub(crate) fn new(definition: &ViewDefinition, tables: Vec<Arc<Table>>) -> Self {
+        let plan = Arc::clone(&definition.plan);
+        let kinds: Arc<[AggregateKind]> = plan.aggregates.iter().map(|a| a.kind).collect();
+        let mut fingerprint = Fingerprint::builder()
+            .part("view")
+            .part(LIFT_VERSION.to_le_bytes())
+            .part(&definition.name)
+            .part(plan.source.definition())
+            .part(&plan.canonical)
+            .part(definition.partitions.to_le_bytes());
+        if matches!(plan.window, Window::Calendar { .. }) {
+            fingerprint = fingerprint.part(chrono_tz::IANA_TZDB_VERSION);
+        }
+        for table in &tables {
+            fingerprint = fingerprint.part(table.fingerprint.as_bytes());
+        }
+        for kind in kinds.iter() {
+            fingerprint = fingerprint.part(kind.code_version().to_le_bytes());
+        }
+        let key_columns = plan.keys.iter().map(|k| (k.name.clone(), k.expression.value_type));
+        Self {
+            name: definition.name.clone(),
+            fingerprint: fingerprint.finish(),
+            source: Arc::clone(&plan.source),
+            kinds,
+            key_columns: key_columns.collect(),
+            window: plan.window.clone(),
+            output_topic: definition.output_topic.clone(),
+            partitions: definition.partitions,
+            warnings: definition.warnings(&tables),
+            sql: definition.sql.clone(),
+            lookups: plan.joins.iter().zip(tables).map(|(join, table)| Lookup::new(join, table)).collect(),
+            plan,
+        }
+    }
+
+    /// Computes what rows of the source add to the view. Pure, and each row
+    /// by itself: lifting a batch is lifting its rows one after the other.
+    pub fn lift(&self, rows: &RecordBatch) -> Lifted {
+        let mut failures = Failures::new();
+        let mut joined =
+            Rows { batch: rows.clone(), origin: (0..rows.num_rows()).collect() };
+        for (join, lookup) in self.plan.joins.iter().zip(&self.lookups) {
+            joined = lookup.join(join, &joined, &mut failures);
+        }
+        if let Some(filter) = &self.plan.filter {
+            let mut failed = Failures::new();
+            let keep = filter.holds(&joined.batch, &mut failed);
+            by_origin(failed, &joined.origin, &mut failures);
+            joined = filtered(&joined, &keep);
+        }
+        let mut failed = Failures::new();
+        let keys: Vec<ArrayRef> = self
+            .plan
+            .keys
+            .iter()
+            .map(|key| key.expression.evaluate(&joined.batch, &mut failed))
+            .collect();
+        let panes = self.panes(&joined.batch, &mut failed);
+        let inputs: Vec<Inputs> = self
+            .plan
+            .aggregates
+            .iter()
+            .map(|aggregate| self.inputs(aggregate, &joined.batch, &mut failed))
+            .collect();
+        by_origin(failed, &joined.origin, &mut failures);
+        let errors = first_of_each(failures);
+        let failed = |row: usize| errors.binary_search_by_key(&row, |(row, _)| *row).is_ok();
+        let mut buffer = Vec::with_capacity(64);
+        let mut entries = Vec::with_capacity(joined.batch.num_rows());
+        for (at, &row) in joined.origin.iter().enumerate() {
+            if !errors.is_empty() && failed(row) {
+                continue;
+            }
+            buffer.clear();
+            keys.iter().for_each(|key| append_ordered(key, at, &mut buffer));
+            let group = GroupId { key: buffer.as_slice().into(), window_start: panes[at] };
+            let inputs = inputs.iter().map(|input| input.at(at)).collect();
+            entries.push(LiftedRow { row, group, inputs });
+        }
+        Lifted { entries, errors }
+    }
+
+    /// Returns the start of each row's pane; 0 without windows.
+    fn panes(&self, batch: &RecordBatch, failures: &mut Failures) -> Vec<i64> {
+        let Some(time) = &self.plan.window_time else {
+            return vec![0; batch.num_rows()];
+        };
+        let times = time.evaluate(batch, failures);
+        let times = times.as_primitive::<TimestampMicrosecondType>();
+        let mut current: Range<i64> = 0..0;
+        (0..batch.num_rows())
+            .map(|row| {
+                if times.is_null(row) {
+                    failures.push((row, format!("the window's time {} is null", time.text)));
+                    return 0;
+                }
+                let at = times.value(row);
+                // Neighbours in time mostly share a pane, and a local day is dear to find.
+                if !current.contains(&at) {
+                    let start = self.window.pane_of(at);
+                    current = start..self.window.pane_end(start);
+                }
+                current.start
+            })
+            .collect()
+    }
+
+    fn inputs(&self, aggregate: &Aggregate, batch: &RecordBatch, failures: &mut Failures) -> Inputs {
+        let admitted = aggregate.filter.as_ref().map(|filter| filter.holds(batch, failures));
+        let values = match &aggregate.input {
+            Input::Row => None,
+            Input::Value(value) => Some(value.evaluate(batch, failures)),
+        };
+        let times = aggregate
+            .kind
+            .needs_event_time()
+            .then(|| Arc::clone(batch.column(self.source.event_time_column)));
+        Inputs { admitted, values, times }
+    }
+
+    /// Returns the view partition that holds a grouping key.
+    pub fn partition_of(&self, key: &[u8]) -> u32 {
+        partition_of(key, self.partitions)
+    }
+
+    /// Returns what the view's partitions need to know. Closed windows are
+    /// emitted when an output topic is declared.
+    pub fn partition_config(&self) -> ViewPartitionConfig {
+        let emit = self.output_topic.as_ref().map(|_| Arc::new(self.window.clone()) as Arc<dyn Windows>);
+        ViewPartitionConfig {
+            view: self.fingerprint,
+            kinds: Arc::clone(&self.kinds),
+            segments: self.source.segments(),
+            emit,
+        }
+    }
+
+    /// Encodes a grouping key given as text, one part for each key column.
+    pub fn encode_key(&self, parts: &[&str]) -> Result<Box<[u8]>, KeyError> {
+        if parts.len() != self.key_columns.len() {
+            let columns: Vec<_> = self.key_columns.iter().map(|(name, _)| name.as_str()).collect();
+            return Err(KeyError::Count {
+                given: parts.len(),
+                expected: self.key_columns.len(),
+                columns: columns.join(", "),
+            });
+        }
+        let mut values = Vec::with_capacity(parts.len());
+        for (part, (name, value_type)) in parts.iter().zip(&self.key_columns) {
+            let value = parse_text(part, *value_type)
+                .map_err(|message| KeyError::Part { column: name.clone(), message })?;
+            values.push(value);
+        }
+        Ok(Value::encode_key(&values))
+    }
+
+    /// Returns the schema of [`View::finish`]: the columns of the SELECT list,
+    /// then with windows the window's start, if it is not among them, and
+    /// `window_end`.
+    pub fn output_schema(&self) -> SchemaRef {
+        Arc::clone(&self.plan.output_schema)
+    }
+
+    /// Returns which panes `[from, to)` windows with `from <= start < to` need.
+    pub fn pane_range(&self, from: i64, to: i64) -> (i64, i64) {
+        self.window.pane_range(from, to)
+    }
+
+    /// Finishes groups into rows, in order of key and window. Panes are
+    /// combined into windows; every window that has a row is finished, also
+    /// those at the ends whose other panes were not given: see
+    /// [`View::finish_range`].
+    pub fn finish(&self, groups: &[(GroupId, GroupState)]) -> Result<RecordBatch, FinishError> {
+        self.finish_range(groups, i64::MIN, i64::MAX)
+    }
+
+    /// Finishes the windows with `from <= start < to`, out of the panes of
+    /// [`View::pane_range`]. A view without windows is finished whole.
+    pub fn finish_range(
+        &self,
+        groups: &[(GroupId, GroupState)],
+        from: i64,
+        to: i64,
+    ) -> Result<RecordBatch, FinishError> {
+        if !self.window.is_some() {
+            return self.finish_windows(groups);
+        }
+        let inside = |start: i64| from <= start && (start < to || to == i64::MAX);
+        if !self.window.is_sliding() {
+            let groups: Vec<_> =
+                groups.iter().filter(|(id, _)| inside(id.window_start)).cloned().collect();
+            return self.finish_windows(&groups);
+        }
+        let mut windows: std::collections::BTreeMap<GroupId, GroupState> = Default::default();
+        for (id, state) in groups {
+            for (start, _) in self.window.windows_of(id.window_start) {
+                if !inside(start) {
+                    continue;
+                }
+                let window = GroupId { key: id.key.clone(), window_start: start };
+                match windows.get_mut(&window) {
+                    Some(combined) => combined.combine(state),
+                    None => {
+                        windows.insert(window, state.clone());
+                    }
+                }
+            }
+        }
+        let windows: Vec<_> = windows.into_iter().collect();
+        self.finish_windows(&windows)
+    }
+
+    /// Finishes states that are of whole windows already, as emissions of
+    /// closed windows are. Groups without rows are left out.
+    pub fn finish_windows(&self, windows: &[(GroupId, GroupState)]) -> Result<RecordBatch, FinishError> {
+        let mut windows: Vec<&(GroupId, GroupState)> =
+            windows.iter().filter(|(_, state)| state.rows > 0).collect();
+        windows.sort_by(|a, b| a.0.cmp(&b.0));
+        let finished = self.finished(&windows)?;
+        let mut columns = Vec::with_capacity(self.plan.outputs.len());
+        for output in &self.plan.outputs {
+            let column = match &output.expression {
+                OutputExpression::Finished(index) => Arc::clone(finished.column(*index)),
+                OutputExpression::Computed(expression) => {
+                    let mut failures = Failures::new();
+                    let column = expression.evaluate(&finished, &mut failures);
+                    if let Some((_, message)) = failures.into_iter().next() {
+                        return Err(FinishError::Output {
+                            view: self.name.clone(),
+                            column: output.name.clone(),
+                            message,
+                        });
+                    }
+                    column
+                }
+                OutputExpression::WindowEnd => {
+                    let mut builder = ColumnBuilder::new(ValueType::Timestamp, windows.len());
+                    for (id, _) in &windows {
+                        builder.append(&Value::Timestamp(self.window.end_of(id.window_start)));
+                    }
+                    builder.finish()
+                }
+            };
+            columns.push(column);
+        }
+        Ok(batch(self.output_schema(), columns, windows.len()))
+    }
+
+    /// Builds the finished columns: keys, the window's start, aggregates.
+    fn finished(&self, windows: &[&(GroupId, GroupState)]) -> Result<RecordBatch, FinishError> {
+        let foreign = |message: String| FinishError::Key { view: self.name.clone(), message };
+        let types = self.key_columns.iter().map(|(_, value_type)| *value_type);
+        let mut keys: Vec<_> = types.map(|t| ColumnBuilder::new(t, windows.len())).collect();
+        let mut starts = ColumnBuilder::new(ValueType::Timestamp, windows.len());
+        let mut aggregates: Vec<_> = self
+            .kinds
+            .iter()
+            .map(|kind| ColumnBuilder::new(kind.result_type(), windows.len()))
+            .collect();
+        for (id, state) in windows {
+            let values = Value::decode_key(&id.key).map_err(|error| foreign(error.to_string()))?;
+            let fits = values.len() == keys.len()
+                && keys.iter_mut().zip(&values).fold(true, |fits, (key, value)| key.append(value) && fits);
+            if !fits {
+                return Err(foreign(format!("{} columns of other types", values.len())));
+            }
+            starts.append(&Value::Timestamp(id.window_start));
+            for ((column, kind), state) in aggregates.iter_mut().zip(self.kinds.iter()).zip(&state.aggregates) {
+                column.append(&kind.finish(state));
+            }
+        }
+        let mut columns: Vec<_> = keys.iter_mut().map(ColumnBuilder::finish).collect();
+        if self.window.is_some() {
+            columns.push(starts.finish());
+        }
+        columns.extend(aggregates.iter_mut().map(ColumnBuilder::finish));
+        Ok(batch(Arc::clone(&self.plan.finished_schema), columns, windows.len()))
+    }
+}
+
+impl ViewDefinition {
+    fn warnings(&self, tables: &[Arc<Table>]) -> Vec<String> {
+        let joins = tables.iter().zip(&self.plan.validity).zip(&self.plan.join_definitions);
+        joins
+            .flat_map(|((table, (key, validity)), definition)| overlaps(definition, table, key, *validity))
+            .collect()
+    }
+}
+
+/// One aggregate's inputs from a batch.
+struct Inputs {
+    admitted: Option<BooleanArray>,
+    values: Option<ArrayRef>,
+    times: Option<ArrayRef>,
+}
+
+impl Inputs {
+    fn at(&self, row: usize) -> Option<Value> {
+        if self.admitted.as_ref().is_some_and(|admitted| !admitted.value(row)) {
+            return None;
+        }
+        let Some(values) = &self.values else {
+            return Some(Value::Int(1));
+        };
+        let value = value_at(values, row);
+        match &self.times {
+            Some(times) if !value.is_null() => {
+                let time = times.as_primitive::<TimestampMicrosecondType>().value(row);
+                Some(Value::At(time, Box::new(value)))
+            }
+            _ => Some(value),
+        }
+    }
+}
+
+/// Keeps the rows where a predicate holds.
+fn filtered(rows: &Rows, keep: &BooleanArray) -> Rows {
+    let batch = filter_record_batch(&rows.batch, keep).expect("one flag for each row");
+    let origin = rows.origin.iter().zip(keep.values()).filter(|(_, keep)| *keep).map(|(row, _)| *row);
+    Rows { batch, origin: origin.collect() }
+}
+
+/// Says of which readings the failing rows are.
+fn by_origin(failed: Failures, origin: &[usize], failures: &mut Failures) {
+    failures.extend(failed.into_iter().map(|(row, why)| (origin[row], why)));
+}
+
+/// Keeps the first reason of each row, in order of rows.
+fn first_of_each(mut failures: Failures) -> Failures {
+    failures.sort_by_key(|(row, _)| *row);
+    failures.dedup_by_key(|(row, _)| *row);
+    failures
+}
+
+fn batch(schema: SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> RecordBatch {
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(schema, columns, &options)
+        .expect("the plan's schema is of the columns' types")
+}
