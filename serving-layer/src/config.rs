@@ -1,0 +1,84 @@
+//! Configuration of the serving layer; every bound of it is here.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Configures the serving layer. Unknown keys are refused; absent ones take
+/// their default.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServingConfig {
+    /// Address to listen on.
+    pub listen: SocketAddr,
+    /// Largest request body in bytes; a larger one is refused with 413.
+    pub body_bytes_max: usize,
+    /// Largest line of an ingested body in bytes; a longer one is refused and the rest goes on.
+    pub line_bytes_max: usize,
+    /// Lines of an ingested body that are decoded and appended together.
+    pub ingest_chunk_lines_max: usize,
+    /// Bytes of an ingested body that are decoded and appended together.
+    pub ingest_chunk_bytes_max: usize,
+    /// Memory in bytes that one SQL query may take before it is refused.
+    pub query_memory_bytes_max: usize,
+    /// SQL queries that run at once; further ones wait for their turn within their deadline.
+    pub queries_max: usize,
+    /// Threads that SQL queries run on.
+    pub query_threads: usize,
+    /// Rows of an answer when the caller gives no limit.
+    pub rows_default: usize,
+    /// Largest limit a caller may give, in rows.
+    pub rows_max: usize,
+    /// Keys one request may ask for.
+    pub keys_max: usize,
+    /// Requests answered at once; further ones are refused with 503.
+    pub requests_max: usize,
+    /// Live update streams open at once; further ones are refused with 503.
+    pub streams_max: usize,
+    /// Deadline of a request that gives none, in milliseconds.
+    pub deadline_ms: u64,
+    /// Longest deadline a caller may give, in milliseconds.
+    pub deadline_ms_max: u64,
+    /// Shortest time between two updates of one stream, in milliseconds.
+    pub stream_interval_ms: u64,
+    /// How long the end of the log is remembered for `staleness`, in milliseconds.
+    pub staleness_memory_ms: u64,
+    /// How often the end of the log is looked up, in milliseconds.
+    pub log_end_interval_ms: u64,
+    /// How long open requests may go on after a stop is asked for, in milliseconds.
+    pub drain_ms_max: u64,
+}
+
+impl Default for ServingConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            body_bytes_max: 256 << 20,
+            line_bytes_max: 1 << 20,
+            ingest_chunk_lines_max: 8192,
+            ingest_chunk_bytes_max: 4 << 20,
+            query_memory_bytes_max: 256 << 20,
+            queries_max: 4,
+            query_threads: 2,
+            rows_default: 10_000,
+            rows_max: 1_000_000,
+            keys_max: 1_000,
+            requests_max: 512,
+            streams_max: 256,
+            deadline_ms: 5_000,
+            deadline_ms_max: 60_000,
+            stream_interval_ms: 100,
+            staleness_memory_ms: 60_000,
+            log_end_interval_ms: 250,
+            drain_ms_max: 3_000,
+        }
+    }
+}
+
+impl ServingConfig {
+    /// Returns the deadline of a request that gives none.
+    pub fn deadline(&self) -> Duration {
+        Duration::from_millis(self.deadline_ms)
+    }
+}

@@ -1,0 +1,201 @@
+//! Performs a plan against the partition store, waiting for progress where the caller asks for it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use sanso_core::{Progress, ReadReply, ReadRequest};
+use sanso_state::Offset;
+use sanso_view::View;
+use tokio::time::{Instant, sleep_until};
+
+use crate::answer::{Evidence, LogEnd};
+use crate::plan::PartitionRead;
+use crate::problem::Problem;
+use crate::service::Shared;
+use crate::session::Session;
+
+/// How often progress is looked at while waiting for it. View partitions tell
+/// of changed groups, but not of offsets that changed none, so it is polled.
+const POLL: Duration = Duration::from_millis(5);
+
+/// What the caller requires of every partition that answers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Need {
+    /// What the caller has seen.
+    pub(crate) session: Session,
+    /// The answer may be at most so old.
+    pub(crate) staleness: Option<Duration>,
+    /// Whether partitions may be missing from the answer.
+    pub(crate) partial: bool,
+}
+
+impl Need {
+    fn is_met_at_once(&self, source: &str) -> bool {
+        self.staleness.is_none() && self.session.seen(source).is_none()
+    }
+}
+
+/// Reads all partitions of a plan; an absent reply is of a partition that is
+/// not live, which happens only where `need.partial` allows it.
+pub(crate) async fn fetch(
+    shared: &Shared,
+    view: &View,
+    reads: &[PartitionRead],
+    need: &Need,
+    deadline: Instant,
+) -> Result<Vec<Option<ReadReply>>, Problem> {
+    if !need.is_met_at_once(&view.source.name) {
+        wait(shared, view, reads, need, deadline).await?;
+    }
+    let mut replies = Vec::with_capacity(reads.len());
+    for read in reads {
+        replies.push(shared.context.store.read(read.id, &read.request).await.ok());
+    }
+    let missing = replies.iter().filter(|reply| reply.is_none()).count();
+    if missing > 0 && !need.partial {
+        return Err(not_live(view, missing, reads.len()));
+    }
+    Ok(replies)
+}
+
+/// Waits until every partition of the plan meets the need. Progress never goes
+/// back, so what is read afterwards meets it too.
+async fn wait(
+    shared: &Shared,
+    view: &View,
+    reads: &[PartitionRead],
+    need: &Need,
+    deadline: Instant,
+) -> Result<(), Problem> {
+    let source = &view.source;
+    if let Some(seen) = need.session.seen(&source.name)
+        && seen.len() != source.partitions as usize
+    {
+        return Err(Problem::parameter(
+            "session",
+            format!(
+                "the session token knows {} log partitions of {}, not {}",
+                seen.len(),
+                source.name,
+                source.partitions
+            ),
+            "start a new session: leave the token out",
+        ));
+    }
+    loop {
+        if need.staleness.is_some() {
+            shared.look_at_end(source).await?;
+        }
+        let mut progress = Vec::with_capacity(reads.len());
+        for read in reads {
+            if let Ok(reply) = shared.context.store.read(read.id, &ReadRequest::Progress).await {
+                progress.push(reply.progress);
+            }
+        }
+        let Some(unmet) = unmet(shared, view, &progress, need) else { return Ok(()) };
+        let next = Instant::now() + POLL;
+        if next >= deadline {
+            return Err(unmet);
+        }
+        sleep_until(next).await;
+    }
+}
+
+fn unmet(shared: &Shared, view: &View, progress: &[Progress], need: &Need) -> Option<Problem> {
+    let source = view.source.name.as_str();
+    for partition in progress {
+        let applied = partition.applied.as_slice();
+        if let Some(seen) = need.session.seen(source)
+            && seen.iter().zip(applied).any(|(seen, applied)| applied < seen)
+        {
+            return Some(behind_session(view, seen, applied));
+        }
+        if let Some(allowed) = need.staleness {
+            let age = shared.ends.age(source, applied);
+            if age.is_none_or(|age| age > allowed) {
+                return Some(too_stale(view, allowed, age));
+            }
+        }
+    }
+    None
+}
+
+fn not_live(view: &View, missing: usize, total: usize) -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "partition-not-live", "Part of the view is not available")
+        .detail(format!("{missing} of {total} partitions of view {} are not live", view.name))
+        .hint("try again shortly, or accept an incomplete answer with partial=allow")
+        .with("partitions_answered", total - missing)
+        .with("partitions_total", total)
+        .retry_after_s(1)
+}
+
+fn behind_session(view: &View, seen: &[Offset], applied: &[Offset]) -> Problem {
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "behind-session",
+        "The view has not come as far as this session",
+    )
+    .detail(format!("view {} did not reach the offsets of the session token within the deadline", view.name))
+    .hint("try again, give a longer deadline=<milliseconds>, or leave the session token out")
+    .with("seen", seen.to_vec())
+    .with("applied", applied.to_vec())
+    .retry_after_s(1)
+}
+
+fn too_stale(view: &View, allowed: Duration, age: Option<Duration>) -> Problem {
+    let found = match age {
+        Some(age) => format!("is up to {} ms old", age.as_millis()),
+        None => "is older than can be told".to_owned(),
+    };
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too-stale", "The view is older than allowed")
+        .detail(format!("view {} {found}, and at most {} ms are allowed", view.name, allowed.as_millis()))
+        .hint("try again, allow more staleness, or give a longer deadline=<milliseconds>")
+        .retry_after_s(1)
+}
+
+/// Describes what a view contributed.
+pub(crate) fn evidence(view: &View, replies: &[Option<ReadReply>]) -> Evidence {
+    Evidence::of_view(&view.name, view.fingerprint.to_string(), &view.source.name, replies)
+}
+
+/// Returns what is known of the ends of the logs behind some evidence.
+pub(crate) fn ends(shared: &Shared, evidence: &[Evidence]) -> BTreeMap<String, LogEnd> {
+    let mut out: BTreeMap<String, LogEnd> = BTreeMap::new();
+    let board = shared.context.board.speed();
+    for part in evidence {
+        let age = shared.ends.age(&part.source, &part.applied).map(|age| age.as_millis() as u64);
+        let entry = out.entry(part.source.clone()).or_insert_with(|| LogEnd {
+            offsets: newest_end(shared, &board, &part.source, part.applied.len()),
+            staleness_ms_max: Some(0),
+        });
+        entry.staleness_ms_max = entry.staleness_ms_max.zip(age).map(|(a, b)| a.max(b));
+    }
+    out
+}
+
+/// The newest end known: what the speed layer posted or what was looked up here, whichever is larger.
+fn newest_end(
+    shared: &Shared,
+    board: &BTreeMap<String, BTreeMap<u32, sanso_catalog::PartitionProgress>>,
+    source: &str,
+    partitions: usize,
+) -> Vec<Offset> {
+    let mut ends = shared.ends.newest(source).unwrap_or_default();
+    ends.resize(partitions.max(ends.len()), 0);
+    for (partition, progress) in board.get(source).into_iter().flatten() {
+        if let Some(end) = ends.get_mut(*partition as usize) {
+            *end = (*end).max(progress.end);
+        }
+    }
+    ends
+}
+
+/// Finds the view that serves under a name.
+pub(crate) fn serving(shared: &Shared, name: &str) -> Result<Arc<View>, Problem> {
+    let catalog = shared.context.catalog.current();
+    catalog.serving(name).cloned().ok_or_else(|| {
+        Problem::unknown("view", name, catalog.serving_views().map(|view| view.name.clone()).collect())
+    })
+}

@@ -1,0 +1,161 @@
+//! Metrics of this layer, and the board's gauges as they are rendered at a scrape.
+
+use std::fmt::Write;
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
+use sanso_catalog::{PartitionProgress, RecordCounts, StatusBoard};
+
+/// Histogram, seconds: time to answer a request, by `route`, `method` and `status`.
+pub const REQUEST_SECONDS: &str = "sanso_http_request_seconds";
+/// Counter: records acknowledged over HTTP, by `source`.
+pub const INGEST_ACKNOWLEDGED: &str = "sanso_ingest_acknowledged_total";
+/// Counter: lines refused over HTTP, by `source`.
+pub const INGEST_REFUSED: &str = "sanso_ingest_refused_total";
+/// Gauge: live update streams open.
+pub const STREAMS: &str = "sanso_http_streams";
+
+/// Upper bounds of [`REQUEST_SECONDS`].
+const REQUEST_BUCKETS: [f64; 12] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+
+/// Configures a recorder for this layer's histograms and describes its metrics.
+pub fn with_buckets(builder: PrometheusBuilder) -> PrometheusBuilder {
+    let name = Matcher::Full(REQUEST_SECONDS.to_owned());
+    builder.set_buckets_for_metric(name, &REQUEST_BUCKETS).expect("there are buckets")
+}
+
+/// Describes this layer's metrics to the installed recorder.
+pub fn describe() {
+    metrics::describe_histogram!(REQUEST_SECONDS, metrics::Unit::Seconds, "Time to answer a request");
+    metrics::describe_counter!(INGEST_ACKNOWLEDGED, "Records acknowledged over HTTP");
+    metrics::describe_counter!(INGEST_REFUSED, "Lines refused over HTTP");
+    metrics::describe_gauge!(STREAMS, "Live update streams open");
+}
+
+/// Writes what the layers posted on the board in the Prometheus text format.
+pub(crate) fn board_text(board: &StatusBoard) -> String {
+    let mut out = String::new();
+    speed_text(board, &mut out);
+    batch_text(board, &mut out);
+    if let Some(store) = board.quarantine() {
+        head(&mut out, "sanso_quarantined_records", "gauge", "Records in quarantine");
+        for source in board.speed().keys() {
+            if let Ok(count) = store.count(source) {
+                let _ = writeln!(out, "sanso_quarantined_records{{source=\"{}\"}} {count}", escape(source));
+            }
+        }
+    }
+    out
+}
+
+fn speed_text(board: &StatusBoard, out: &mut String) {
+    type Read = fn(&PartitionProgress) -> Option<String>;
+    let gauges: [(&str, &str, Read); 5] = [
+        ("sanso_log_end_offset", "First offset not yet appended", |p| Some(p.end.to_string())),
+        ("sanso_speed_position_offset", "First offset not yet judged", |p| Some(p.position.to_string())),
+        ("sanso_speed_lag_records", "Records appended and not yet judged", |p| {
+            Some(p.end.saturating_sub(p.position).to_string())
+        }),
+        ("sanso_speed_watermark_seconds", "Watermark, seconds since 1970", |p| {
+            Some(format!("{:.6}", p.watermark_us? as f64 / 1e6))
+        }),
+        ("sanso_speed_idle", "1 while the log partition is quiet", |p| Some(u8::from(p.idle).to_string())),
+    ];
+    let speed = board.speed();
+    for (name, help, read) in gauges {
+        head(out, name, "gauge", help);
+        for (source, partitions) in &speed {
+            for (partition, progress) in partitions {
+                if let Some(value) = read(progress) {
+                    let _ = writeln!(
+                        out,
+                        "{name}{{source=\"{}\",partition=\"{partition}\"}} {value}",
+                        escape(source)
+                    );
+                }
+            }
+        }
+    }
+    head(out, "sanso_records_total", "counter", "Records read, by how they were judged");
+    for (source, partitions) in &speed {
+        for (partition, progress) in partitions {
+            for (verdict, count) in verdicts(&progress.counts) {
+                let _ = writeln!(
+                    out,
+                    "sanso_records_total{{source=\"{}\",partition=\"{partition}\",verdict=\"{verdict}\"}} {count}",
+                    escape(source)
+                );
+            }
+        }
+    }
+    head(out, "sanso_late_records_total", "counter", "Readings whose window had closed when they came");
+    for (source, partitions) in &speed {
+        let late: u64 = partitions.values().map(|p| p.counts.late).sum();
+        let _ = writeln!(out, "sanso_late_records_total{{source=\"{}\"}} {late}", escape(source));
+    }
+}
+
+fn verdicts(counts: &RecordCounts) -> [(&'static str, u64); 7] {
+    [
+        ("new", counts.new),
+        ("correction", counts.corrections),
+        ("duplicate", counts.duplicates),
+        ("conflict", counts.conflicts),
+        ("stale", counts.stale),
+        ("undecodable", counts.undecodable),
+        ("misplaced", counts.misplaced),
+    ]
+}
+
+fn batch_text(board: &StatusBoard, out: &mut String) {
+    type Read = fn(&sanso_catalog::BatchProgress) -> String;
+    let metrics: [(&str, &str, &str, Read); 8] = [
+        ("sanso_batch_version", "gauge", "Newest published batch version", |b| b.version.to_string()),
+        ("sanso_batch_published_seconds", "gauge", "When it was published, seconds since 1970", |b| {
+            format!("{:.6}", b.published_us as f64 / 1e6)
+        }),
+        ("sanso_batch_run_seconds", "gauge", "How long the last run took", |b| {
+            format!("{:.3}", b.run_ms as f64 / 1e3)
+        }),
+        ("sanso_batch_newest_rows", "gauge", "Rows of the newest-version table", |b| {
+            b.newest_rows.to_string()
+        }),
+        ("sanso_batch_failing", "gauge", "1 when the last run failed", |b| {
+            u8::from(b.error.is_some()).to_string()
+        }),
+        ("sanso_audit_compared_total", "counter", "Segments of view partitions compared", |b| {
+            b.audit.compared.to_string()
+        }),
+        ("sanso_audit_skipped_total", "counter", "Segments no longer held by speed", |b| {
+            b.audit.skipped.to_string()
+        }),
+        ("sanso_audit_differing_total", "counter", "Segments that differed", |b| {
+            b.audit.differing.to_string()
+        }),
+    ];
+    let batch = board.batch();
+    for (name, kind, help, read) in metrics {
+        head(out, name, kind, help);
+        for (source, progress) in &batch {
+            let _ = writeln!(out, "{name}{{source=\"{}\"}} {}", escape(source), read(progress));
+        }
+    }
+    head(out, "sanso_batch_cut_offset", "gauge", "Offsets below this are covered by batch");
+    for (source, progress) in &batch {
+        for (partition, offset) in progress.cut.offsets().iter().enumerate() {
+            let _ = writeln!(
+                out,
+                "sanso_batch_cut_offset{{source=\"{}\",partition=\"{partition}\"}} {offset}",
+                escape(source)
+            );
+        }
+    }
+}
+
+fn head(out: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+fn escape(label: &str) -> String {
+    label.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n")
+}

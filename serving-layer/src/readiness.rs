@@ -1,0 +1,77 @@
+//! Decides whether this process is ready: all serving views live, and every
+//! speed worker caught up once with where the log ended when first seen.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use parking_lot::Mutex;
+use sanso_catalog::{Catalog, PartitionProgress};
+use sanso_core::PartitionId;
+use sanso_state::Offset;
+
+use crate::service::ServingContext;
+
+/// Remembers which workers have caught up.
+#[derive(Debug, Default)]
+pub(crate) struct Readiness(Mutex<BTreeMap<(String, u32), Goal>>);
+
+#[derive(Clone, Copy, Debug)]
+enum Goal {
+    Reach(Offset),
+    Reached,
+}
+
+impl Readiness {
+    /// Returns what is still missing; nothing means ready.
+    pub(crate) fn check(&self, context: &ServingContext) -> Vec<String> {
+        let catalog = context.catalog.current();
+        let live = context.store.list();
+        let mut missing = views_missing(&catalog, &live);
+        let board = context.board.speed();
+        let mut goals = self.0.lock();
+        for source in catalog.sources.values() {
+            if catalog.live_of(&source.name).is_empty() {
+                continue;
+            }
+            let posted = board.get(&source.name);
+            for partition in 0..source.partitions {
+                let progress = posted.and_then(|partitions| partitions.get(&partition));
+                let goal = goals.entry((source.name.clone(), partition));
+                if !caught_up(goal, progress) {
+                    missing.push(format!(
+                        "the speed worker of {}/{partition} has not caught up with the log",
+                        source.name
+                    ));
+                }
+            }
+        }
+        missing
+    }
+}
+
+fn views_missing(catalog: &Catalog, live: &[PartitionId]) -> Vec<String> {
+    let mut missing = Vec::new();
+    for (name, fingerprint) in &catalog.serving {
+        let Some(view) = catalog.live.get(fingerprint) else {
+            missing.push(format!("view {name} has no live version"));
+            continue;
+        };
+        let held = live.iter().filter(|id| id.view == *fingerprint).count();
+        if held < view.partitions as usize {
+            missing.push(format!("view {name} has {held} of {} partitions live", view.partitions));
+        }
+    }
+    missing
+}
+
+fn caught_up(goal: Entry<'_, (String, u32), Goal>, progress: Option<&PartitionProgress>) -> bool {
+    // A worker that has not posted yet has not looked at the log either.
+    let Some(progress) = progress else { return false };
+    let goal = goal.or_insert(Goal::Reach(progress.end));
+    if let Goal::Reach(offset) = *goal
+        && progress.position >= offset
+    {
+        *goal = Goal::Reached;
+    }
+    matches!(goal, Goal::Reached)
+}

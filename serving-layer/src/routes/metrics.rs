@@ -1,0 +1,21 @@
+//! `GET /metrics`: the Prometheus text format.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+
+use crate::metrics::board_text;
+use crate::problem::Problem;
+use crate::service::Shared;
+
+pub(crate) async fn scrape(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
+    let mut text = shared.context.metrics.as_ref().map(|handle| handle.render()).unwrap_or_default();
+    let board = shared.context.board.clone();
+    // Counting the quarantine reads from disk.
+    let rendered = tokio::task::spawn_blocking(move || board_text(&board)).await;
+    text.push_str(&rendered.map_err(|error| Problem::internal("read the status board", error))?);
+    let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    Ok(([(header::CONTENT_TYPE, content_type)], text).into_response())
+}

@@ -1,0 +1,330 @@
+//! `GET /openapi.json`: the API, described as OpenAPI 3.1. A test holds it against the router.
+
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use crate::problem::Problem;
+
+pub(crate) async fn document() -> Result<Response, Problem> {
+    super::json(&openapi())
+}
+
+/// Builds the document.
+pub(super) fn openapi() -> Value {
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Sanso",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Views over meter readings, exact: batch and speed merged when asked. Times are RFC 3339 in UTC; ranges are [from, to); decimals are JSON numbers with every digit of their scale, so read them with a decimal parser. Every request has a deadline. Errors are application/problem+json.",
+            "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" }
+        },
+        "paths": paths(),
+        "components": { "schemas": schemas(), "parameters": parameters(), "responses": responses() }
+    })
+}
+
+fn paths() -> Value {
+    let mut all = reads();
+    for more in [queries(), sources(), operations()] {
+        if let (Value::Object(all), Value::Object(more)) = (&mut all, more) {
+            all.extend(more);
+        }
+    }
+    all
+}
+
+fn parameter(name: &str) -> Value {
+    json!({ "$ref": format!("#/components/parameters/{name}") })
+}
+
+fn schema(name: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{name}") })
+}
+
+fn read_options() -> Vec<Value> {
+    ["limit", "format", "partial", "staleness", "session", "deadline"].map(parameter).to_vec()
+}
+
+/// An answer of 200 with a JSON document, and the problems every route may answer with.
+fn answers(description: &str, name: &str) -> Value {
+    json!({
+        "200": { "description": description, "content": { "application/json": { "schema": schema(name) } } },
+        "default": { "$ref": "#/components/responses/problem" }
+    })
+}
+
+/// Answers with rows: JSON or Arrow.
+fn rows_answers(description: &str) -> Value {
+    json!({
+        "200": {
+            "description": description,
+            "content": {
+                "application/json": { "schema": schema("Answer") },
+                "application/vnd.apache.arrow.stream": {
+                    "schema": {
+                        "type": "string", "format": "binary",
+                        "description": "An Arrow IPC stream; sanso.freshness, sanso.complete and sanso.truncated are in the schema's metadata."
+                    }
+                }
+            }
+        },
+        "400": { "$ref": "#/components/responses/problem" },
+        "503": { "$ref": "#/components/responses/problem" },
+        "504": { "$ref": "#/components/responses/problem" },
+        "default": { "$ref": "#/components/responses/problem" }
+    })
+}
+
+fn reads() -> Value {
+    let mut view: Vec<Value> = ["view", "key", "from", "to", "by", "order", "top"].map(parameter).to_vec();
+    view.extend(read_options());
+    let stream = ["view", "key", "from", "to", "limit", "format", "deadline"].map(parameter);
+    json!({
+        "/v1/views": { "get": {
+            "operationId": "listViews", "tags": ["views"], "summary": "Lists the views that serve",
+            "responses": answers("The views", "Views")
+        } },
+        "/v1/views/{view}": { "get": {
+            "operationId": "readView", "tags": ["views"],
+            "summary": "Reads rows of a view by keys and a range of time",
+            "description": "Rows come in order of key and window, or as by and order say. Without a key all groups are read; answers beyond the limit say truncated.",
+            "parameters": view,
+            "responses": rows_answers("The rows and how fresh they are")
+        } },
+        "/v1/views/{view}/stream": { "get": {
+            "operationId": "streamView", "tags": ["views"], "summary": "Sends rows as they change",
+            "description": "Server-sent events: `snapshot` (an Answer: replaces everything), `update` (an Update: whole rows that changed, and windows that have no rows any longer), `end` ({reason}). At most one event each 100 ms. A reader that is too slow gets a snapshot.",
+            "parameters": stream,
+            "responses": {
+                "200": { "description": "The events", "content": { "text/event-stream": { "schema": { "type": "string" } } } },
+                "default": { "$ref": "#/components/responses/problem" }
+            }
+        } }
+    })
+}
+
+fn queries() -> Value {
+    json!({
+        "/v1/query": { "post": {
+            "operationId": "query", "tags": ["query"],
+            "summary": "Answers SQL over views and the master dataset; read-only",
+            "description": "Tables: every view by its name; <source>: the newest versions of its readings up to the batch cut; <source>_history: all archived readings with _offset and _append_time.",
+            "parameters": read_options(),
+            "requestBody": { "required": true, "content": { "application/json": {
+                "schema": schema("Query"),
+                "example": { "sql": "SELECT * FROM feeder_load ORDER BY kwh DESC LIMIT 10" }
+            } } },
+            "responses": rows_answers("The rows and how fresh they are")
+        } },
+        "/v1/ingest/{source}": { "post": {
+            "operationId": "ingest", "tags": ["ingest"], "summary": "Appends JSON lines to the log",
+            "description": "One record a line. Acknowledged only when the log has it. When the request fails half-way, the problem has acknowledged, refused, positions and unacknowledged (line numbers) too; sending lines again is harmless.",
+            "parameters": [parameter("source")],
+            "requestBody": { "required": true, "content": { "application/x-ndjson": {
+                "schema": { "type": "string" },
+                "example": "{\"usage_point\":\"NMI1\",\"channel\":\"E1\",\"start_utc\":\"2024-07-01T00:00:00Z\",\"duration_s\":1800,\"value\":0.125,\"unit\":\"kWh\"}\n"
+            } } },
+            "responses": {
+                "200": { "description": "What became of the lines", "content": { "application/json": { "schema": schema("Ingested") } } },
+                "413": { "$ref": "#/components/responses/problem" },
+                "422": { "description": "Every line was refused", "content": { "application/problem+json": { "schema": schema("Problem") } } },
+                "503": { "$ref": "#/components/responses/problem" },
+                "default": { "$ref": "#/components/responses/problem" }
+            }
+        } }
+    })
+}
+
+fn sources() -> Value {
+    json!({
+        "/v1/sources": { "get": {
+            "operationId": "listSources", "tags": ["sources"], "summary": "Lists the sources and how far their layers are",
+            "responses": answers("The sources", "Sources")
+        } },
+        "/v1/sources/{source}": { "get": {
+            "operationId": "readSource", "tags": ["sources"], "summary": "Describes one source",
+            "parameters": [parameter("source")],
+            "responses": answers("The source", "Source")
+        } },
+        "/v1/quarantine/{source}": { "get": {
+            "operationId": "listQuarantine", "tags": ["sources"],
+            "summary": "Lists records that could not be used, in order of log partition and offset",
+            "parameters": [
+                parameter("source"),
+                { "name": "after", "in": "query", "description": "`next` of the page before", "schema": { "type": "string" } },
+                { "name": "limit", "in": "query", "schema": { "type": "integer", "minimum": 1, "maximum": 1000, "default": 100 } }
+            ],
+            "responses": answers("One page", "Quarantine")
+        } }
+    })
+}
+
+fn operations() -> Value {
+    let text = |kind: &str, description: &str| {
+        json!({
+            "200": { "description": description, "content": { kind: { "schema": { "type": "string" } } } },
+            "default": { "$ref": "#/components/responses/problem" }
+        })
+    };
+    json!({
+        "/": { "get": {
+            "operationId": "console", "tags": ["operations"], "summary": "The console page",
+            "responses": text("text/html", "The page")
+        } },
+        "/v1/status": { "get": {
+            "operationId": "status", "tags": ["operations"], "summary": "The state of all layers",
+            "responses": answers("The state", "Status")
+        } },
+        "/healthz": { "get": {
+            "operationId": "alive", "tags": ["operations"], "summary": "Answers while the process lives",
+            "responses": answers("Alive", "Health")
+        } },
+        "/readyz": { "get": {
+            "operationId": "ready", "tags": ["operations"],
+            "summary": "Ready once every serving view is live and every speed worker has caught up with the log",
+            "responses": answers("Ready", "Health")
+        } },
+        "/metrics": { "get": {
+            "operationId": "metrics", "tags": ["operations"], "summary": "Metrics in the Prometheus text format",
+            "responses": text("text/plain", "The metrics")
+        } },
+        "/openapi.json": { "get": {
+            "operationId": "openapi", "tags": ["operations"], "summary": "This document",
+            "responses": { "200": { "description": "OpenAPI 3.1", "content": { "application/json": { "schema": { "type": "object" } } } } }
+        } }
+    })
+}
+
+fn parameters() -> Value {
+    let query = |name: &str, description: &str, schema: Value| json!({ "name": name, "in": "query", "description": description, "schema": schema });
+    let path =
+        |name: &str| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } });
+    let time = json!({ "type": "string", "format": "date-time" });
+    let whole = |minimum: u64| json!({ "type": "integer", "minimum": minimum });
+    json!({
+        "view": path("view"),
+        "source": path("source"),
+        "key": {
+            "name": "key", "in": "query", "explode": true,
+            "description": "A grouping key; repeat it for several. The parts of a composite key are separated by commas; within a part `\\,` is a comma and `\\\\` a backslash. The key of a view that groups by one column is taken as it is.",
+            "schema": { "type": "array", "items": { "type": "string" }, "maxItems": 1000 }
+        },
+        "from": query("from", "The first window start wanted; a date means its midnight in UTC", time.clone()),
+        "to": query("to", "The first window start no longer wanted", time),
+        "by": query("by", "The column to order by; nulls come last", json!({ "type": "string" })),
+        "order": query("order", "asc, or with top desc, by default", json!({ "enum": ["asc", "desc"] })),
+        "top": query("top", "How many rows are wanted of that order; needs by", whole(1)),
+        "limit": query("limit", "Most rows in the answer; an answer that leaves some out says truncated", json!({ "type": "integer", "minimum": 1, "default": 10000 })),
+        "format": query("format", "How rows are written; Accept: application/vnd.apache.arrow.stream is the same as arrow", json!({ "enum": ["arrays", "objects", "arrow"], "default": "arrays" })),
+        "partial": query("partial", "allow: answer although partitions are missing, with complete false", json!({ "enum": ["allow", "deny"], "default": "deny" })),
+        "staleness": query("staleness", "Everything that the log had acknowledged so many milliseconds ago must be in the answer; waits for it within the deadline. 0 waits for what is in the log now.", whole(0)),
+        "session": query("session", "freshness.session of an earlier answer, or of an ingest: the answer is at or beyond it", json!({ "type": "string" })),
+        "deadline": query("deadline", "Milliseconds after which the request fails", json!({ "type": "integer", "minimum": 1, "maximum": 60000, "default": 5000 }))
+    })
+}
+
+fn responses() -> Value {
+    json!({ "problem": {
+        "description": "What went wrong and what to do (RFC 9457)",
+        "content": { "application/problem+json": { "schema": schema("Problem") } }
+    } })
+}
+
+fn object(properties: Value, required: &[&str]) -> Value {
+    json!({ "type": "object", "properties": properties, "required": required })
+}
+
+fn array(items: Value) -> Value {
+    json!({ "type": "array", "items": items })
+}
+
+fn schemas() -> Value {
+    let mut all = answer_schemas();
+    if let (Value::Object(all), Value::Object(more)) = (&mut all, state_schemas()) {
+        all.extend(more);
+    }
+    all
+}
+
+fn answer_schemas() -> Value {
+    let text = json!({ "type": "string" });
+    let whole = json!({ "type": "integer", "minimum": 0 });
+    let maybe_time = json!({ "type": ["string", "null"], "format": "date-time" });
+    let offsets = array(whole.clone());
+    let by_source = json!({ "type": "object", "additionalProperties": offsets });
+    let row = json!({ "oneOf": [{ "type": "array" }, { "type": "object" }] });
+    let column = object(json!({ "name": text, "type": text }), &["name", "type"]);
+    json!({
+        "Column": column,
+        "Answer": object(json!({
+            "view": text, "version": text, "columns": array(schema("Column")), "rows": array(row.clone()),
+            "truncated": { "type": "boolean" },
+            "complete": { "type": "boolean", "description": "Whether every partition answered" },
+            "freshness": schema("Freshness")
+        }), &["columns", "rows", "truncated", "complete", "freshness"]),
+        "Update": object(json!({
+            "view": text, "columns": array(schema("Column")), "rows": array(row.clone()),
+            "removed": array(object(json!({ "key": { "type": "array" }, "window_start": maybe_time }), &["key"])),
+            "freshness": schema("Freshness")
+        }), &["view", "columns", "rows", "removed", "freshness"]),
+        "Freshness": object(json!({
+            "batch_version": whole, "cut": by_source,
+            "applied": { "description": "All records below these offsets are in the answer", "type": "object", "additionalProperties": offsets },
+            "log_end": by_source,
+            "lag_records": { "type": "integer", "description": "Records in the log and not in the answer" },
+            "corrections_pending": { "type": "boolean" }, "watermark": maybe_time,
+            "staleness_ms_max": { "type": ["integer", "null"] },
+            "partitions_answered": whole, "partitions_total": whole, "session": text,
+            "views": array(json!({ "type": "object" }))
+        }), &["batch_version", "cut", "applied", "lag_records", "corrections_pending", "watermark", "partitions_answered", "partitions_total", "session", "views"]),
+        "Query": { "type": "object", "properties": { "sql": text }, "required": ["sql"], "additionalProperties": false },
+        "Ingested": object(json!({
+            "acknowledged": whole, "refused_count": whole,
+            "refused": array(object(json!({ "line": whole, "reason": text }), &["line", "reason"])),
+            "positions": { "type": "object", "description": "Next offset by log partition", "additionalProperties": whole },
+            "session": text
+        }), &["acknowledged", "refused", "refused_count", "positions", "session"]),
+        "Problem": object(json!({
+            "type": { "type": "string", "format": "uri" }, "title": text, "status": whole, "detail": text,
+            "hint": { "type": "string", "description": "What to do" }
+        }), &["type", "title", "status", "detail", "hint"])
+    })
+}
+
+fn state_schemas() -> Value {
+    let text = json!({ "type": "string" });
+    let whole = json!({ "type": "integer", "minimum": 0 });
+    let any = json!({ "type": "object" });
+    json!({
+        "Views": object(json!({ "views": array(schema("View")) }), &["views"]),
+        "View": object(json!({
+            "name": text, "version": text, "source": text, "output_topic": { "type": ["string", "null"] },
+            "columns": array(schema("Column")), "key": array(schema("Column")),
+            "window": object(json!({
+                "kind": { "enum": ["none", "tumbling", "sliding", "calendar"] }, "text": text,
+                "size_ms": { "type": ["integer", "null"] }, "slide_ms": { "type": ["integer", "null"] },
+                "unit": { "type": ["string", "null"] }, "zone": { "type": ["string", "null"] },
+                "column": { "type": ["string", "null"] }
+            }), &["kind", "text"]),
+            "partitions": whole
+        }), &["name", "version", "source", "columns", "key", "window", "partitions"]),
+        "Sources": object(json!({ "sources": array(schema("Source")) }), &["sources"]),
+        "Source": object(json!({
+            "name": text, "topic": text, "key": text, "segment_size": whole, "log_partitions": whole,
+            "columns": array(any.clone()), "counts": any, "lag_records": whole, "quarantined": { "type": ["integer", "null"] },
+            "partitions": array(any.clone()), "batch": { "type": ["object", "null"] }
+        }), &["name", "topic", "key", "columns", "counts", "partitions", "batch"]),
+        "Quarantine": object(json!({
+            "source": text, "count": whole, "next": { "type": ["string", "null"] },
+            "records": array(object(json!({
+                "partition": whole, "offset": whole, "kind": text, "reason": text, "payload": text
+            }), &["partition", "offset", "kind", "reason", "payload"]))
+        }), &["source", "count", "records", "next"]),
+        "Status": object(json!({
+            "product": text, "version": text, "time": text, "ready": { "type": "boolean" }, "not_ready": array(text.clone()),
+            "audit": any, "sources": array(schema("Source")), "views": array(any.clone())
+        }), &["product", "version", "ready", "audit", "sources", "views"]),
+        "Health": object(json!({ "status": text }), &["status"])
+    })
+}

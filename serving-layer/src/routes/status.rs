@@ -1,0 +1,73 @@
+//! `GET /v1/status`: the state of all layers in one document, for people and the console.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::Uri;
+use axum::response::Response;
+use sanso_catalog::AuditCounts;
+use sanso_core::{PartitionId, ReadRequest};
+use sanso_view::View;
+use serde_json::{Value, json};
+
+use crate::params::Params;
+use crate::problem::Problem;
+use crate::render::time_text;
+use crate::routes::sources::describe_all;
+use crate::service::Shared;
+
+pub(crate) async fn read(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Response, Problem> {
+    Params::read(&uri, &[])?;
+    let missing = shared.readiness.check(&shared.context);
+    let audit =
+        shared.context.board.batch().values().fold(AuditCounts::default(), |sum, batch| AuditCounts {
+            compared: sum.compared + batch.audit.compared,
+            skipped: sum.skipped + batch.audit.skipped,
+            differing: sum.differing + batch.audit.differing,
+        });
+    let catalog = shared.context.catalog.current();
+    let mut views = Vec::new();
+    for view in catalog.live.values() {
+        let serving = catalog.serving.get(&view.name) == Some(&view.fingerprint);
+        views.push((view.name.clone(), !serving, describe(&shared, view, serving).await));
+    }
+    views.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+    super::json(&json!({
+        "product": "sanso",
+        "version": env!("CARGO_PKG_VERSION"),
+        "time": time_text(chrono::Utc::now().timestamp_micros()),
+        "ready": missing.is_empty(),
+        "not_ready": missing,
+        "audit": audit,
+        "sources": describe_all(&shared).await?,
+        "views": views.into_iter().map(|(_, _, view)| view).collect::<Vec<_>>(),
+    }))
+}
+
+async fn describe(shared: &Shared, view: &View, serving: bool) -> Value {
+    let mut partitions = Vec::new();
+    for index in 0..view.partitions {
+        let id = PartitionId { view: view.fingerprint, index };
+        partitions.push(match shared.context.store.read(id, &ReadRequest::Progress).await {
+            Ok(reply) => json!({
+                "partition": index,
+                "live": true,
+                "batch_version": reply.progress.version,
+                "cut": reply.progress.cut,
+                "applied": reply.progress.applied,
+                "watermark": reply.progress.watermark_us.and_then(time_text),
+                "base_groups": reply.progress.base_groups,
+                "speed_groups": reply.progress.speed_groups,
+                "late_groups": reply.progress.late_groups,
+            }),
+            Err(_) => json!({ "partition": index, "live": false }),
+        });
+    }
+    json!({
+        "name": view.name,
+        "version": view.fingerprint.to_string(),
+        "source": view.source.name,
+        "serving": serving,
+        "partitions": partitions,
+    })
+}

@@ -1,0 +1,149 @@
+//! `GET /v1/views/{view}`: rows of one view by keys and a range of time, ordered and bounded.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::compute::{SortColumn, SortOptions, lexsort_to_indices, take_record_batch};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, Uri};
+use axum::response::Response;
+use sanso_view::{View, Window};
+use tokio::time::timeout_at;
+
+use crate::answer::{Freshness, merge};
+use crate::config::ServingConfig;
+use crate::fetch::{ends, evidence, fetch, serving};
+use crate::finish::finish;
+use crate::params::{Params, split_key};
+use crate::plan::{Wanted, plan};
+use crate::problem::Problem;
+use crate::routes::options::{READ_OPTIONS, ReadOptions};
+use crate::routes::reply::Reply;
+use crate::service::Shared;
+
+/// How rows are ordered and how many are wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Order {
+    column: usize,
+    descending: bool,
+    top: Option<usize>,
+}
+
+pub(crate) async fn read(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let known: Vec<&str> =
+        ["key", "from", "to", "by", "order", "top"].into_iter().chain(READ_OPTIONS).collect();
+    let params = Params::read(&uri, &known)?;
+    let options = ReadOptions::read(&shared.config, &params, &headers)?;
+    let view = serving(&shared, &name)?;
+    let wanted = wanted(&shared.config, &view, &params)?;
+    let order = order(&shared.config, &view, &params)?;
+    let format = options.format;
+    let work =
+        async { answer(&shared, &view, &wanted, order.as_ref(), &options).await?.respond(format).await };
+    // A wait for progress ends by itself shortly before and says what it waited for.
+    match timeout_at(options.until, work).await {
+        Ok(response) => response,
+        Err(_) => Err(options.passed()),
+    }
+}
+
+async fn answer(
+    shared: &Shared,
+    view: &Arc<View>,
+    wanted: &Wanted,
+    order: Option<&Order>,
+    options: &ReadOptions,
+) -> Result<Reply, Problem> {
+    let reads = plan(view, wanted);
+    let replies = fetch(shared, view, &reads, &options.need, options.until).await?;
+    let evidence = [evidence(view, &replies)];
+    let freshness = Freshness::of(&evidence, &ends(shared, &evidence), &options.need.session);
+    let rows = finish(view, merge(replies), wanted.from, wanted.to).await?;
+    let rows = match order {
+        Some(order) => ordered(&rows, order).map_err(|error| Problem::internal("order the rows", error))?,
+        None => rows,
+    };
+    let truncated = rows.num_rows() > options.rows_max;
+    let rows = rows.slice(0, rows.num_rows().min(options.rows_max));
+    Ok(Reply {
+        view: Some((view.name.clone(), view.fingerprint.to_string())),
+        schema: view.output_schema(),
+        batches: vec![rows],
+        truncated,
+        freshness,
+    })
+}
+
+/// Reads what is wanted of a view: `key`, `from` and `to`.
+pub(crate) fn wanted(config: &ServingConfig, view: &View, params: &Params) -> Result<Wanted, Problem> {
+    let (from, to) = (params.time("from")?, params.time("to")?);
+    if view.window == Window::None && (from.is_some() || to.is_some()) {
+        let detail = format!("view {} has no windows of time", view.name);
+        return Err(Problem::parameter("from", detail, "leave from and to out"));
+    }
+    if let (Some(from), Some(to)) = (from, to)
+        && from > to
+    {
+        return Err(Problem::parameter("to", "'to' is before 'from'", "the range is [from, to)"));
+    }
+    let texts = params.all("key");
+    if texts.len() > config.keys_max {
+        let detail = format!("{} keys are given", texts.len());
+        return Err(Problem::parameter("key", detail, format!("give at most {} at once", config.keys_max)));
+    }
+    let keys = texts.into_iter().map(|text| key(view, text)).collect::<Result<BTreeSet<_>, _>>()?;
+    Ok(Wanted {
+        keys: (!keys.is_empty()).then_some(keys),
+        from: from.unwrap_or(i64::MIN),
+        to: to.unwrap_or(i64::MAX),
+    })
+}
+
+fn key(view: &View, text: &str) -> Result<Box<[u8]>, Problem> {
+    let parts = split_key(text, view.key_columns.len())?;
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    let columns: Vec<&str> = view.key_columns.iter().map(|(name, _)| name.as_str()).collect();
+    view.encode_key(&parts).map_err(|error| {
+        Problem::parameter(
+            "key",
+            error.to_string(),
+            format!("view {} is grouped by: {}; separate the parts by commas", view.name, columns.join(", ")),
+        )
+    })
+}
+
+fn order(config: &ServingConfig, view: &View, params: &Params) -> Result<Option<Order>, Problem> {
+    let top = params.number("top", 1, config.rows_max as u64)?.map(|top| top as usize);
+    let descending = params.word("order", &[("asc", false), ("desc", true)])?;
+    let schema = view.output_schema();
+    let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    let Some(by) = params.one("by")? else {
+        if top.is_some() || descending.is_some() {
+            let hint = format!("name the column with by=…: {}", names.join(", "));
+            return Err(Problem::parameter("by", "'top' and 'order' need a column to order by", hint));
+        }
+        return Ok(None);
+    };
+    let Some(column) = names.iter().position(|name| *name == by) else {
+        let detail = format!("view {} has no column '{}'", view.name, crate::params::shown(by));
+        return Err(Problem::parameter("by", detail, format!("use one of: {}", names.join(", "))));
+    };
+    Ok(Some(Order { column, descending: descending.unwrap_or(top.is_some()), top }))
+}
+
+/// Orders rows by a column, nulls last; equal ones stay in order of key and window.
+fn ordered(rows: &RecordBatch, order: &Order) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let place: ArrayRef = Arc::new(UInt32Array::from_iter_values(0..rows.num_rows() as u32));
+    let by = SortColumn {
+        values: Arc::clone(rows.column(order.column)),
+        options: Some(SortOptions { descending: order.descending, nulls_first: false }),
+    };
+    let indices = lexsort_to_indices(&[by, SortColumn { values: place, options: None }], order.top)?;
+    take_record_batch(rows, &indices)
+}

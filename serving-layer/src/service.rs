@@ -1,0 +1,145 @@
+//! The serving layer: configuration and context in, a router and a server out.
+
+use std::future::{Future, IntoFuture};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use metrics_exporter_prometheus::PrometheusHandle;
+use sanso_catalog::{CatalogHandle, StatusBoard};
+use sanso_core::PartitionStore;
+use sanso_dataset::Dataset;
+use sanso_log::Log;
+use sanso_view::Source;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+
+use crate::config::ServingConfig;
+use crate::ends::LogEnds;
+use crate::error::Error;
+use crate::problem::Problem;
+use crate::readiness::Readiness;
+use crate::routes;
+use crate::sql::QueryThreads;
+
+/// What the serving layer reads from and appends to.
+#[derive(Clone)]
+pub struct ServingContext {
+    /// Which views and sources there are.
+    pub catalog: CatalogHandle,
+    /// The view partitions.
+    pub store: PartitionStore,
+    /// The master dataset.
+    pub dataset: Dataset,
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// What the layers say of themselves.
+    pub board: StatusBoard,
+    /// Renders the metrics of this process; see [`crate::metrics::with_buckets`].
+    pub metrics: Option<PrometheusHandle>,
+}
+
+/// What all requests share.
+pub(crate) struct Shared {
+    pub(crate) config: ServingConfig,
+    pub(crate) context: ServingContext,
+    pub(crate) ends: LogEnds,
+    pub(crate) readiness: Readiness,
+    pub(crate) requests: Arc<Semaphore>,
+    pub(crate) streams: Arc<Semaphore>,
+    pub(crate) queries: Arc<Semaphore>,
+    pub(crate) query_threads: QueryThreads,
+    pub(crate) closing: watch::Sender<bool>,
+}
+
+impl Shared {
+    /// Looks at the end of a source's log.
+    pub(crate) async fn look_at_end(&self, source: &Source) -> Result<(), Problem> {
+        let looked = self.ends.look(self.context.log.as_ref(), source).await;
+        looked.map_err(|error| routes::ingest::log_problem(&error))
+    }
+}
+
+/// The serving layer.
+pub struct ServingLayer {
+    shared: Arc<Shared>,
+}
+
+impl ServingLayer {
+    /// Creates the layer and the threads that SQL queries run on.
+    pub fn new(config: ServingConfig, context: ServingContext) -> Result<Self, Error> {
+        let query_threads = QueryThreads::start(config.query_threads).map_err(Error::Threads)?;
+        let shared = Shared {
+            ends: LogEnds::new(Duration::from_millis(config.staleness_memory_ms)),
+            readiness: Readiness::default(),
+            requests: Arc::new(Semaphore::new(config.requests_max)),
+            streams: Arc::new(Semaphore::new(config.streams_max)),
+            queries: Arc::new(Semaphore::new(config.queries_max)),
+            query_threads,
+            closing: watch::Sender::new(false),
+            config,
+            context,
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Returns the routes, for a server or for a test.
+    pub fn router(&self) -> Router {
+        routes::router(Arc::clone(&self.shared))
+    }
+
+    /// Listens on the configured address.
+    pub async fn listen(&self) -> Result<TcpListener, Error> {
+        let address = self.shared.config.listen;
+        TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
+    }
+
+    /// Answers requests until `shutdown` resolves; then closes the live streams
+    /// and gives open requests a bounded time to finish.
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), Error> {
+        let shared = Arc::clone(&self.shared);
+        let mut closed = self.shared.closing.subscribe();
+        let drain = Duration::from_millis(self.shared.config.drain_ms_max);
+        let stop = async move {
+            shutdown.await;
+            shared.closing.send_replace(true);
+        };
+        let server = axum::serve(listener, self.router()).with_graceful_shutdown(stop);
+        let drained = async {
+            // The sender lives in `self`, so this waits for the value.
+            let _ = closed.wait_for(|closing| *closing).await;
+            tokio::time::sleep(drain).await;
+        };
+        tokio::select! {
+            served = server.into_future() => served.map_err(Error::Serve),
+            () = drained => Ok(()),
+            () = self.watch_log_ends() => Ok(()),
+        }
+    }
+
+    /// Looks at the ends of all logs now and then, so that answers can say how old they are.
+    async fn watch_log_ends(&self) {
+        let mut ticks =
+            tokio::time::interval(Duration::from_millis(self.shared.config.log_end_interval_ms.max(1)));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut failing = false;
+        loop {
+            ticks.tick().await;
+            let mut failed = None;
+            for source in self.shared.context.catalog.current().sources.values() {
+                failed =
+                    self.shared.ends.look(self.shared.context.log.as_ref(), source).await.err().or(failed);
+            }
+            match &failed {
+                Some(error) if !failing => tracing::warn!(%error, "look at the end of the log"),
+                _ => {}
+            }
+            failing = failed.is_some();
+            self.shared.readiness.check(&self.shared.context);
+        }
+    }
+}

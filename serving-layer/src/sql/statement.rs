@@ -1,0 +1,166 @@
+//! Runs one statement: tables of this moment, a memory limit, a row limit.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use axum::http::StatusCode;
+use datafusion::common::{DataFusionError, TableReference};
+use datafusion::dataframe::DataFrame;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryReservation};
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
+use futures::StreamExt;
+use parking_lot::Mutex;
+use sanso_dataset::{DatasetError, Manifest};
+use tokio::time::Instant;
+
+use crate::answer::Evidence;
+use crate::fetch::Need;
+use crate::problem::Problem;
+use crate::service::Shared;
+use crate::sql::dataset_table::{Content, DatasetTable, STORE_URL};
+use crate::sql::failure;
+use crate::sql::view_table::ViewTable;
+
+/// The answer of a statement.
+pub(crate) struct Answer {
+    pub(crate) schema: SchemaRef,
+    pub(crate) batches: Vec<RecordBatch>,
+    pub(crate) truncated: bool,
+    pub(crate) evidence: Vec<Evidence>,
+}
+
+/// What the tables of one statement share.
+pub(crate) struct Reading {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) need: Need,
+    pub(crate) until: Instant,
+    pub(crate) evidence: Mutex<Vec<Evidence>>,
+    pub(crate) reservations: Mutex<Vec<MemoryReservation>>,
+    manifests: tokio::sync::Mutex<BTreeMap<String, Option<Arc<Manifest>>>>,
+}
+
+impl Reading {
+    /// Returns the newest manifest of a source, the same throughout the statement.
+    pub(crate) async fn manifest(&self, source: &str) -> Result<Option<Arc<Manifest>>, DatasetError> {
+        let mut manifests = self.manifests.lock().await;
+        if let Some(manifest) = manifests.get(source) {
+            return Ok(manifest.clone());
+        }
+        let manifest = self.shared.context.dataset.manifest(source).await?;
+        manifests.insert(source.to_owned(), manifest.clone());
+        Ok(manifest)
+    }
+}
+
+/// Runs a statement on the query threads; dropping the future stops it.
+pub(crate) async fn run(
+    shared: &Arc<Shared>,
+    sql: String,
+    need: Need,
+    rows_max: usize,
+    until: Instant,
+) -> Result<Answer, Problem> {
+    let reading = Arc::new(Reading {
+        shared: Arc::clone(shared),
+        need,
+        until,
+        evidence: Mutex::default(),
+        reservations: Mutex::default(),
+        manifests: tokio::sync::Mutex::default(),
+    });
+    let work = async move { execute(&reading, &sql, rows_max).await };
+    let ran = shared.query_threads.run(work).await;
+    ran.map_err(|error| Problem::internal("run the query", error))?
+}
+
+async fn execute(reading: &Arc<Reading>, sql: &str, rows_max: usize) -> Result<Answer, Problem> {
+    let (context, tables) =
+        session(reading).map_err(|error| Problem::internal("prepare the query", error))?;
+    let problem = |error: DataFusionError| failure::problem(&error, &tables);
+    let state = context.state();
+    let plan = state.create_logical_plan(sql).await.map_err(problem)?;
+    read_only().verify_plan(&plan).map_err(|error| not_a_query(&error))?;
+    let mut stream = DataFrame::new(state, plan).execute_stream().await.map_err(problem)?;
+    let schema = stream.schema();
+    let mut batches = Vec::new();
+    let mut rows = 0;
+    let mut truncated = false;
+    while let Some(batch) = stream.next().await {
+        let batch = batch.map_err(problem)?;
+        let room = rows_max - rows;
+        if batch.num_rows() > room {
+            truncated = true;
+            batches.push(batch.slice(0, room));
+            break;
+        }
+        rows += batch.num_rows();
+        batches.push(batch);
+    }
+    let evidence = std::mem::take(&mut *reading.evidence.lock());
+    Ok(Answer { schema, batches, truncated, evidence })
+}
+
+fn read_only() -> SQLOptions {
+    SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false)
+}
+
+fn not_a_query(error: &DataFusionError) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "not-a-query", "Only queries are answered here")
+        .detail(error.strip_backtrace())
+        .hint("send SELECT, WITH … SELECT, VALUES, SHOW TABLES, DESCRIBE or EXPLAIN; views are declared in the application's SQL file")
+}
+
+/// Creates a session with the tables of this moment and memory of its own.
+fn session(reading: &Arc<Reading>) -> Result<(SessionContext, Vec<String>), DataFusionError> {
+    let config = SessionConfig::new()
+        .with_target_partitions(reading.shared.config.query_threads.max(1))
+        .with_information_schema(true)
+        .set_bool("datafusion.sql_parser.collect_spans", true)
+        // 0.1 is a decimal: sums and comparisons with decimals stay exact.
+        .set_bool("datafusion.sql_parser.parse_float_as_decimal", true)
+        .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false)
+        .set_bool("datafusion.execution.parquet.schema_force_view_types", false)
+        .set_str("datafusion.execution.time_zone", "UTC");
+    let memory = GreedyMemoryPool::new(reading.shared.config.query_memory_bytes_max);
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(memory))
+        .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
+        .build_arc()?;
+    let store = reading.shared.context.dataset.object_store();
+    runtime.register_object_store(ObjectStoreUrl::parse(STORE_URL)?.as_ref(), store);
+    let state = SessionStateBuilder::new_with_default_features()
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .build();
+    let context = SessionContext::new_with_state(state);
+    let tables = register(&context, reading)?;
+    Ok((context, tables))
+}
+
+fn register(context: &SessionContext, reading: &Arc<Reading>) -> Result<Vec<String>, DataFusionError> {
+    let catalog = reading.shared.context.catalog.current();
+    let mut tables = Vec::new();
+    for view in catalog.serving_views() {
+        let table = ViewTable::new(Arc::clone(view), Arc::clone(reading));
+        context.register_table(TableReference::bare(view.name.as_str()), Arc::new(table))?;
+        tables.push(view.name.clone());
+    }
+    for source in catalog.sources.values() {
+        for content in [Content::Newest, Content::History] {
+            let table = DatasetTable::new(Arc::clone(source), content, Arc::clone(reading));
+            // A view of the same name was declared by the user and comes first.
+            if tables.iter().any(|name| name == table.name()) {
+                continue;
+            }
+            tables.push(table.name().to_owned());
+            context.register_table(TableReference::bare(table.name().to_owned()), Arc::new(table))?;
+        }
+    }
+    Ok(tables)
+}

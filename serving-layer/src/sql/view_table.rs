@@ -1,0 +1,89 @@
+//! A view as a table.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::DataFusionError;
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::execution::memory_pool::MemoryConsumer;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use sanso_view::View;
+
+use crate::answer::merge;
+use crate::fetch::{evidence, fetch};
+use crate::finish::finish;
+use crate::plan::plan;
+use crate::sql::condition;
+use crate::sql::failure::carry;
+use crate::sql::statement::Reading;
+
+/// One serving view within one statement.
+pub(crate) struct ViewTable {
+    view: Arc<View>,
+    reading: Arc<Reading>,
+}
+
+impl ViewTable {
+    pub(crate) fn new(view: Arc<View>, reading: Arc<Reading>) -> Self {
+        Self { view, reading }
+    }
+
+    async fn read(&self, filters: &[Expr]) -> Result<RecordBatch, DataFusionError> {
+        let wanted = condition::wanted(&self.view, filters);
+        let reads = plan(&self.view, &wanted);
+        let reading = &self.reading;
+        let replies =
+            fetch(&reading.shared, &self.view, &reads, &reading.need, reading.until).await.map_err(carry)?;
+        reading.evidence.lock().push(evidence(&self.view, &replies));
+        finish(&self.view, merge(replies), wanted.from, wanted.to).await.map_err(carry)
+    }
+}
+
+impl fmt::Debug for ViewTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ViewTable").field(&self.view.name).finish()
+    }
+}
+
+#[async_trait]
+impl TableProvider for ViewTable {
+    fn schema(&self) -> SchemaRef {
+        self.view.output_schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>, DataFusionError> {
+        let support = |filter: &&Expr| match condition::narrows(&self.view, filter) {
+            true => TableProviderFilterPushDown::Inexact,
+            false => TableProviderFilterPushDown::Unsupported,
+        };
+        Ok(filters.iter().map(support).collect())
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        let rows = self.read(filters).await?;
+        let consumer = MemoryConsumer::new(format!("rows of view {}", self.view.name));
+        let reservation = consumer.register(&state.runtime_env().memory_pool);
+        reservation.try_grow(rows.get_array_memory_size())?;
+        self.reading.reservations.lock().push(reservation);
+        let plan = MemorySourceConfig::try_new_exec(&[vec![rows]], self.schema(), projection.cloned())?;
+        Ok(plan)
+    }
+}

@@ -1,0 +1,9 @@
+//! Drives the router in-process over real logs, view partitions and dataset files in memory.
+
+mod dataset;
+mod ingest;
+mod operations;
+mod sql;
+mod stream;
+mod views;
+mod world;

@@ -1,0 +1,182 @@
+//! Health, readiness, metrics, status, sources, quarantine, the OpenAPI document.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use sanso_catalog::{
+    AuditCounts, BatchProgress, PartitionProgress, QuarantineStore, Quarantined, RecordCounts,
+};
+use sanso_state::{Cut, LogPartition, Offset};
+use serde_json::json;
+
+use crate::world::{World, line, sample};
+
+/// Quarantined records in a list.
+struct Listed(Vec<Quarantined>);
+
+impl QuarantineStore for Listed {
+    fn list(&self, _: &str, after: Option<(u32, Offset)>, limit: usize) -> Result<Vec<Quarantined>, String> {
+        let after =
+            |record: &&Quarantined| after.is_none_or(|after| (record.partition, record.offset) > after);
+        Ok(self.0.iter().filter(after).take(limit).cloned().collect())
+    }
+
+    fn count(&self, _: &str) -> Result<u64, String> {
+        Ok(self.0.len() as u64)
+    }
+}
+
+fn post_board(world: &World) {
+    let counts = RecordCounts { records: 5, new: 4, corrections: 1, ..RecordCounts::default() };
+    let progress = PartitionProgress { end: 7, position: 5, watermark_us: Some(0), idle: false, counts };
+    world.board.post_speed("readings", LogPartition(0), progress);
+    let audit = AuditCounts { compared: 3, skipped: 1, differing: 0 };
+    let cut = Cut::new(vec![8, 0]);
+    world.board.post_batch(
+        "readings",
+        BatchProgress { version: 2, cut, published_us: 0, run_ms: 12, newest_rows: 4, audit, error: None },
+    );
+    let record = |offset| Quarantined {
+        partition: 1,
+        offset,
+        kind: "undecodable".to_owned(),
+        reason: "not JSON".to_owned(),
+        payload: "x".to_owned(),
+    };
+    world.board.connect_quarantine(Arc::new(Listed((3..6).map(record).collect())));
+}
+
+#[tokio::test]
+async fn the_process_is_alive_at_once_and_ready_when_the_workers_have_caught_up() {
+    let world = World::new().await;
+    assert_eq!(world.get("/healthz").await.0, StatusCode::OK);
+    let (status, problem) = world.get("/readyz").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(problem["detail"].as_str().expect("a detail").contains("readings/0"), "{problem}");
+    world.ingest(&sample()).await;
+    let behind = PartitionProgress { end: 3, position: 1, ..PartitionProgress::default() };
+    world.board.post_speed("readings", LogPartition(0), behind);
+    assert_eq!(world.get("/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
+    world.apply().await;
+    assert_eq!(world.get("/readyz").await.0, StatusCode::OK);
+    // Lagging later is no reason to be taken out of service.
+    let behind = PartitionProgress { end: 9_000, position: 1, ..PartitionProgress::default() };
+    world.board.post_speed("readings", LogPartition(0), behind);
+    assert_eq!(world.get("/readyz").await.0, StatusCode::OK);
+    world.store.remove(world.view("meter").fingerprint);
+    assert_eq!(world.get("/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn metrics_say_what_the_layers_posted() {
+    let world = World::new().await;
+    post_board(&world);
+    let (status, text) = world.text("/metrics").await;
+    assert_eq!(status, StatusCode::OK);
+    for expected in [
+        "sanso_speed_lag_records{source=\"readings\",partition=\"0\"} 2",
+        "sanso_records_total{source=\"readings\",partition=\"0\",verdict=\"new\"} 4",
+        "sanso_batch_version{source=\"readings\"} 2",
+        "sanso_audit_differing_total{source=\"readings\"} 0",
+        "sanso_audit_compared_total{source=\"readings\"} 3",
+        "sanso_quarantined_records{source=\"readings\"} 3",
+    ] {
+        assert!(text.lines().any(|line| line == expected), "{expected} is not in\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn the_status_tells_of_all_layers() {
+    let world = World::new().await;
+    post_board(&world);
+    let (status, answer) = world.get("/v1/status").await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(answer["audit"], json!({ "compared": 3, "skipped": 1, "differing": 0 }));
+    assert_eq!(answer["sources"][0]["batch"]["cut"], json!([8, 0]));
+    assert_eq!(answer["sources"][0]["lag_records"], 2);
+    assert_eq!(answer["views"].as_array().map(Vec::len), Some(4));
+    assert_eq!(answer["views"][0]["partitions"][0]["live"], true);
+    let (_, source) = world.get("/v1/sources/readings").await;
+    assert_eq!(source["topic"], "meter-readings");
+    assert_eq!(source["columns"][3], json!({ "name": "value", "type": "decimal(18,6)", "nullable": true }));
+    assert_eq!(source["counts"]["corrections"], 1);
+    let (_, sources) = world.get("/v1/sources").await;
+    assert_eq!(sources["sources"][0], source);
+}
+
+#[tokio::test]
+async fn the_quarantine_is_read_page_by_page() {
+    let world = World::new().await;
+    assert_eq!(world.get("/v1/quarantine/readings").await.0, StatusCode::SERVICE_UNAVAILABLE);
+    post_board(&world);
+    let (_, page) = world.get("/v1/quarantine/readings?limit=2").await;
+    assert_eq!((&page["count"], &page["next"]), (&json!(3), &json!("1:4")));
+    let (_, page) = world.get("/v1/quarantine/readings?limit=2&after=1:4").await;
+    assert_eq!(page["records"][0]["offset"], 5);
+    assert_eq!(page["next"], json!(null));
+    assert_eq!(world.get("/v1/quarantine/readings?after=x").await.0, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn a_wrong_path_and_a_wrong_method_are_problems() {
+    let world = World::new().await;
+    assert_eq!(world.get("/v2").await.0, StatusCode::NOT_FOUND);
+    assert_eq!(world.post("/v1/views", "").await.0, StatusCode::METHOD_NOT_ALLOWED);
+    let request = Request::delete("/v1/views/meter").body(Body::empty()).expect("a request");
+    assert_eq!(world.send(request).await.0, StatusCode::METHOD_NOT_ALLOWED);
+}
+
+#[tokio::test]
+async fn the_api_describes_every_route_and_no_other() {
+    let world = World::new().await;
+    let (_, document) = world.get("/openapi.json").await;
+    let mut described = Vec::new();
+    for (path, methods) in document["paths"].as_object().expect("paths") {
+        described
+            .extend(methods.as_object().expect("methods").keys().map(|m| (m.to_uppercase(), path.clone())));
+    }
+    let mut routed: Vec<(String, String)> =
+        sanso_serving::routes::paths().into_iter().map(|(method, path)| (method, path.to_owned())).collect();
+    described.sort();
+    routed.sort();
+    assert_eq!(described, routed);
+}
+
+#[tokio::test]
+async fn every_reference_in_the_api_description_resolves() {
+    fn check(value: &serde_json::Value, document: &serde_json::Value) {
+        match value {
+            serde_json::Value::Object(members) => {
+                if let Some(reference) = members.get("$ref").and_then(|r| r.as_str()) {
+                    assert!(document.pointer(&reference[1..]).is_some(), "{reference}");
+                }
+                members.values().for_each(|member| check(member, document));
+            }
+            serde_json::Value::Array(items) => items.iter().for_each(|item| check(item, document)),
+            _ => {}
+        }
+    }
+    let world = World::new().await;
+    let (_, document) = world.get("/openapi.json").await;
+    check(&document, &document);
+}
+
+#[tokio::test]
+async fn the_console_is_served_at_the_root() {
+    let world = World::new().await;
+    let (status, page) = world.text("/").await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(page.starts_with("<!doctype html>"));
+}
+
+#[tokio::test]
+async fn requests_beyond_the_bound_are_refused() {
+    let config = sanso_serving::ServingConfig { requests_max: 0, ..Default::default() };
+    let world = World::with(config).await;
+    let (status, problem) =
+        world.post("/v1/ingest/readings", line("m", "E1", "2024-07-01T00:00:00Z", "1")).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(problem["type"], "urn:sanso:problem:busy");
+    assert_eq!(world.get("/healthz").await.0, StatusCode::OK);
+}
