@@ -4,11 +4,12 @@
 //! not change is carried by reference. The document is written after its blocks, in one step.
 //! Everything here can be recomputed from the newest-version table.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sanso_state::{AggregateKind, Block, Cut, Fingerprint, Groups, decode_groups, encode_groups};
+use object_store::path::Path;
+use sanso_state::{AggregateKind, Block, Cut, Fingerprint, decode_groups, encode_groups};
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::{Dataset, blocking};
@@ -40,6 +41,8 @@ pub struct PublishedView {
     pub fingerprint: Fingerprint,
     /// The number of the dataset's version that this is the view of.
     pub version: u64,
+    /// The fingerprint of that version's manifest.
+    pub made_from: Fingerprint,
     /// That version's cut.
     pub cut: Cut,
     /// The log partitions' watermarks at the cut, in microseconds.
@@ -64,11 +67,12 @@ pub struct BlockFile {
 impl Dataset {
     /// Writes one view partition's groups and returns what a published version lists of them.
     /// Idempotent: the file is named by its content.
-    pub async fn put_block(&self, view: ViewId<'_>, index: u32, groups: &Groups) -> Result<BlockFile> {
-        let bytes = Bytes::from(encode_groups(view.kinds, groups));
+    pub async fn put_block(&self, view: ViewId<'_>, index: u32, block: &Arc<Block>) -> Result<BlockFile> {
+        let (kinds, encoded) = (Arc::clone(view.kinds), Arc::clone(block));
+        let bytes = Bytes::from(blocking(move || encode_groups(&kinds, &encoded.groups)).await);
         let content = Fingerprint::of(&bytes);
         let path = Layout::block(index, content);
-        let file = BlockFile { groups: groups.len() as u64, bytes: bytes.len() as u64, content, path };
+        let file = BlockFile { groups: block.groups.len() as u64, bytes: bytes.len() as u64, content, path };
         self.put(&join(self.layout().view(view.source, view.name, view.fingerprint), &file.path), bytes)
             .await?;
         Ok(file)
@@ -151,12 +155,24 @@ impl Dataset {
         Ok(deleted)
     }
 
-    /// Deletes all published versions of a view version that is retired for good.
-    pub async fn remove_view(&self, view: ViewId<'_>) -> Result<u64> {
-        let files = self.list(&self.layout().view(view.source, view.name, view.fingerprint)).await?;
-        for file in &files {
-            self.delete(&file.location).await?;
+    /// Deletes the view versions of a source whose newest published version is below `version`:
+    /// those of views that were changed or dropped. Returns how many files it deleted.
+    pub async fn remove_views_before(&self, source: &str, version: u64) -> Result<u64> {
+        let root = self.layout().views(source);
+        let depth = root.parts_count() + 2;
+        let mut views: BTreeMap<Path, (Option<u64>, Vec<Path>)> = BTreeMap::new();
+        for file in self.list(&root).await? {
+            let folder: Path = file.location.parts().take(depth).collect();
+            let (newest, files) = views.entry(folder).or_default();
+            *newest = (*newest).max(version_of(&file.location));
+            files.push(file.location);
         }
-        Ok(files.len() as u64)
+        let stale = views.into_values().filter(|(newest, _)| newest.is_some_and(|newest| newest < version));
+        let mut deleted = 0;
+        for path in stale.flat_map(|(_, files)| files) {
+            self.delete(&path).await?;
+            deleted += 1;
+        }
+        Ok(deleted)
     }
 }

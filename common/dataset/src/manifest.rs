@@ -35,6 +35,8 @@ pub struct Manifest {
     pub segment_size: u64,
     /// The source's columns as `name type`, in order.
     pub columns: Vec<String>,
+    /// What else of the source's declaration decides the newest-version table, in words.
+    pub rules: String,
     /// For each log partition the largest event time below the cut in microseconds, as the
     /// watermark counts it (`sanso_state::Watermark::max_event_us`).
     pub watermarks: Vec<Option<i64>>,
@@ -44,6 +46,13 @@ pub struct Manifest {
     pub segments: Vec<SegmentFile>,
     /// The files of the newest-version table, in order of log partition and date.
     pub newest: Vec<NewestFile>,
+}
+
+impl Manifest {
+    /// Returns the fingerprint of all that the manifest says, and so of all files of the version.
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(text_of(self).get().as_bytes())
+    }
 }
 
 /// One archived segment.
@@ -90,9 +99,13 @@ struct Envelope<'a> {
     manifest: &'a RawValue,
 }
 
+fn text_of(document: &impl Serialize) -> Box<RawValue> {
+    serde_json::value::to_raw_value(document).expect("plain structs are always JSON")
+}
+
 /// Encodes a document with its checksum.
 pub(crate) fn seal(document: &impl Serialize) -> Bytes {
-    let text = serde_json::value::to_raw_value(document).expect("plain structs are always JSON");
+    let text = text_of(document);
     let checksum = Fingerprint::of(text.get().as_bytes());
     let envelope = Envelope { format: FORMAT, checksum, manifest: &text };
     serde_json::to_vec(&envelope).expect("plain structs are always JSON").into()

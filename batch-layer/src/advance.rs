@@ -1,0 +1,140 @@
+//! Advances one part of the newest-version table over new segments. Pure.
+//!
+//! The part holds every identity it ever saw, so what is newest before a row is known without asking
+//! anyone: rows are judged in (segment, offset) order against the part, and what the judgement
+//! changes (a row added, the row it replaces taken away) are the segment's effects.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{Array, RecordBatch};
+use arrow::compute::{concat_batches, interleave_record_batch};
+use arrow::error::ArrowError;
+use sanso_dataset::{offsets, source_columns};
+use sanso_state::{Fingerprint, SegmentId};
+use sanso_view::Source;
+use sanso_view::newest::{Known, Verdict, judge};
+
+/// What a segment adds to (sign 1) and takes away from (sign -1) a source's newest rows.
+#[derive(Clone, Debug)]
+pub(crate) struct Effects {
+    /// The rows, of the source's columns.
+    pub(crate) rows: RecordBatch,
+    /// For each row 1 or -1.
+    pub(crate) signs: Vec<i64>,
+}
+
+impl Effects {
+    /// Puts the effects of several parts of the table together; None for none.
+    pub(crate) fn join(parts: &[Effects]) -> Result<Option<Effects>, ArrowError> {
+        let Some(first) = parts.first() else { return Ok(None) };
+        let rows = concat_batches(first.rows.schema_ref(), parts.iter().map(|part| &part.rows))?;
+        let signs = parts.iter().flat_map(|part| part.signs.iter().copied()).collect();
+        Ok(Some(Effects { rows, signs }))
+    }
+}
+
+/// One part of the table, advanced.
+#[derive(Clone, Debug)]
+pub(crate) struct Advanced {
+    /// The newest rows, archived columns, in order of identity.
+    pub(crate) rows: RecordBatch,
+    /// The effects of each segment that has any.
+    pub(crate) effects: BTreeMap<SegmentId, Effects>,
+}
+
+/// Advances a part that holds `previous` over the rows that each segment has for it.
+///
+/// All rows have the archived columns; segments come in order, their rows in offset order.
+pub(crate) fn advance(
+    source: &Source,
+    previous: Vec<RecordBatch>,
+    segments: Vec<(SegmentId, RecordBatch)>,
+) -> Result<Advanced, ArrowError> {
+    let mut part = Part { source, batches: Vec::new(), newest: BTreeMap::new() };
+    for batch in previous {
+        part.load(batch);
+    }
+    let mut changes = BTreeMap::new();
+    for (segment, rows) in segments {
+        let changed = part.apply(rows);
+        if !changed.is_empty() {
+            changes.insert(segment, changed);
+        }
+    }
+    let gather = |places: &[Place]| {
+        let batches: Vec<&RecordBatch> = part.batches.iter().collect();
+        interleave_record_batch(&batches, places)
+    };
+    let mut effects = BTreeMap::new();
+    for (segment, changed) in changes {
+        let (places, signs): (Vec<Place>, Vec<i64>) = changed.into_iter().unzip();
+        effects.insert(segment, Effects { rows: source_columns(&gather(&places)?), signs });
+    }
+    let places: Vec<Place> = part.newest.values().map(|entry| entry.place).collect();
+    Ok(Advanced { rows: gather(&places)?, effects })
+}
+
+/// A row's batch and its row there.
+type Place = (usize, usize);
+
+struct Entry {
+    place: Place,
+    version: i64,
+    content: Fingerprint,
+}
+
+struct Part<'a> {
+    source: &'a Source,
+    batches: Vec<RecordBatch>,
+    newest: BTreeMap<Box<[u8]>, Entry>,
+}
+
+impl Part<'_> {
+    /// Takes rows that are newest already.
+    fn load(&mut self, rows: RecordBatch) {
+        self.each(rows, |newest, identity, entry| {
+            newest.insert(identity, entry);
+        });
+    }
+
+    /// Judges rows in order; returns what they change.
+    fn apply(&mut self, rows: RecordBatch) -> Vec<(Place, i64)> {
+        let mut changed = Vec::new();
+        self.each(rows, |newest, identity, entry| {
+            let known = newest.get(&identity);
+            let verdict = judge(
+                known.map(|known| Known { version: known.version, content: known.content.as_bytes() }),
+                entry.version,
+                entry.content.as_bytes(),
+            );
+            match verdict {
+                Verdict::Duplicate | Verdict::Conflict | Verdict::Stale => return,
+                Verdict::New => {}
+                Verdict::Correction => changed.extend(known.map(|known| (known.place, -1))),
+            }
+            changed.push((entry.place, 1));
+            newest.insert(identity, entry);
+        });
+        changed
+    }
+
+    fn each(
+        &mut self,
+        rows: RecordBatch,
+        mut take: impl FnMut(&mut BTreeMap<Box<[u8]>, Entry>, Box<[u8]>, Entry),
+    ) {
+        let batch = self.batches.len();
+        let identities = self.source.identities(&rows);
+        let versions = self.source.versions(&rows);
+        let contents = self.source.contents(&rows);
+        let positions = offsets(&rows);
+        debug_assert_eq!(positions.null_count(), 0);
+        for (row, identity) in identities.into_iter().enumerate() {
+            // Without versions the offset is the version.
+            let version = versions[row].unwrap_or_else(|| positions.value(row) as i64);
+            let entry = Entry { place: (batch, row), version, content: contents[row] };
+            take(&mut self.newest, identity, entry);
+        }
+        self.batches.push(rows);
+    }
+}

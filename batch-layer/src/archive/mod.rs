@@ -1,0 +1,7 @@
+//! Archiving: complete segments of the log become files of the master dataset.
+
+mod plan;
+mod writer;
+
+pub(crate) use plan::{ArchivePlan, plan};
+pub(crate) use writer::{archive, blocking};

@@ -1,0 +1,39 @@
+//! Configuration of the batch layer.
+
+use serde::{Deserialize, Serialize};
+
+/// How the batch layer runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BatchConfig {
+    /// Milliseconds between two looks at the log when there was nothing to do.
+    pub interval_ms: u64,
+    /// Segments of one source that one version may add: bounds memory, since the segments of one log
+    /// partition and one date of the newest-version table are held at once. At least 1.
+    pub segments_per_version_max: usize,
+    /// Bytes of keys and payloads in one read of the log.
+    pub read_bytes_max: usize,
+    /// Runs that a version waits for the speed layer to reach its cut, so that the audit can compare
+    /// every segment, before it is adopted without.
+    pub adoption_wait_runs: u32,
+    /// Milliseconds between two runs while a version waits to be adopted.
+    pub adoption_poll_ms: u64,
+    /// Versions of the dataset that are kept readable. At least 2, for readers of the one before.
+    pub versions_kept: usize,
+    /// Complete segments to keep in the log behind the cut; none keeps the whole log.
+    pub retain_segments: Option<u64>,
+}
+
+impl Default for BatchConfig {
+    fn default() -> Self {
+        Self {
+            interval_ms: 5_000,
+            segments_per_version_max: 8,
+            read_bytes_max: 8 << 20,
+            adoption_wait_runs: 240,
+            adoption_poll_ms: 250,
+            versions_kept: 3,
+            retain_segments: None,
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Contributions: what a segment's effects, or newest rows, are to a view. Pure.
+//!
+//! Both ways to a batch view go through here, and through [`View::lift`] like the speed layer:
+//! view k = view k-1 ⊕ the contributions of the segments between, and view k = the lift of every row
+//! of the newest-version table at k.
+
+use std::collections::BTreeMap;
+
+use arrow::array::RecordBatch;
+use sanso_state::{Groups, GroupsBuilder, SegmentId};
+use sanso_view::View;
+
+use crate::advance::Effects;
+
+/// Lifts rows into a view's groups, one map for each view partition.
+pub(crate) struct Lifting(Vec<GroupsBuilder>);
+
+impl Lifting {
+    /// Begins without rows.
+    pub(crate) fn new(view: &View) -> Self {
+        Self((0..view.partitions).map(|_| GroupsBuilder::new()).collect())
+    }
+
+    /// Lifts rows of the source's columns and adds (`sign` 1) or takes away (`sign` -1) each.
+    /// A row whose expressions fail contributes nothing, as in the speed layer.
+    pub(crate) fn lift(&mut self, view: &View, rows: &RecordBatch, sign: impl Fn(usize) -> i64) {
+        for lifted in view.lift(rows).entries {
+            let group = (lifted.group.key.as_ref(), lifted.group.window_start);
+            let builder = &mut self.0[view.partition_of(group.0) as usize];
+            builder.update(&view.kinds, group, &lifted.inputs, sign(lifted.row));
+        }
+    }
+
+    /// Returns the groups by view partition.
+    pub(crate) fn finish(self) -> Vec<Groups> {
+        self.0.into_iter().map(|mut builder| builder.finish()).collect()
+    }
+}
+
+/// What one segment adds to a view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Contribution {
+    /// The segment.
+    pub(crate) segment: SegmentId,
+    /// The groups by view partition.
+    pub(crate) parts: Vec<Groups>,
+}
+
+/// Computes a view's contributions, one for each segment, those without effects included.
+pub(crate) fn contributions(
+    view: &View,
+    effects: &BTreeMap<SegmentId, Option<Effects>>,
+) -> Vec<Contribution> {
+    let contribution = |(&segment, effects): (&SegmentId, &Option<Effects>)| {
+        let mut lifting = Lifting::new(view);
+        if let Some(effects) = effects {
+            lifting.lift(view, &effects.rows, |row| effects.signs[row]);
+        }
+        Contribution { segment, parts: lifting.finish() }
+    };
+    effects.iter().map(contribution).collect()
+}

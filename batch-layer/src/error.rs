@@ -1,0 +1,84 @@
+//! Errors of the batch layer.
+
+use arrow::error::ArrowError;
+use sanso_dataset::DatasetError;
+use sanso_log::LogError;
+
+/// Result of a batch operation.
+pub type Result<T, E = BatchError> = std::result::Result<T, E>;
+
+/// Why a run failed. The next run starts again from what is committed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BatchError {
+    /// The log refused or failed.
+    #[error("read the log of source {source_name}")]
+    Log {
+        /// The source.
+        source_name: String,
+        /// The cause.
+        #[source]
+        source: LogError,
+    },
+    /// The dataset refused or failed.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// The topic has another number of partitions than declared.
+    #[error(
+        "topic {topic} has {found} partitions, source {source_name} declares {declared}: correct the declaration (a partition count never changes)"
+    )]
+    Partitions {
+        /// The source.
+        source_name: String,
+        /// Its topic.
+        topic: String,
+        /// The partitions the topic has.
+        found: u32,
+        /// The partitions declared.
+        declared: u32,
+    },
+    /// The source was archived under another declaration.
+    #[error(
+        "source {source_name} was archived as [{archived}] and is now declared as [{declared}]: declare it under another name, or use another data directory"
+    )]
+    Redeclared {
+        /// The source.
+        source_name: String,
+        /// The declaration in the manifest.
+        archived: String,
+        /// The declaration now.
+        declared: String,
+    },
+    /// Rows could not be put together.
+    #[error("assemble rows of source {source_name}")]
+    Rows {
+        /// The source.
+        source_name: String,
+        /// The cause.
+        #[source]
+        source: ArrowError,
+    },
+}
+
+impl BatchError {
+    /// Says whether the next run may succeed without anyone acting.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Log { source, .. } => source.retry() == sanso_log::Retry::Later,
+            Self::Dataset(error) => error.is_transient(),
+            _ => false,
+        }
+    }
+}
+
+/// Writes an error with its causes on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,169 @@
+//! Batch views: computed, published, loaded.
+//!
+//! A published version names the manifest it was made from by fingerprint, so a view is loaded only
+//! when it is of the version in force; anything else, or anything damaged, is computed again from the
+//! newest-version table.
+
+use std::sync::Arc;
+
+use futures::TryStreamExt;
+use sanso_dataset::{BlockFile, Dataset, DatasetError, Manifest, PublishedView, ViewId, source_columns};
+use sanso_state::{Block, LogPartition, Watermark};
+use sanso_view::View;
+
+use crate::archive::blocking;
+use crate::contribution::{Contribution, Lifting};
+use crate::error::Result;
+
+/// A view at a version, as loaded or published.
+#[derive(Clone, Debug)]
+pub(crate) struct Published {
+    /// The version; 0 when nothing is archived yet.
+    pub(crate) version: u64,
+    /// One block for each view partition.
+    pub(crate) blocks: Vec<Arc<Block>>,
+    /// Their files; none for version 0.
+    files: Vec<BlockFile>,
+}
+
+impl Published {
+    /// Returns the empty beginning of a view.
+    pub(crate) fn beginning(view: &View) -> Self {
+        let block = Arc::new(Block::empty(view.fingerprint, view.source.partitions));
+        Self { version: 0, blocks: vec![block; view.partitions as usize], files: Vec::new() }
+    }
+}
+
+/// How many blocks a publication wrote and how many it carried by reference.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct BlockCounts {
+    /// Blocks written.
+    pub(crate) written: u64,
+    /// Blocks carried.
+    pub(crate) carried: u64,
+}
+
+/// Names a view version to the dataset.
+pub(crate) fn view_id(view: &View) -> ViewId<'_> {
+    ViewId { source: &view.source.name, name: &view.name, fingerprint: view.fingerprint, kinds: &view.kinds }
+}
+
+/// Adds contributions to a view: version k from version k-1. Pure.
+///
+/// # Panics
+/// When the published version is not the one before the manifest's.
+pub(crate) fn extend(
+    view: &View,
+    before: &Published,
+    added: &[Contribution],
+    manifest: &Manifest,
+) -> Vec<Arc<Block>> {
+    assert_eq!(before.version + 1, manifest.version, "contributions extend the version before");
+    let blocks = before.blocks.iter().enumerate().map(|(index, block)| {
+        let mut groups = block.groups.clone();
+        added.iter().for_each(|contribution| groups.combine(&contribution.parts[index]));
+        Arc::new(block_of(view, manifest, groups))
+    });
+    blocks.collect()
+}
+
+fn block_of(view: &View, manifest: &Manifest, groups: sanso_state::Groups) -> Block {
+    let source = &view.source;
+    let watermark =
+        |max: &Option<i64>| Watermark::new(source.lateness_us, source.ahead_us_max).resume(*max).value();
+    Block {
+        view: view.fingerprint,
+        version: manifest.version,
+        cut: manifest.cut.clone(),
+        watermarks_us: manifest.watermarks.iter().map(watermark).collect(),
+        groups,
+    }
+}
+
+/// Writes the blocks that changed since `before`, then the version.
+pub(crate) async fn publish(
+    dataset: &Dataset,
+    view: &View,
+    manifest: &Manifest,
+    blocks: Vec<Arc<Block>>,
+    before: Option<&Published>,
+) -> Result<(Published, BlockCounts)> {
+    let mut files = Vec::with_capacity(blocks.len());
+    let mut counts = BlockCounts::default();
+    for (index, block) in blocks.iter().enumerate() {
+        let same = before.filter(|before| before.blocks[index].groups == block.groups);
+        if let Some(file) = same.and_then(|before| before.files.get(index)) {
+            files.push(file.clone());
+            counts.carried += 1;
+        } else {
+            files.push(dataset.put_block(view_id(view), index as u32, block).await?);
+            counts.written += 1;
+        }
+    }
+    let document = PublishedView {
+        source: view.source.name.clone(),
+        view: view.name.clone(),
+        fingerprint: view.fingerprint,
+        version: manifest.version,
+        made_from: manifest.fingerprint(),
+        cut: manifest.cut.clone(),
+        watermarks_us: blocks.first().map(|block| block.watermarks_us.clone()).unwrap_or_default(),
+        blocks: files.clone(),
+    };
+    dataset.publish(&document).await?;
+    Ok((Published { version: manifest.version, blocks, files }, counts))
+}
+
+/// Loads a view at the version in force; None when it is not published there, or damaged.
+pub(crate) async fn load(dataset: &Dataset, view: &View, manifest: &Manifest) -> Result<Option<Published>> {
+    let id = view_id(view);
+    if dataset.published_versions(id).await?.last() != Some(&manifest.version) {
+        return Ok(None);
+    }
+    match load_blocks(dataset, view, manifest).await {
+        Err(error @ (DatasetError::Damaged { .. } | DatasetError::Missing { .. })) => {
+            tracing::warn!(view = view.name, %error, "a published view is recomputed");
+            Ok(None)
+        }
+        loaded => Ok(loaded?),
+    }
+}
+
+async fn load_blocks(
+    dataset: &Dataset,
+    view: &View,
+    manifest: &Manifest,
+) -> Result<Option<Published>, DatasetError> {
+    let id = view_id(view);
+    let document = dataset.published(id, manifest.version).await?;
+    if document.made_from != manifest.fingerprint() || document.blocks.len() != view.partitions as usize {
+        return Ok(None);
+    }
+    let mut blocks = Vec::with_capacity(document.blocks.len());
+    for index in 0..view.partitions {
+        blocks.push(Arc::new(dataset.read_block(id, &document, index).await?));
+    }
+    Ok(Some(Published { version: manifest.version, blocks, files: document.blocks }))
+}
+
+/// Computes a view from every row of the newest-version table, one file in memory at a time.
+pub(crate) async fn recompute(
+    dataset: &Dataset,
+    view: &Arc<View>,
+    manifest: &Manifest,
+) -> Result<Vec<Arc<Block>>> {
+    let mut lifting = Lifting::new(view);
+    for partition in 0..manifest.cut.partitions() {
+        let mut rows = std::pin::pin!(dataset.newest_stream(manifest, LogPartition(partition)));
+        while let Some(batch) = rows.try_next().await? {
+            let view = Arc::clone(view);
+            lifting = blocking(move || {
+                lifting.lift(&view, &source_columns(&batch), |_| 1);
+                lifting
+            })
+            .await;
+        }
+    }
+    let blocks = lifting.finish().into_iter().map(|groups| Arc::new(block_of(view, manifest, groups)));
+    Ok(blocks.collect())
+}

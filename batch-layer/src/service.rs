@@ -1,0 +1,174 @@
+//! The batch layer as the rest of the process sees it.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use sanso_catalog::{CatalogHandle, StatusBoard};
+use sanso_core::PartitionStore;
+use sanso_dataset::Dataset;
+use sanso_log::Log;
+use sanso_state::Block;
+use sanso_view::{Source, View};
+use tokio::sync::Mutex;
+
+use crate::config::BatchConfig;
+use crate::error::{Result, chain};
+use crate::metrics;
+use crate::report::{RunReport, SourceReport};
+use crate::source_run::{SourceState, World};
+
+/// The batch layer of one process. Clones share it.
+#[derive(Clone)]
+pub struct BatchLayer(Arc<Inner>);
+
+struct Inner {
+    config: BatchConfig,
+    log: Arc<dyn Log>,
+    dataset: Dataset,
+    catalog: CatalogHandle,
+    store: PartitionStore,
+    board: StatusBoard,
+    sources: Mutex<BTreeMap<String, Arc<Mutex<SourceState>>>>,
+}
+
+impl BatchLayer {
+    /// Creates the batch layer; it does nothing until it is run.
+    pub fn new(
+        config: BatchConfig,
+        log: Arc<dyn Log>,
+        dataset: Dataset,
+        catalog: CatalogHandle,
+        store: PartitionStore,
+        board: StatusBoard,
+    ) -> Self {
+        metrics::describe();
+        let sources = Mutex::default();
+        Self(Arc::new(Inner { config, log, dataset, catalog, store, board, sources }))
+    }
+
+    /// Returns a view's blocks, one for each view partition in order, at the version in force: loaded
+    /// when published, else computed from the newest-version table and published. Empty blocks of
+    /// version 0 where nothing is archived yet.
+    ///
+    /// From then on every version extends the view. To be called before the view's partitions are
+    /// created; waits for a run of the view's source to end.
+    pub async fn ensure_published(&self, view: &Arc<View>) -> Result<Vec<Arc<Block>>> {
+        let inner = &self.0;
+        let state = self.state(&view.source.name).await;
+        let mut state = state.lock().await;
+        let ensured = state.ensure(&inner.world(&view.source), view, &mut SourceReport::default()).await;
+        if ensured.is_err() {
+            state.forget();
+        }
+        ensured
+    }
+
+    /// Runs one step of every source: at most one new version each. A source that fails does not
+    /// keep the others from their step; the first failure is returned.
+    ///
+    /// May be dropped at any point; the next run begins from what is committed.
+    pub async fn run_once(&self) -> Result<RunReport> {
+        let catalog = self.0.catalog.current();
+        let mut report = RunReport::default();
+        let mut failure = None;
+        for (name, source) in &catalog.sources {
+            match self.run_source(source, &catalog.live_of(name)).await {
+                Ok(done) => {
+                    report.sources.insert(name.clone(), done);
+                }
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        failure.map_or(Ok(report), Err)
+    }
+
+    /// Runs until `shutdown` resolves. Failures are logged, posted to the board and tried again.
+    pub async fn run(&self, shutdown: impl Future<Output = ()> + Send) {
+        let config = &self.0.config;
+        let mut shutdown = std::pin::pin!(shutdown);
+        let mut logged = None;
+        loop {
+            let outcome = tokio::select! {
+                () = &mut shutdown => return,
+                outcome = self.run_once() => outcome,
+            };
+            let pause_ms = match &outcome {
+                Ok(report) if report.is_waiting() => config.adoption_poll_ms,
+                Ok(report) if report.has_backlog() => 0,
+                _ => config.interval_ms,
+            };
+            let error = outcome.err().map(|error| (error.is_transient(), chain(&error)));
+            if error != logged {
+                match &error {
+                    Some((true, error)) => tracing::warn!(error, "a batch run failed and is tried again"),
+                    Some((false, error)) => tracing::error!(error, "a batch run failed"),
+                    None => tracing::info!("batch runs succeed again"),
+                }
+                logged = error;
+            }
+            tokio::select! {
+                () = &mut shutdown => return,
+                () = tokio::time::sleep(Duration::from_millis(pause_ms)) => {}
+            }
+        }
+    }
+
+    async fn run_source(&self, source: &Arc<Source>, live: &[Arc<View>]) -> Result<SourceReport> {
+        let inner = &self.0;
+        let state = self.state(&source.name).await;
+        let mut state = state.lock().await;
+        let started = Instant::now();
+        let mut report = SourceReport::default();
+        let outcome = state.step(&inner.world(source), live, &mut report).await;
+        let run_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        metrics::record(&source.name, &report, run_ms);
+        let mut progress = state.progress(source, report.audit);
+        if report.version.is_some() {
+            progress.published_us = now_us();
+            progress.run_ms = run_ms;
+        }
+        progress.error = outcome.as_ref().err().map(|error| chain(error));
+        inner.board.post_batch(&source.name, progress.clone());
+        state.progress = Some(progress);
+        if let Err(error) = outcome {
+            metrics::record_error(&source.name);
+            state.forget();
+            return Err(error);
+        }
+        if let Some(version) = report.version {
+            let (segments, rows) = (report.segments.len(), report.rows_archived);
+            tracing::info!(
+                source = source.name,
+                version,
+                segments,
+                rows,
+                run_ms,
+                "published a batch version"
+            );
+        }
+        Ok(report)
+    }
+
+    async fn state(&self, source: &str) -> Arc<Mutex<SourceState>> {
+        Arc::clone(self.0.sources.lock().await.entry(source.to_owned()).or_default())
+    }
+}
+
+impl Inner {
+    fn world<'a>(&'a self, source: &'a Arc<Source>) -> World<'a> {
+        World {
+            config: &self.config,
+            log: self.log.as_ref(),
+            dataset: &self.dataset,
+            store: &self.store,
+            source,
+        }
+    }
+}
+
+fn now_us() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}

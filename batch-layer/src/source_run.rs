@@ -1,0 +1,478 @@
+//! One step of one source: archive, advance, commit, publish, audit, adopt.
+//!
+//! ```text
+//!   settle ─ every live view is published at the version in force, and offered
+//!   adopt  ─ offers that speed has reached: audit, rebuild, adopt      (some wait: stop here)
+//!   plan   ─ complete segments beyond the cut                          (none: stop here)
+//!   archive ─ advance ─ commit manifest k ─ publish views ─ offer ─ adopt ─ trim, clean
+//! ```
+//!
+//! Everything in [`SourceState`] can be loaded again from the dataset, so after any error it is
+//! dropped and the next step begins from what is committed, as after a crash.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sanso_catalog::{AuditCounts, BatchProgress};
+use sanso_core::{PartitionId, PartitionStore, ReadRequest};
+use sanso_dataset::{Dataset, Manifest, NewestFile, SegmentFile, append_times};
+use sanso_log::{Log, LogError};
+use sanso_state::{Block, Cut, Entry, Fingerprint, Groups, LogPartition, Outcome, SegmentId, Watermark};
+use sanso_view::{Source, View};
+
+use crate::adoption::{Decision, decide};
+use crate::advance::{Effects, advance};
+use crate::archive::{ArchivePlan, archive, blocking, plan};
+use crate::audit::audit;
+use crate::config::BatchConfig;
+use crate::contribution::contributions;
+use crate::error::{BatchError, Result};
+use crate::lineage::{TableRules, Touched, plan_table};
+use crate::publish::{Published, extend, load, publish, recompute, view_id};
+use crate::report::SourceReport;
+
+/// Versions between two removals of files that no version lists.
+const CLEAN_EVERY: u64 = 8;
+
+/// What a step needs of the world.
+pub(crate) struct World<'a> {
+    pub(crate) config: &'a BatchConfig,
+    pub(crate) log: &'a dyn Log,
+    pub(crate) dataset: &'a Dataset,
+    pub(crate) store: &'a PartitionStore,
+    pub(crate) source: &'a Arc<Source>,
+}
+
+/// What is known of one source between steps.
+#[derive(Default)]
+pub(crate) struct SourceState {
+    /// The version in force, once loaded.
+    manifest: Option<Arc<Manifest>>,
+    /// The views extended by every version.
+    views: BTreeMap<Fingerprint, ViewState>,
+    /// Versions that view partitions have not adopted yet.
+    offers: BTreeMap<PartitionId, Offer>,
+    /// Whether files of an earlier life have been cleaned.
+    cleaned: bool,
+    /// What was posted last.
+    pub(crate) progress: Option<BatchProgress>,
+}
+
+struct ViewState {
+    view: Arc<View>,
+    published: Published,
+    was_live: bool,
+}
+
+struct Offer {
+    view: Arc<View>,
+    block: Arc<Block>,
+    contributions: Vec<(SegmentId, Groups)>,
+    waited: u32,
+}
+
+impl SourceState {
+    /// Forgets everything that the dataset knows too.
+    pub(crate) fn forget(&mut self) {
+        let progress = self.progress.take();
+        *self = Self { progress, ..Self::default() };
+    }
+
+    /// Returns the version in force; a manifest of version 0 stands for nothing archived.
+    async fn load_manifest(&mut self, world: &World<'_>) -> Result<Arc<Manifest>> {
+        if let Some(manifest) = &self.manifest {
+            return Ok(Arc::clone(manifest));
+        }
+        let source = world.source;
+        let rules = TableRules::of(source);
+        let manifest = match world.dataset.manifest(&source.name).await? {
+            None => Arc::new(beginning(source, rules)),
+            Some(manifest) => {
+                check_declaration(source, &manifest, &rules)?;
+                manifest
+            }
+        };
+        self.manifest = Some(Arc::clone(&manifest));
+        Ok(manifest)
+    }
+
+    /// Returns a view's blocks at the version in force: known, loaded, or computed and published.
+    pub(crate) async fn ensure(
+        &mut self,
+        world: &World<'_>,
+        view: &Arc<View>,
+        report: &mut SourceReport,
+    ) -> Result<Vec<Arc<Block>>> {
+        let manifest = self.load_manifest(world).await?;
+        if let Some(state) = self.views.get(&view.fingerprint)
+            && state.published.version == manifest.version
+        {
+            return Ok(state.published.blocks.clone());
+        }
+        let published = if manifest.version == 0 {
+            Published::beginning(view)
+        } else if let Some(published) = load(world.dataset, view, &manifest).await? {
+            published
+        } else {
+            let blocks = recompute(world.dataset, view, &manifest).await?;
+            report.recomputed.push(view.name.clone());
+            publish(world.dataset, view, &manifest, blocks, None).await?.0
+        };
+        let blocks = published.blocks.clone();
+        let was_live = self.views.get(&view.fingerprint).is_some_and(|state| state.was_live);
+        let state = ViewState { view: Arc::clone(view), published, was_live };
+        self.views.insert(view.fingerprint, state);
+        Ok(blocks)
+    }
+
+    /// Runs one step. `live`: the live view versions of the source.
+    pub(crate) async fn step(
+        &mut self,
+        world: &World<'_>,
+        live: &[Arc<View>],
+        report: &mut SourceReport,
+    ) -> Result<()> {
+        self.settle(world, live, report).await?;
+        self.adopt(world, report).await;
+        if !self.offers.is_empty() {
+            return Ok(());
+        }
+        let before = self.load_manifest(world).await?;
+        let ends = log_ends(world).await?;
+        let plan =
+            plan(&before.cut, &ends, world.source.segments(), world.config.segments_per_version_max.max(1));
+        report.backlog = plan.backlog;
+        if plan.segments.is_empty() {
+            return Ok(());
+        }
+        let (manifest, effects) = make_version(world, &before, plan, report).await?;
+        self.manifest = Some(Arc::clone(&manifest));
+        report.version = Some(manifest.version);
+        self.publish_all(world, &manifest, effects, report).await?;
+        self.adopt(world, report).await;
+        trim(world, &manifest).await?;
+        self.clean(world, &manifest).await
+    }
+
+    /// Brings every live view to the version in force, forgets retired ones, and offers blocks to
+    /// view partitions that stand on an older version.
+    async fn settle(
+        &mut self,
+        world: &World<'_>,
+        live: &[Arc<View>],
+        report: &mut SourceReport,
+    ) -> Result<()> {
+        self.views.retain(|id, state| !state.was_live || live.iter().any(|view| view.fingerprint == *id));
+        for view in live {
+            let blocks = self.ensure(world, view, report).await?;
+            if let Some(state) = self.views.get_mut(&view.fingerprint) {
+                state.was_live = true;
+            }
+            for (index, block) in blocks.into_iter().enumerate() {
+                let id = PartitionId { view: view.fingerprint, index: index as u32 };
+                let Ok(reply) = world.store.read(id, &ReadRequest::Progress).await else { continue };
+                if reply.progress.version < block.version {
+                    let view = Arc::clone(view);
+                    let offer = Offer { view, block, contributions: Vec::new(), waited: 0 };
+                    self.offers.entry(id).or_insert(offer);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adopts what can be adopted; the rest goes on waiting.
+    async fn adopt(&mut self, world: &World<'_>, report: &mut SourceReport) {
+        for (id, mut offer) in std::mem::take(&mut self.offers) {
+            // A partition that is gone needs nothing; one that comes later is offered anew.
+            let Ok(reply) = world.store.read(id, &ReadRequest::Progress).await else { continue };
+            let auditable = !offer.contributions.is_empty();
+            let wait_max = world.config.adoption_wait_runs;
+            let applied = &reply.progress.applied;
+            match decide(applied, &offer.block.cut, auditable, offer.waited, wait_max) {
+                Decision::Wait => {
+                    offer.waited += 1;
+                    self.offers.insert(id, offer);
+                }
+                Decision::Adopt => {
+                    let Ok(counts) = audit(world.store, &offer.view, id, &offer.contributions).await else {
+                        continue;
+                    };
+                    add(&mut report.audit, counts);
+                    let outcome = world.store.submit(id, Entry::Adopt(offer.block)).await;
+                    report.adopted += u64::from(matches!(outcome, Ok(Outcome::Adopted)));
+                }
+            }
+        }
+        report.waiting = self.offers.len() as u64;
+    }
+
+    /// Publishes every view at a new version and offers its blocks.
+    async fn publish_all(
+        &mut self,
+        world: &World<'_>,
+        manifest: &Arc<Manifest>,
+        effects: BTreeMap<SegmentId, Option<Effects>>,
+        report: &mut SourceReport,
+    ) -> Result<()> {
+        let effects = Arc::new(effects);
+        for (&fingerprint, state) in &mut self.views {
+            let view = Arc::clone(&state.view);
+            let (before, manifest_of_view, effects) =
+                (state.published.clone(), Arc::clone(manifest), Arc::clone(&effects));
+            let (contributions, blocks) = blocking(move || {
+                let contributions = contributions(&view, &effects);
+                let blocks = extend(&view, &before, &contributions, &manifest_of_view);
+                (contributions, blocks)
+            })
+            .await;
+            report.contributions += contributions.len() as u64;
+            let before = &state.published;
+            let (published, counts) =
+                publish(world.dataset, &state.view, manifest, blocks, Some(before)).await?;
+            report.blocks.0 += counts.written;
+            report.blocks.1 += counts.carried;
+            for (index, block) in published.blocks.iter().enumerate() {
+                let id = PartitionId { view: fingerprint, index: index as u32 };
+                let mine = contributions.iter().map(|done| (done.segment, done.parts[index].clone()));
+                let contributions = mine.collect();
+                let (view, block) = (Arc::clone(&state.view), Arc::clone(block));
+                self.offers.insert(id, Offer { view, block, contributions, waited: 0 });
+            }
+            state.published = published;
+        }
+        Ok(())
+    }
+
+    /// Removes what no version lists any longer.
+    async fn clean(&mut self, world: &World<'_>, manifest: &Manifest) -> Result<()> {
+        let keep = world.config.versions_kept.max(2);
+        for state in self.views.values() {
+            world.dataset.remove_unpublished(view_id(&state.view), keep).await?;
+        }
+        if !self.cleaned || manifest.version.is_multiple_of(CLEAN_EVERY) {
+            world.dataset.remove_unreferenced(&manifest.source, keep).await?;
+            let oldest = manifest.version.saturating_sub(keep as u64);
+            world.dataset.remove_views_before(&manifest.source, oldest).await?;
+            self.cleaned = true;
+        }
+        Ok(())
+    }
+
+    /// Returns the progress to post: the version in force and the counters so far.
+    pub(crate) fn progress(&self, source: &Source, audit: AuditCounts) -> BatchProgress {
+        let mut progress = self.progress.clone().unwrap_or_else(|| BatchProgress {
+            version: 0,
+            cut: Cut::zero(source.partitions),
+            published_us: 0,
+            run_ms: 0,
+            newest_rows: 0,
+            audit: AuditCounts::default(),
+            error: None,
+        });
+        add(&mut progress.audit, audit);
+        if let Some(manifest) = &self.manifest {
+            progress.version = manifest.version;
+            progress.cut = manifest.cut.clone();
+            progress.newest_rows = manifest.rows;
+        }
+        progress
+    }
+}
+
+fn add(total: &mut AuditCounts, more: AuditCounts) {
+    total.compared += more.compared;
+    total.skipped += more.skipped;
+    total.differing += more.differing;
+}
+
+/// Returns the manifest that stands for nothing archived. It is never written.
+fn beginning(source: &Source, rules: TableRules) -> Manifest {
+    Manifest {
+        source: source.name.clone(),
+        version: 0,
+        cut: Cut::zero(source.partitions),
+        segment_size: source.segment_size,
+        columns: rules.columns,
+        rules: rules.rules,
+        watermarks: vec![None; source.partitions as usize],
+        rows: 0,
+        segments: Vec::new(),
+        newest: Vec::new(),
+    }
+}
+
+fn check_declaration(source: &Source, manifest: &Manifest, rules: &TableRules) -> Result<()> {
+    if manifest.columns == rules.columns && manifest.rules == rules.rules {
+        return Ok(());
+    }
+    Err(BatchError::Redeclared {
+        source_name: source.name.clone(),
+        archived: TableRules::describe(&manifest.columns, &manifest.rules),
+        declared: TableRules::describe(&rules.columns, &rules.rules),
+    })
+}
+
+fn log_error(source: &Source) -> impl Fn(LogError) -> BatchError + '_ {
+    |error| BatchError::Log { source_name: source.name.clone(), source: error }
+}
+
+async fn log_ends(world: &World<'_>) -> Result<Vec<u64>> {
+    let source = world.source;
+    let found = world.log.partitions(&source.topic).await.map_err(log_error(source))?;
+    if found != source.partitions {
+        return Err(BatchError::Partitions {
+            source_name: source.name.clone(),
+            topic: source.topic.clone(),
+            found,
+            declared: source.partitions,
+        });
+    }
+    let mut ends = Vec::with_capacity(found as usize);
+    for partition in 0..found {
+        ends.push(world.log.end_offset(&source.topic, partition).await.map_err(log_error(source))?);
+    }
+    Ok(ends)
+}
+
+/// Archives the planned segments, advances the newest-version table over them and commits the next
+/// version. Returns it with each new segment's effects.
+async fn make_version(
+    world: &World<'_>,
+    before: &Manifest,
+    plan: ArchivePlan,
+    report: &mut SourceReport,
+) -> Result<(Arc<Manifest>, BTreeMap<SegmentId, Option<Effects>>)> {
+    let mut archived: Vec<SegmentFile> = Vec::with_capacity(plan.segments.len());
+    for &segment in &plan.segments {
+        let read_bytes_max = world.config.read_bytes_max;
+        let done = archive(world.log, world.dataset, world.source, segment, read_bytes_max).await?;
+        report.rows_archived += done.file.rows;
+        report.records_refused += done.refused;
+        archived.push(done.file);
+    }
+    let mut newest = Vec::new();
+    let mut effects = BTreeMap::new();
+    let mut watermarks = before.watermarks.clone();
+    for partition in (0..world.source.partitions).map(LogPartition) {
+        let files: Vec<_> = archived.iter().filter(|file| file.segment.partition == partition).collect();
+        let watermark = &mut watermarks[partition.index()];
+        let part = advance_partition(world, before, partition, &files, watermark).await?;
+        report.newest_carried += part.carried.len() as u64;
+        report.newest_rewritten.extend(part.rewritten.iter().map(|file| (partition, file.date)));
+        newest.extend(part.carried);
+        newest.extend(part.rewritten);
+        effects.extend(part.effects);
+    }
+    newest.sort_by_key(|file| (file.partition, file.date));
+    let mut segments: Vec<SegmentFile> = before.segments.iter().cloned().chain(archived).collect();
+    segments.sort_by_key(|file| file.segment);
+    report.segments = plan.segments;
+    let manifest = Manifest {
+        version: before.version + 1,
+        cut: plan.cut,
+        watermarks,
+        rows: newest.iter().map(|file| file.rows).sum(),
+        segments,
+        newest,
+        ..before.clone()
+    };
+    world.dataset.commit(&manifest).await?;
+    Ok((Arc::new(manifest), effects))
+}
+
+/// One log partition's part of a new version.
+struct PartitionPart {
+    carried: Vec<NewestFile>,
+    rewritten: Vec<NewestFile>,
+    effects: BTreeMap<SegmentId, Option<Effects>>,
+}
+
+/// Advances one log partition's part of the newest-version table over its new segments, one date at
+/// a time. In memory: those segments' rows, and one date's part of the table.
+async fn advance_partition(
+    world: &World<'_>,
+    before: &Manifest,
+    partition: LogPartition,
+    files: &[&SegmentFile],
+    max_event_us: &mut Option<i64>,
+) -> Result<PartitionPart> {
+    let source = world.source;
+    let rules = TableRules::of(source);
+    let mut dates: BTreeMap<Option<i32>, Vec<(SegmentId, arrow::array::RecordBatch)>> = BTreeMap::new();
+    let mut touched = Touched::new();
+    let mut watermark = Watermark::new(source.lateness_us, source.ahead_us_max).resume(*max_event_us);
+    for file in files {
+        let rows = world.dataset.read_segment(&source.name, file).await?;
+        let events = source.event_times(&rows);
+        for (&event_us, append_us) in events.iter().zip(append_times(&rows).values()) {
+            watermark.observe(event_us, *append_us);
+        }
+        for (date, rows) in divide(source, &rules, &rows, &events)? {
+            dates.entry(date).or_default().push((file.segment, rows));
+            touched.entry(date).or_default().push((file.segment, file.content));
+        }
+    }
+    *max_event_us = watermark.max_event_us();
+    let plan = plan_table(&rules, partition, &before.newest, &touched);
+    let mut rewritten = Vec::with_capacity(plan.tasks.len());
+    let mut effects: BTreeMap<SegmentId, Vec<Effects>> =
+        files.iter().map(|file| (file.segment, Vec::new())).collect();
+    for task in plan.tasks {
+        let previous = match &task.previous {
+            Some(file) => world.dataset.read_newest(&source.name, file).await?,
+            None => Vec::new(),
+        };
+        let rows = dates.remove(&task.date).unwrap_or_default();
+        let advancing = Arc::clone(source);
+        let advanced =
+            blocking(move || advance(&advancing, previous, rows)).await.map_err(rows_error(source))?;
+        for (segment, part) in advanced.effects {
+            effects.entry(segment).or_default().push(part);
+        }
+        let file = world
+            .dataset
+            .put_newest(&source.name, partition, task.date, task.fingerprint, advanced.rows)
+            .await?;
+        rewritten.push(file);
+    }
+    let mut joined = BTreeMap::new();
+    for (segment, parts) in effects {
+        joined.insert(segment, Effects::join(&parts).map_err(rows_error(source))?);
+    }
+    Ok(PartitionPart { carried: plan.carried, rewritten, effects: joined })
+}
+
+fn rows_error(source: &Source) -> impl Fn(arrow::error::ArrowError) -> BatchError + '_ {
+    |error| BatchError::Rows { source_name: source.name.clone(), source: error }
+}
+
+/// Divides a segment's rows by date, each in offset order.
+fn divide(
+    source: &Source,
+    rules: &TableRules,
+    rows: &arrow::array::RecordBatch,
+    events_us: &[i64],
+) -> Result<Vec<(Option<i32>, arrow::array::RecordBatch)>> {
+    let mut dates: BTreeMap<Option<i32>, Vec<u32>> = BTreeMap::new();
+    for (row, &event_us) in events_us.iter().enumerate() {
+        dates.entry(rules.date_of(event_us)).or_default().push(row as u32);
+    }
+    let take = |(date, indexes): (Option<i32>, Vec<u32>)| {
+        let indexes = arrow::array::UInt32Array::from(indexes);
+        let taken = arrow::compute::take_record_batch(rows, &indexes).map_err(rows_error(source))?;
+        Ok((date, taken))
+    };
+    dates.into_iter().map(take).collect()
+}
+
+/// Allows the log to forget what lies the configured number of segments behind the cut.
+async fn trim(world: &World<'_>, manifest: &Manifest) -> Result<()> {
+    let Some(retain) = world.config.retain_segments else { return Ok(()) };
+    for (partition, cut) in manifest.cut.offsets().iter().enumerate() {
+        let before = cut.saturating_sub(retain.saturating_mul(manifest.segment_size));
+        let trimmed = world.log.trim(&world.source.topic, partition as u32, before).await;
+        trimmed.map_err(log_error(world.source))?;
+    }
+    Ok(())
+}
