@@ -1,0 +1,179 @@
+//! Green Button: NAESB ESPI resources in an Atom feed.
+//!
+//! Entries come in any order and are joined by equality of their links, so
+//! three readers go over the file:
+//!
+//! ```text
+//! pass 1   scout over all entries ─► index of UsagePoint, MeterReading, ReadingType;
+//!          checks on the way that the XML is whole
+//! pass 2   a second scout, one entry ahead ─► links and `updated` of the entry
+//!          readings of that entry          ─► sink
+//! ```
+//!
+//! so that what is kept is the index, whatever the number of readings.
+//!
+//! - Usage point: the `self` href of the `UsagePoint`, as in the feed (titles
+//!   are addresses and change).
+//! - Channel: see [`series::channel_of`]; e.g. `electricity_delivered`,
+//!   `electricity_received`, `gas`.
+//! - `source_version`: `updated` of the entry, else of the feed, as the number
+//!   `CCYYMMDDhhmmss` in UTC, else the caller's, else 0.
+//! - Costs aren't read. A start that isn't a whole second is refused.
+
+mod scout;
+mod series;
+#[cfg(test)]
+mod tests;
+mod xml;
+
+use chrono::{DateTime, NaiveDate, NaiveTime};
+
+use crate::ReadOptions;
+use crate::clock;
+use crate::decimal::Decimal;
+use crate::event::{FileError, Outlet, Place, quote};
+use crate::input::Input;
+use crate::quality::Quality;
+use crate::reading::Reading;
+use scout::Scout;
+use series::{Index, Series};
+use xml::{Name, Token, Xml};
+
+const REMEDY: &str = "ask the data custodian for a corrected feed";
+
+/// Reads an ESPI feed.
+pub(crate) fn read(
+    input: &Input<'_>,
+    options: &ReadOptions,
+    outlet: &mut Outlet<'_>,
+) -> Result<(), FileError> {
+    let mut index = Index::default();
+    let mut scout = Scout::new(input)?;
+    while let Some(entry) = scout.next_entry()? {
+        index.add(entry).map_err(|reason| input.broken(Place::Byte(scout.position()), reason))?;
+    }
+    let feed_version = scout.feed_updated().and_then(version_of);
+    let fallback = feed_version.or(options.source_version).unwrap_or(0);
+    let joined = index.join();
+
+    let mut scout = Scout::new(input)?;
+    let mut readings = Readings {
+        xml: Xml::new(input)?,
+        found: Found::default(),
+        reading: Reading::blank(options.received_at),
+        outlet,
+    };
+    while let Some(entry) = scout.next_entry()? {
+        let series = joined.series_of(&entry);
+        readings.reading.source_version = entry.updated.as_deref().and_then(version_of).unwrap_or(fallback);
+        readings.entry(series)?;
+    }
+    Ok(())
+}
+
+/// Parses `2012-10-24T07:00:00Z`, with any offset, or a date alone.
+fn version_of(updated: &str) -> Option<i64> {
+    let time = DateTime::parse_from_rfc3339(updated).ok().map(|time| time.naive_utc());
+    let date =
+        || NaiveDate::parse_from_str(updated, "%Y-%m-%d").ok().map(|date| date.and_time(NaiveTime::MIN));
+    time.or_else(date).map(clock::version_of)
+}
+
+/// What an `IntervalReading` held, as text.
+#[derive(Default)]
+struct Found {
+    at: u64,
+    start: String,
+    duration: String,
+    value: String,
+    qualities: String,
+}
+
+/// The reader that hands out readings, entry by entry.
+struct Readings<'i, 'a, 'o, 's> {
+    xml: Xml<'i, 'a>,
+    found: Found,
+    reading: Reading,
+    outlet: &'o mut Outlet<'s>,
+}
+
+impl Readings<'_, '_, '_, '_> {
+    /// Goes on to the end of the next entry.
+    fn entry(&mut self, series: Result<&Series, String>) -> Result<(), FileError> {
+        if let Ok(series) = &series {
+            self.reading.usage_point.clone_from(&series.usage_point);
+            self.reading.channel.clone_from(&series.channel);
+            self.reading.unit.clone_from(&series.scaling.unit);
+        }
+        loop {
+            match self.xml.next()? {
+                Token::Open(Name::IntervalReading) => {
+                    self.found = Found { at: self.xml.position(), ..Found::default() };
+                }
+                Token::Close(Name::IntervalReading) if self.xml.is_inside(Name::IntervalBlock) => {
+                    self.hand_out(&series)?;
+                }
+                Token::Close(Name::Entry) | Token::End => return Ok(()),
+                Token::Close(name) if self.xml.is_inside(Name::IntervalReading) => self.note(name),
+                Token::Open(_) | Token::Close(_) => {}
+            }
+        }
+    }
+
+    fn note(&mut self, name: Name) {
+        let (parent, text) = (self.xml.parent(), self.xml.text());
+        match (parent, name) {
+            (Some(Name::TimePeriod), Name::Start) => text.clone_into(&mut self.found.start),
+            (Some(Name::TimePeriod), Name::Duration) => text.clone_into(&mut self.found.duration),
+            (Some(Name::IntervalReading), Name::Value) => text.clone_into(&mut self.found.value),
+            (Some(Name::ReadingQuality), Name::Quality) => {
+                if !self.found.qualities.is_empty() {
+                    self.found.qualities.push(',');
+                }
+                self.found.qualities.push_str(text);
+            }
+            _ => {}
+        }
+    }
+
+    fn hand_out(&mut self, series: &Result<&Series, String>) -> Result<(), FileError> {
+        let filled = match series {
+            Ok(series) => fill(&mut self.reading, &self.found, series),
+            Err(reason) => Err(reason.clone()),
+        };
+        match filled {
+            Ok(()) => self.outlet.reading(&self.reading),
+            Err(reason) => {
+                let found = &self.found;
+                let record = format!(
+                    "IntervalReading start={} duration={} value={} quality={}",
+                    found.start, found.duration, found.value, found.qualities
+                );
+                self.outlet.refuse(Place::Byte(found.at), &record, reason, REMEDY)
+            }
+        }
+    }
+}
+
+fn fill(reading: &mut Reading, found: &Found, series: &Series) -> Result<(), String> {
+    let start = found.start.parse().ok().and_then(|seconds| DateTime::from_timestamp(seconds, 0));
+    let start = start.and_then(clock::plausible);
+    reading.start_utc = start.ok_or_else(|| {
+        format!("start '{}' is not a time in whole seconds since 1970", quote(&found.start))
+    })?;
+    let stated = if found.duration.is_empty() { series.interval_s } else { found.duration.parse().ok() };
+    let duration = stated.filter(|seconds| *seconds > 0);
+    reading.duration_s = duration
+        .ok_or_else(|| format!("duration '{}' is not a number of seconds", quote(&found.duration)))?;
+    let value = if found.value.is_empty() {
+        None
+    } else {
+        let value = Decimal::parse(&found.value).and_then(|value| series.scaling.apply(value));
+        Some(value.map_err(|error| format!("value '{}' {error}", quote(&found.value)))?)
+    };
+    let codes = found.qualities.split(',').filter(|code| !code.is_empty());
+    let quality = codes.map(Quality::of_espi).reduce(Quality::worse).unwrap_or(Quality::Unqualified);
+    reading.set_value(value, quality);
+    reading.source_quality = (!found.qualities.is_empty()).then(|| found.qualities.clone());
+    Ok(())
+}
