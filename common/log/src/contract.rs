@@ -227,7 +227,7 @@ pub async fn partitions_are_apart(log: &dyn Log, topic: &str) {
 /// Every offset is a place to start, also going back.
 pub async fn reading_starts_at_any_offset(log: &dyn Log, topic: &str) {
     make(log, topic, 1).await;
-    let payloads = numbered(40);
+    let payloads = numbered(12);
     let offsets = append(log, topic, 0, &payloads).await;
     for (i, offset) in offsets.iter().enumerate().rev() {
         let read = read_all(log, topic, 0, *offset).await;

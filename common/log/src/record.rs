@@ -12,6 +12,7 @@ pub struct TopicSpec {
     /// Number of partitions, fixed for the life of the topic.
     pub partitions: u32,
     /// Bytes a partition may keep before its oldest files are deleted; unlimited when absent.
+    /// Takes effect when the topic is made; the log in memory keeps everything.
     pub retention_bytes: Option<u64>,
 }
 

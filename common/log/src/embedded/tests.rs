@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
 
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -44,6 +43,9 @@ mod contract_with_default_settings {
 
     crate::log_contract!(with_log);
 }
+
+mod properties;
+mod queue;
 
 /// A log that is made, filled, closed and opened again.
 struct Bench {
@@ -280,6 +282,50 @@ fn a_flipped_bit_anywhere_is_found_or_harmless() {
 }
 
 #[test]
+fn a_copy_taken_while_appends_go_on_opens_with_everything_acknowledged_before() {
+    let bench = Bench::new(1 << 30);
+    let log = bench.open().expect("open");
+    let acknowledged = std::sync::atomic::AtomicU64::new(0);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut i = 0;
+            while !stop.load(Ordering::Acquire) {
+                let (a, b) = (i.to_string(), format!("{}", i + 1));
+                bench.append(&log, &[&a, &b]).expect("append");
+                i += 2;
+                acknowledged.store(i, Ordering::Release);
+            }
+        });
+        for round in 0..20 {
+            let before = acknowledged.load(Ordering::Acquire);
+            let copied = bench.dir.path().join(format!("copy-{round}"));
+            copy(&bench.path(), &copied);
+            let opened = bench.open_copy(&copied).expect("open the copy");
+            let read = bench.read(&opened);
+            assert!(read.len() as u64 >= before, "round {round}");
+            assert!(read.iter().enumerate().all(|(i, payload)| *payload == i.to_string()));
+        }
+        stop.store(true, Ordering::Release);
+    });
+}
+
+#[test]
+fn what_a_crash_left_half_made_is_removed() {
+    let bench = Bench::new(1000);
+    let log = bench.open().expect("open");
+    bench.append(&log, &["a"]).expect("append");
+    drop(log);
+    let unfinished = bench.path().join("t/0/00000000000000000001.log~");
+    fs::write(&unfinished, b"SANSO").expect("write");
+    fs::write(bench.path().join("t/0/notes.txt"), b"a person's").expect("write");
+    let log = bench.open().expect("open");
+    assert_eq!(bench.read(&log), ["a"]);
+    assert!(!unfinished.exists());
+    assert!(bench.path().join("t/0/notes.txt").exists(), "what isn't the log's stays");
+}
+
+#[test]
 fn a_missing_file_is_refused() {
     let bench = Bench::new(200);
     let log = bench.open().expect("open");
@@ -368,74 +414,6 @@ fn retention_bounds_the_disk() {
     let kept = bench.runtime.block_on(read_all(&log, "bounded", 0, start));
     assert_eq!(kept.last().map(|r| r.offset), Some(99));
     assert!(kept.len() > 5, "it keeps what it may");
-}
-
-#[test]
-fn appends_that_wait_together_are_committed_with_one_sync() {
-    let bench = Bench::new(1 << 20);
-    let (entered_tx, entered) = mpsc::channel();
-    let (release, gate) = mpsc::channel::<()>();
-    let gate = parking_lot::Mutex::new(gate);
-    // The writer asks for the time once for each commit: the first commit is held there.
-    let clock = Arc::new(move || {
-        entered_tx.send(()).expect("the test listens");
-        let _ = gate.lock().recv();
-        1
-    });
-    let config = EmbeddedConfig { clock, ..bench.config.clone() };
-    let log = EmbeddedLog::open_with(bench.path(), config).expect("open");
-    let offsets = bench.runtime.block_on(async {
-        log.ensure_topic(&TopicSpec::new("t", 1)).await.expect("make a topic");
-        let before = log.stats();
-        let append = |i: usize| log.append("t", 0, vec![Append::unkeyed(i.to_string())]);
-        let mut first = append(0);
-        assert!(futures::poll!(&mut first).is_pending());
-        entered.recv().expect("the writer has taken the first append");
-        let mut rest: Vec<_> = (1..=50).map(append).collect();
-        for append in &mut rest {
-            assert!(futures::poll!(append).is_pending());
-        }
-        drop(release);
-        let mut offsets = first.await.expect("append");
-        for append in rest {
-            offsets.extend(append.await.expect("append"));
-        }
-        let after = log.stats();
-        assert_eq!(after.commits - before.commits, 2);
-        assert_eq!(after.syncs - before.syncs, 2);
-        assert_eq!(after.records - before.records, 51);
-        offsets
-    });
-    assert_eq!(offsets, (0..=50).collect::<Vec<u64>>());
-}
-
-#[test]
-fn a_full_queue_holds_the_appender_back_and_a_larger_batch_is_refused() {
-    let bench = Bench::new(1 << 20);
-    let (release, gate) = mpsc::channel::<()>();
-    let gate = parking_lot::Mutex::new(gate);
-    let clock = Arc::new(move || {
-        let _ = gate.lock().recv();
-        1
-    });
-    let config = EmbeddedConfig { clock, queue_bytes_max: 1000, ..bench.config.clone() };
-    let log = EmbeddedLog::open_with(bench.path(), config).expect("open");
-    bench.runtime.block_on(async {
-        log.ensure_topic(&TopicSpec::new("t", 1)).await.expect("make a topic");
-        let append = |bytes: usize| log.append("t", 0, vec![Append::unkeyed("x".repeat(bytes))]);
-        let refused = append(1001).await;
-        assert!(matches!(refused, Err(LogError::TooLarge { .. })), "{refused:?}");
-        let mut first = append(900);
-        assert!(futures::poll!(&mut first).is_pending());
-        let mut second = append(900);
-        assert!(futures::poll!(&mut second).is_pending());
-        let found = log.topic("t").expect("topic");
-        let queue = found.partitions[0].queue.as_ref().expect("open");
-        assert!(queue.max_capacity() - queue.capacity() <= 1, "the second isn't queued");
-        drop(release);
-        assert_eq!(first.await.expect("append"), [0]);
-        assert_eq!(second.await.expect("append"), [1]);
-    });
 }
 
 #[test]

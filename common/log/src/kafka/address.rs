@@ -1,6 +1,7 @@
 //! Reads a Kafka address and makes the clients' settings of it. Pure.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
 
@@ -59,6 +60,12 @@ impl KafkaAddress {
         given.unwrap_or(1_000_000)
     }
 
+    /// Longest that one question to the cluster may take: `socket.timeout.ms` where it is given.
+    pub(super) fn request_timeout(&self) -> Duration {
+        let given = self.options.get("socket.timeout.ms").and_then(|v| v.parse().ok());
+        given.map_or(Duration::from_secs(10), Duration::from_millis)
+    }
+
     /// Settings of the producer.
     pub(super) fn producer(&self) -> ClientConfig {
         self.config(&[
@@ -68,7 +75,7 @@ impl KafkaAddress {
             ("message.timeout.ms", "30000"),
             ("queue.buffering.max.kbytes", "65536"),
             ("queue.buffering.max.messages", "500000"),
-            ("compression.type", "gzip"),
+            ("compression.type", "lz4"),
         ])
     }
 
@@ -84,6 +91,9 @@ impl KafkaAddress {
             ("enable.partition.eof", "true"),
             ("allow.auto.create.topics", "false"),
             ("fetch.queue.backoff.ms", "5"),
+            // A seek takes effect when the fetch under way returns, at the end of a topic only
+            // after this time; a new record ends it at once.
+            ("fetch.wait.max.ms", "50"),
             ("queued.min.messages", "100000"),
             ("queued.max.messages.kbytes", "16384"),
         ])

@@ -24,8 +24,6 @@ use crate::take::Take;
 
 type Queue = PartitionQueue<Context>;
 
-/// Longest that a read waits for the broker.
-pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Wait for records that should be there, before making sure.
 const SURE_AFTER: Duration = Duration::from_secs(2);
 
@@ -34,6 +32,8 @@ pub(super) struct Cursor {
     topic: String,
     partition: i32,
     consumer: Arc<BaseConsumer<Context>>,
+    /// Longest that a read or a move waits for the broker.
+    timeout: Duration,
     queue: Queue,
     /// Offset of the next record to give.
     position: u64,
@@ -57,6 +57,7 @@ impl Cursor {
         consumer: &Arc<BaseConsumer<Context>>,
         (topic, partition): (&str, u32),
         position: u64,
+        timeout: Duration,
         arrived: Arc<Notify>,
     ) -> KafkaResult<Self> {
         let partition = partition.cast_signed();
@@ -65,7 +66,8 @@ impl Cursor {
         queue.set_nonempty_callback(move || arrived.notify_waiters());
         let consumer = consumer.clone();
         let topic = topic.to_owned();
-        let cursor = Self { topic, partition, consumer, queue, position, pending: None, ended: false };
+        let (pending, ended) = (None, false);
+        let cursor = Self { topic, partition, consumer, timeout, queue, position, pending, ended };
         cursor.consumer.incremental_assign(&cursor.place(position)?)?;
         Ok(cursor)
     }
@@ -83,7 +85,7 @@ impl Cursor {
 
     /// Moves to `position`. After an error the cursor must not be used again.
     pub(super) fn seek(&mut self, position: u64) -> KafkaResult<()> {
-        let sought = self.consumer.seek_partitions(self.place(position)?, READ_TIMEOUT)?;
+        let sought = self.consumer.seek_partitions(self.place(position)?, self.timeout)?;
         for element in sought.elements() {
             element.error()?;
         }
@@ -96,7 +98,7 @@ impl Cursor {
     /// Takes what there is in `[position, …)`, waiting for the first record; `end` was asked for
     /// before the call and is above the position. After an error the cursor must not be used again.
     pub(super) fn read(&mut self, end: u64, take: &mut Take) -> KafkaResult<Reached> {
-        let deadline = Instant::now() + READ_TIMEOUT;
+        let deadline = Instant::now() + self.timeout;
         let mut sure = false;
         loop {
             let wait = match (take.is_empty(), sure) {

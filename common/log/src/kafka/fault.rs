@@ -13,6 +13,12 @@ pub(super) fn is_unknown(error: &KafkaError) -> bool {
     )
 }
 
+/// Says that the partition gets another leader, or its first; soon it has one.
+pub(super) fn is_moving(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{LeaderNotAvailable, NotLeaderForPartition};
+    matches!(error.rdkafka_error_code(), Some(LeaderNotAvailable | NotLeaderForPartition))
+}
+
 /// Says that a position isn't in the log.
 pub(super) fn is_out_of_range(error: &KafkaError) -> bool {
     use RDKafkaErrorCode::{AutoOffsetReset, OffsetOutOfRange};

@@ -8,7 +8,7 @@
 //! Promised: an append is acknowledged when all in-sync replicas have it; a read shows committed
 //! records only; what it passes over are holes (transaction markers, aborted or compacted records),
 //! never records that are still to come; a reader that retention overtook, or that knows more than
-//! the topic holds, gets an error.
+//! the topic holds, gets an error; a compacted topic is refused.
 //!
 //! Not promised: that a topic which was deleted, made again and filled beyond a reader's position
 //! is told from the first; that appends are visible while a transaction of another producer is open
@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
@@ -45,6 +45,8 @@ use crate::{Append, Batch, Log, LogError, Result, TopicSpec};
 
 /// Longest that a change of topics may take.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest that looking at a topic's settings may take; without them it goes on, with a warning.
+const SETTINGS_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a wait asks for the end although nothing arrived: a new end may hold no record.
 const WAIT_RECHECK: Duration = Duration::from_secs(1);
 /// Attempts to see a topic that was just made; each waits a little.
@@ -85,6 +87,35 @@ impl KafkaLog {
         blocking(move || f(&reader, &topic)).await
     }
 
+    /// Refuses a topic that loses records by itself; warns of one that may lose acknowledged ones.
+    async fn check_settings(&self, topic: &str) -> Result<()> {
+        let options = AdminOptions::new().request_timeout(Some(SETTINGS_TIMEOUT));
+        let described = self.admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await;
+        let described = described.map(|mut resources| resources.pop());
+        let resource = match described {
+            Ok(Some(Ok(resource))) => resource,
+            // Not every cluster shows its settings to everyone.
+            other => {
+                let reason = format!("{other:?}");
+                tracing::warn!(topic, reason, "settings of the topic not checked");
+                return Ok(());
+            }
+        };
+        let value = |name| resource.get(name).and_then(|entry| entry.value.as_deref());
+        if value("cleanup.policy").is_some_and(|policy| policy.contains("compact")) {
+            let action = "use a topic";
+            let reason = format!("topic {topic} is compacted: set its cleanup.policy to delete");
+            return Err(LogError::Refused { action, reason });
+        }
+        if value("unclean.leader.election.enable") == Some("true") {
+            tracing::warn!(topic, "unclean leader election may lose acknowledged records");
+        }
+        if value("min.insync.replicas") == Some("1") {
+            tracing::warn!(topic, "min.insync.replicas is 1: one lost disk may lose acknowledged records");
+        }
+        Ok(())
+    }
+
     async fn create(&self, spec: &TopicSpec, brokers: usize) -> Result<()> {
         let replicas = brokers.clamp(1, 3);
         let in_sync_min = if replicas == 3 { "2" } else { "1" };
@@ -122,7 +153,9 @@ impl Log for KafkaLog {
         for _ in 0..CREATED_ATTEMPTS {
             let describe = |reader: &Reader, topic: &str| reader.describe(topic);
             match self.with_reader(&spec.name, describe).await? {
-                (Some(existing), _) if existing == spec.partitions => return Ok(()),
+                (Some(existing), _) if existing == spec.partitions => {
+                    return self.check_settings(&spec.name).await;
+                }
                 (Some(existing), _) => {
                     let (topic, asked) = (spec.name.clone(), spec.partitions);
                     return Err(LogError::PartitionMismatch { topic, existing, asked });
@@ -143,7 +176,9 @@ impl Log for KafkaLog {
     }
 
     async fn append(&self, topic: &str, partition: u32, records: Vec<Append>) -> Result<Vec<u64>> {
-        self.with_reader(topic, move |reader, topic| reader.check(topic, partition)).await?;
+        if !self.reader.is_known(topic, partition) {
+            self.with_reader(topic, move |reader, topic| reader.check(topic, partition)).await?;
+        }
         let appended = self.appender.append(topic, partition, &records).await;
         if let Err(LogError::UnknownTopic { .. }) = &appended {
             self.reader.forget(topic);

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rdkafka::config::FromClientConfigAndContext;
@@ -18,13 +18,16 @@ use tokio::sync::Notify;
 
 use super::address::KafkaAddress;
 use super::context::Context;
-use super::cursor::{Cursor, READ_TIMEOUT, Reached};
-use super::fault::{explain, is_out_of_range, is_unknown};
+use super::cursor::{Cursor, Reached};
+use super::fault::{explain, is_moving, is_out_of_range, is_unknown};
 use crate::take::{Limit, Take};
 use crate::{Batch, LogError, Result};
 
 /// Places of one partition that are read at the same time without seeking.
 const LANES_MAX: usize = 3;
+
+/// Wait while a partition gets another leader.
+const LEADER_WAIT: Duration = Duration::from_millis(50);
 
 /// A topic and one of its partitions.
 type Place = (String, u32);
@@ -32,6 +35,8 @@ type Place = (String, u32);
 /// Serves reads; every method blocks.
 pub(super) struct Reader {
     address: KafkaAddress,
+    /// Longest that one question to the cluster may take.
+    timeout: Duration,
     lanes: Mutex<Vec<Arc<Lane>>>,
     /// Highest end of each partition that was seen.
     ends: Mutex<BTreeMap<Place, u64>>,
@@ -41,6 +46,7 @@ pub(super) struct Reader {
 }
 
 struct Lane {
+    timeout: Duration,
     consumer: Arc<BaseConsumer<Context>>,
     slots: Mutex<BTreeMap<Place, Arc<Slot>>>,
 }
@@ -64,6 +70,7 @@ impl Reader {
     pub(super) fn new(address: &KafkaAddress) -> Result<Self> {
         let reader = Self {
             address: address.clone(),
+            timeout: address.request_timeout(),
             lanes: Mutex::default(),
             ends: Mutex::default(),
             topics: Mutex::default(),
@@ -77,7 +84,8 @@ impl Reader {
     fn lane(&self) -> Result<Arc<Lane>> {
         let consumer = BaseConsumer::from_config_and_context(&self.address.consumer(), Context);
         let consumer = consumer.map_err(|e| explain("start a Kafka consumer", &e))?;
-        Ok(Arc::new(Lane { consumer: Arc::new(consumer), slots: Mutex::default() }))
+        let (timeout, consumer) = (self.timeout, Arc::new(consumer));
+        Ok(Arc::new(Lane { timeout, consumer, slots: Mutex::default() }))
     }
 
     /// A consumer for questions about topics.
@@ -87,7 +95,7 @@ impl Reader {
 
     /// Gives the partition count of a topic, and the number of brokers, as the cluster says now.
     pub(super) fn describe(&self, topic: &str) -> Result<(Option<u32>, usize)> {
-        let metadata = self.any().consumer.fetch_metadata(Some(topic), READ_TIMEOUT);
+        let metadata = self.any().consumer.fetch_metadata(Some(topic), self.timeout);
         let metadata = match metadata {
             Ok(metadata) => metadata,
             Err(error) if is_unknown(&error) => return Ok((None, 0)),
@@ -121,6 +129,11 @@ impl Reader {
         Ok(partitions)
     }
 
+    /// Says whether the partition was seen before; doesn't block.
+    pub(super) fn is_known(&self, topic: &str, partition: u32) -> bool {
+        self.topics.lock().get(topic).is_some_and(|partitions| partition < *partitions)
+    }
+
     /// Refuses a topic or partition that isn't there.
     pub(super) fn check(&self, topic: &str, partition: u32) -> Result<()> {
         if partition < self.partitions(topic)? {
@@ -145,8 +158,18 @@ impl Reader {
     pub(super) fn range(&self, topic: &str, partition: u32) -> Result<(u64, u64)> {
         self.check(topic, partition)?;
         let any = self.any();
-        let found = any.consumer.fetch_watermarks(topic, partition.cast_signed(), READ_TIMEOUT);
-        let (start, end) = found.map_err(|e| self.explain("ask for offsets", topic, &e))?;
+        let deadline = Instant::now() + self.timeout;
+        let (start, end) = loop {
+            let asked = any.consumer.fetch_watermarks(topic, partition.cast_signed(), self.timeout);
+            match asked {
+                Ok(range) => break range,
+                Err(error) if is_moving(&error) && Instant::now() < deadline => {
+                    // This thread is one for blocking calls.
+                    std::thread::sleep(LEADER_WAIT);
+                }
+                Err(error) => return Err(self.explain("ask for offsets", topic, &error)),
+            }
+        };
         let (start, end) = (start.max(0).cast_unsigned(), end.max(0).cast_unsigned());
         self.ends.lock().insert((topic.to_owned(), partition), end);
         Ok((start, end))
@@ -200,7 +223,7 @@ impl Reader {
             }
             Err(KafkaError::NoMessageReceived) => Err(LogError::Unavailable {
                 action: "read",
-                reason: format!("no answer within {} s", READ_TIMEOUT.as_secs()),
+                reason: format!("no answer within {:?}", self.timeout),
             }),
             Err(error) => Err(self.explain("read", topic, &error)),
         }
@@ -313,8 +336,9 @@ impl Chosen {
         let mut cursor = match held.take() {
             Some(cursor) => cursor,
             None => {
-                let (consumer, arrived) = (&self.lane.consumer, self.slot.arrived.clone());
-                Cursor::start(consumer, (&place.0, place.1), from, arrived)?
+                let Lane { consumer, timeout, .. } = &*self.lane;
+                let arrived = self.slot.arrived.clone();
+                Cursor::start(consumer, (&place.0, place.1), from, *timeout, arrived)?
             }
         };
         let moved = if cursor.position() == from { Ok(()) } else { cursor.seek(from) };

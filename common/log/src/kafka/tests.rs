@@ -41,7 +41,9 @@ impl Log for OnMock {
             self.orders.send((spec.name.clone(), spec.partitions, done)).expect("order");
             made.recv().expect("the mock cluster makes the topic");
         }
-        self.log.ensure_topic(spec).await
+        // It has no settings of topics to look at either.
+        assert_eq!(self.log.partitions(&spec.name).await?, spec.partitions);
+        Ok(())
     }
 
     async fn partitions(&self, topic: &str) -> Result<u32> {
@@ -219,9 +221,22 @@ fn readers_at_different_places_of_a_partition_do_not_disturb_each_other() {
             }
         };
         // More readers than lanes.
-        let readers = [(0, 7), (100, 31), (900, 13), (1500, 3), (3, 101)];
+        let readers = [(0, 401), (100, 310), (900, 130), (1500, 99), (3, 640)];
         let readers = readers.map(|(start, step)| reader(start, step));
         futures::future::join_all(readers).await;
+    });
+}
+
+#[test]
+fn a_compacted_topic_is_refused() {
+    with_real("compacted", async |_log: &dyn Log, topic: &str| {
+        let servers = std::env::var("SANSO_KAFKA").expect("a real cluster");
+        let log = KafkaLog::new(&format!("kafka://{servers}")).expect("make the clients");
+        let compacted = NewTopic::new(topic, 1, TopicReplication::Fixed(1)).set("cleanup.policy", "compact");
+        let made = log.admin.create_topics([&compacted], &AdminOptions::new()).await;
+        made.expect("make a topic")[0].as_ref().expect("make a topic");
+        let refused = log.ensure_topic(&TopicSpec::new(topic, 1)).await;
+        assert!(matches!(refused, Err(LogError::Refused { .. })), "{refused:?}");
     });
 }
 
@@ -239,8 +254,8 @@ fn records_carry_the_brokers_append_time() {
 
 #[test]
 fn a_cluster_that_is_away_is_an_error_that_may_pass() {
-    // Nothing listens on port 9: the request ends with the client's own timeout.
-    let address = "kafka://127.0.0.1:9?message.timeout.ms=500&socket.connection.setup.timeout.ms=1000";
+    // Nothing listens on port 9: the request ends with its timeout.
+    let address = "kafka://127.0.0.1:9?socket.timeout.ms=300";
     let log = KafkaLog::new(address).expect("make the clients");
     let error = runtime().block_on(log.partitions("readings")).expect_err("nobody answers");
     assert!(matches!(error, LogError::Unavailable { .. }), "{error:?}");
