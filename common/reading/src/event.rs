@@ -104,7 +104,8 @@ pub struct FileSummary {
     pub readings: u64,
     /// Records refused.
     pub refused: u64,
-    /// Records that hold no readings by design, such as NEM12's 500.
+    /// Records that hold no readings by design, such as NEM12's 500, and
+    /// readings of channels that weren't asked for.
     pub ignored: u64,
     /// What is odd about the file as a whole, at most one line of each kind.
     pub warnings: Vec<String>,
@@ -158,6 +159,7 @@ pub(crate) const GET_AGAIN: &str = "nothing of it was taken; fetch the file agai
 /// Where a parser puts what it finds.
 pub(crate) struct Outlet<'s> {
     pub(crate) summary: FileSummary,
+    channels: &'s [String],
     sink: &'s mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
 }
 
@@ -165,6 +167,7 @@ impl<'s> Outlet<'s> {
     pub(crate) fn new(
         file: &str,
         format: Format,
+        channels: &'s [String],
         sink: &'s mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Self {
         let summary = FileSummary {
@@ -176,10 +179,14 @@ impl<'s> Outlet<'s> {
             ignored: 0,
             warnings: Vec::new(),
         };
-        Self { summary, sink }
+        Self { summary, channels, sink }
     }
 
     pub(crate) fn reading(&mut self, reading: &Reading) -> Result<(), FileError> {
+        if !self.channels.is_empty() && !self.channels.contains(&reading.channel) {
+            self.summary.ignored += 1;
+            return Ok(());
+        }
         self.summary.readings += 1;
         let flow = (self.sink)(Event::Reading(reading));
         self.go_on(flow)

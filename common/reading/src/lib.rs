@@ -58,6 +58,9 @@ pub struct ReadOptions {
     /// The version of readings of formats whose files state none (CSV without a
     /// version column, ESPI without `updated`).
     pub source_version: Option<i64>,
+    /// The only channels to hand out; all of them when empty. Readings of others
+    /// are counted as ignored.
+    pub channels: Vec<String>,
     /// Copied into every reading.
     pub received_at: Option<DateTime<Utc>>,
 }
@@ -96,7 +99,7 @@ fn read(
     sink: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
 ) -> Result<FileSummary, FileError> {
     let found = detect::detect(input, options)?;
-    let mut outlet = Outlet::new(&input.name, found.format(), sink);
+    let mut outlet = Outlet::new(&input.name, found.format(), &options.channels, sink);
     match found {
         detect::Found::Nem => nem::read(input, options, &mut outlet)?,
         detect::Found::Espi => espi::read(input, options, &mut outlet)?,

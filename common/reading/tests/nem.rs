@@ -56,7 +56,7 @@ fn compare_channel(file: &str, channel: &Value, readings: &[Reading]) {
 
     let first = found.iter().map(|r| r.start_utc).min().expect("readings");
     let end = |r: &&Reading| r.start_utc + TimeDelta::seconds(i64::from(r.duration_s));
-    let last = found.iter().map(|r| end(r)).max().expect("readings");
+    let last = found.iter().map(end).max().expect("readings");
     assert_eq!(nem_clock(first), text(channel, "first_start"), "{what}");
     assert_eq!(nem_clock(last), text(channel, "last_end"), "{what}");
     let meters: Vec<_> =

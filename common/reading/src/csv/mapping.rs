@@ -1,44 +1,4 @@
 //! How a CSV file's columns become readings; written in TOML.
-//!
-//! ```toml
-//! name = "example"
-//! delimiter = ","                       # default
-//! null = ["", "Null"]                   # texts that stand for no value; default [""]
-//!
-//! [usage_point]                         # also [meter]
-//! column = "CUSTOMER_ID"                # or constant = "M1"
-//! after = "#"                           # keep what follows the last of it; optional
-//!
-//! [time]
-//! columns = ["fixed", "READING_DATETIME"]   # the first that the file has
-//! formats = ["%d/%m/%Y %H:%M"]          # chrono's; default 2012-10-12 00:30:00
-//! zone = "+10:00"                       # offset, or a name such as Europe/London
-//! label = "end"                         # the time names the interval's end, or "start"
-//! interval_s = 1800
-//!
-//! [[values]]                            # one channel for each value column
-//! column = "GENERAL_SUPPLY_KWH"
-//! channel = "general_supply"            # or a [channel] table as usage_point
-//! unit = "kWh"
-//! optional = true                       # the column may be absent; default false
-//! decimals = 3                          # digits measured; undoes 1.4529999 for 1.453, see below
-//!
-//! [slots]                               # instead of [[values]]: the header names
-//! unit = "kWh"                          # intervals, "00:00 - 00:30"; [time] holds the date
-//!
-//! [quality]                             # optional
-//! column = "ESTIMATED?"
-//! map = { Yes = "estimated", No = "actual" }
-//! default = "unqualified"
-//!
-//! [version]                             # optional
-//! column = "REVISION"                   # a whole number, or a time by `formats`
-//! constant = 1
-//! ```
-//! A value that `DECIMAL(18,6)` can't hold is refused. `decimals` states that the
-//! source passed values through single-precision floats: such a value is taken
-//! for the decimal of so many digits less than a millionth away, if there is one.
-//! Column names are compared without regard to case and surrounding blanks.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -52,7 +12,47 @@ use crate::quality::Quality;
 
 use super::columns::Columns;
 
-/// A checked description of a CSV layout.
+/// A checked description of a CSV layout, written in TOML:
+///
+/// ```toml
+/// name = "example"
+/// delimiter = ","                       # default
+/// null = ["", "Null"]                   # texts that stand for no value; default [""]
+///
+/// [usage_point]                         # also [meter]
+/// column = "CUSTOMER_ID"                # or constant = "M1"
+/// after = "#"                           # keep what follows the last of it; optional
+///
+/// [time]
+/// columns = ["fixed", "READING_DATETIME"]   # the first that the file has
+/// formats = ["%d/%m/%Y %H:%M"]          # chrono's; default 2012-10-12 00:30:00
+/// zone = "+10:00"                       # offset, or a name such as Europe/London
+/// label = "end"                         # the time names the interval's end, or "start"
+/// interval_s = 1800
+///
+/// [[values]]                            # one channel for each value column
+/// column = "GENERAL_SUPPLY_KWH"
+/// channel = "general_supply"            # or a [channel] table as usage_point
+/// unit = "kWh"
+/// optional = true                       # the column may be absent; default false
+/// decimals = 3                          # digits measured; undoes 1.4529999 for 1.453, see below
+///
+/// [slots]                               # instead of [[values]]: the header names
+/// unit = "kWh"                          # intervals, "00:00 - 00:30"; [time] holds the date
+///
+/// [quality]                             # optional
+/// column = "ESTIMATED?"
+/// map = { Yes = "estimated", No = "actual" }
+/// default = "unqualified"
+///
+/// [version]                             # optional
+/// column = "REVISION"                   # a whole number, or a time by `formats`
+/// constant = 1
+/// ```
+/// A value that `DECIMAL(18,6)` can't hold is refused. `decimals` states that the
+/// source passed values through single-precision floats: such a value is taken
+/// for the decimal of so many digits less than a millionth away, if there is one.
+/// Column names are compared without regard to case and surrounding blanks.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mapping {

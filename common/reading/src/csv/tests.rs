@@ -50,6 +50,15 @@ fn the_callers_version_is_taken_where_the_file_has_none() {
 }
 
 #[test]
+fn only_the_channels_asked_for_are_handed_out() {
+    let options = ReadOptions { channels: vec!["other".into()], ..ReadOptions::default() };
+    let text = "customer_id,reading_datetime,general_supply_kwh,other_kwh\n1,2012-10-12 00:30:00,1,2\n";
+    let (readings, refused, summary) = read_with(text, &options);
+    assert_eq!((readings.len(), refused.len(), summary.ignored), (1, 0, 1));
+    assert_eq!(readings[0].channel, "other");
+}
+
+#[test]
 fn bad_rows_are_refused_alone_and_whole() {
     for (row, reason) in [
         ("MAC1,2012-12-19 12:37:27.0000000,Null", "off the grid"),

@@ -15,6 +15,8 @@ struct Separators {
     terminator: u8,
 }
 
+const DEFAULT: Separators = Separators { component: b':', element: b'+', release: b'?', terminator: b'\'' };
+
 /// A pass over the segments of a file. `UNA` is taken in and not handed out.
 pub(super) struct Segments<'i, 'a> {
     input: &'i Input<'a>,
@@ -22,6 +24,8 @@ pub(super) struct Segments<'i, 'a> {
     separators: Separators,
     number: u64,
     buffer: Vec<u8>,
+    /// Whether an interchange may begin here, and with it a `UNA`.
+    is_start: bool,
 }
 
 /// One segment; its texts are unescaped.
@@ -77,34 +81,17 @@ impl Segment {
 
 impl<'i, 'a> Segments<'i, 'a> {
     pub(super) fn new(input: &'i Input<'a>) -> Result<Self, FileError> {
-        let mut reader = input.pass()?;
-        let mut separators = Separators { component: b':', element: b'+', release: b'?', terminator: b'\'' };
-        skip_blanks(&mut reader).map_err(|error| input.io(error))?;
-        let start = reader.fill_buf().map_err(|error| input.io(error))?;
-        if start.starts_with(b"UNA") {
-            let mut advice = [0; 9];
-            reader
-                .read_exact(&mut advice)
-                .map_err(|_| input.broken(Place::File, "the UNA segment is cut"))?;
-            separators = Separators {
-                component: advice[3],
-                element: advice[4],
-                release: advice[6],
-                terminator: advice[8],
-            };
-            let distinct = [advice[3], advice[4], advice[6], advice[8]];
-            let clash = (1..4).any(|at| distinct[..at].contains(&distinct[at]));
-            if clash || distinct.iter().any(|byte| !byte.is_ascii() || byte.is_ascii_alphanumeric()) {
-                return Err(input.broken(Place::File, "the UNA segment names no usable separators"));
-            }
-        }
-        Ok(Self { input, reader, separators, number: 0, buffer: Vec::new() })
+        let reader = input.pass()?;
+        Ok(Self { input, reader, separators: DEFAULT, number: 0, buffer: Vec::new(), is_start: true })
     }
 
     /// Reads the next segment; false at the end of the file.
     pub(super) fn next(&mut self, segment: &mut Segment) -> Result<bool, FileError> {
-        skip_blanks(&mut self.reader).map_err(|error| self.input.io(error))?;
         self.buffer.clear();
+        self.skip_blanks()?;
+        if self.is_start {
+            self.take_advice()?;
+        }
         let terminator = self.separators.terminator;
         loop {
             let left = u64::try_from(RECORD_MAX.saturating_sub(self.buffer.len())).expect("a small number");
@@ -130,7 +117,36 @@ impl<'i, 'a> Segments<'i, 'a> {
             Err(_) => segment.raw.extend(self.buffer.iter().map(|byte| char::from(*byte))),
         }
         segment.parse(self.separators);
+        self.is_start = segment.tag() == "UNZ";
         Ok(true)
+    }
+
+    /// Reads the service string advice, `UNA`, that may precede an interchange;
+    /// without one the default separators hold again.
+    fn take_advice(&mut self) -> Result<(), FileError> {
+        self.separators = DEFAULT;
+        let read = (&mut self.reader).take(3).read_to_end(&mut self.buffer);
+        read.map_err(|error| self.input.io(error))?;
+        if self.buffer != b"UNA" {
+            return Ok(());
+        }
+        self.buffer.clear();
+        let place = Place::Segment(self.number + 1);
+        let mut advice = [0; 6];
+        let cut = |_| self.input.broken(place, "the file was cut within its UNA segment");
+        self.reader.read_exact(&mut advice).map_err(cut)?;
+        let [component, element, _, release, _, terminator] = advice;
+        let distinct = [component, element, release, terminator];
+        let clash = (1..4).any(|at| distinct[..at].contains(&distinct[at]));
+        if clash || distinct.iter().any(|byte| !byte.is_ascii() || byte.is_ascii_alphanumeric()) {
+            return Err(self.input.broken(place, "the UNA segment names no usable separators"));
+        }
+        self.separators = Separators { component, element, release, terminator };
+        self.skip_blanks()
+    }
+
+    fn skip_blanks(&mut self) -> Result<(), FileError> {
+        skip_blanks(&mut self.reader).map_err(|error| self.input.io(error))
     }
 
     fn end(&self) -> Result<bool, FileError> {

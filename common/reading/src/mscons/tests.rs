@@ -147,6 +147,15 @@ fn an_envelope_that_does_not_agree_breaks_the_file() {
 }
 
 #[test]
+fn interchanges_may_follow_each_other_with_separators_of_their_own() {
+    let text = interchange(&quantity("220:1.5", "0000", "0015"));
+    let plain = text.replacen("UNA:+.? '\n", "", 1);
+    let (readings, refused) = read(&format!("{text}{plain}{text}"));
+    assert_eq!((readings.len(), refused.len()), (3, 0));
+    assert!(broken(&format!("{text}{}", &plain[..plain.len() - 8])).contains("cut"));
+}
+
+#[test]
 fn messages_of_other_types_are_left_out_with_a_warning() {
     let text = interchange(&quantity("220:1", "0000", "0015")).replace("MSCONS", "UTILMD");
     let mut events = 0;
