@@ -32,11 +32,11 @@ impl Found {
 
 pub(crate) fn detect(input: &Input<'_>, options: &ReadOptions) -> Result<Found, FileError> {
     match (options.format, &options.mapping) {
-        (None | Some(Format::Csv), Some(mapping)) => return Ok(Found::Csv(Arc::clone(mapping))),
+        (Some(Format::Csv), Some(mapping)) => return Ok(Found::Csv(Arc::clone(mapping))),
         (Some(Format::Nem), _) => return Ok(Found::Nem),
         (Some(Format::Espi), _) => return Ok(Found::Espi),
         (Some(Format::Mscons), _) => return Ok(Found::Mscons),
-        (None | Some(Format::Csv), None) => {}
+        (None, _) | (Some(Format::Csv), None) => {}
     }
     let mut start = Vec::new();
     input.pass()?.take(START).read_to_end(&mut start).map_err(|error| input.io(error))?;
@@ -91,6 +91,9 @@ fn by_content(start: &[u8], options: &ReadOptions) -> Result<Found, Unknown> {
     if is_nem && split.is_ok() && options.format.is_none() {
         return Ok(Found::Nem);
     }
+    if let Some(mapping) = &options.mapping {
+        return Ok(Found::Csv(Arc::clone(mapping)));
+    }
     let shipped = Mapping::shipped();
     let mapping = options.mappings.iter().chain(shipped).find(|mapping| mapping.fits(line));
     mapping.map(|mapping| Found::Csv(Arc::clone(mapping))).ok_or_else(|| {
@@ -116,6 +119,15 @@ mod tests {
         assert_eq!(found(b"<?xml version='1.0'?><ns:feed xmlns:ns='x'>"), Ok(Format::Espi));
         assert_eq!(found(b"LCLid,DateTime,KWH/hh (per half hour) \r\n"), Ok(Format::Csv));
         assert_eq!(found(b"customer_id,READING_DATETIME,CALENDAR_KEY,general_supply_kwh\n"), Ok(Format::Csv));
+    }
+
+    #[test]
+    fn a_given_mapping_is_for_what_is_no_other_format() {
+        let options = ReadOptions { mapping: Mapping::shipped_by_name("sgsc"), ..ReadOptions::default() };
+        let found = |start: &[u8]| by_content(start, &options).map(|found| found.format());
+        assert_eq!(found(b"some,header\n"), Ok(Format::Csv));
+        assert_eq!(found(b"100,NEM12,200405011135,MDA1,Ret1\r\n"), Ok(Format::Nem));
+        assert!(found(b"PK\x03\x04").is_err());
     }
 
     #[test]

@@ -50,8 +50,8 @@ use crate::input::Input;
 pub struct ReadOptions {
     /// The format; found from the content when `None`.
     pub format: Option<Format>,
-    /// The CSV mapping to use; found from the header when `None`. Given, the
-    /// file is read as CSV.
+    /// The mapping for a file that is of no other format; found from the CSV
+    /// header when `None`. With the format given as CSV it is used in any case.
     pub mapping: Option<Arc<Mapping>>,
     /// The caller's mappings to try on a CSV header, before the shipped ones.
     pub mappings: Vec<Arc<Mapping>>,
