@@ -1,0 +1,227 @@
+//! Crashes between any two writes, and files that are not what was written.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use sanso_batch::BatchConfig;
+
+use crate::support::{Reading, SMALL, SOURCE, World, hasty};
+
+/// Lets a number of writes and deletions through; from then on the process is dead.
+#[derive(Debug)]
+struct Mortal {
+    objects: Arc<dyn ObjectStore>,
+    writes_left: AtomicI64,
+    /// Whether the fatal write still reached the store.
+    after: bool,
+}
+
+impl Mortal {
+    fn dead() -> object_store::Error {
+        object_store::Error::Generic { store: "mortal", source: "the process died".into() }
+    }
+
+    /// Counts a write: none when it may go on, else whether it is the fatal one.
+    fn count(&self) -> Option<bool> {
+        let left = self.writes_left.fetch_sub(1, Ordering::SeqCst);
+        (left <= 0).then_some(left == 0)
+    }
+}
+
+impl fmt::Display for Mortal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("mortal")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Mortal {
+    async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        match self.count() {
+            None => self.objects.put_opts(path, payload, options).await,
+            Some(fatal) => {
+                if fatal && self.after {
+                    self.objects.put_opts(path, payload, options).await?;
+                }
+                Err(Self::dead())
+            }
+        }
+    }
+
+    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        Err(Self::dead())
+    }
+
+    async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
+        self.objects.get_opts(path, options).await
+    }
+
+    fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        match self.count() {
+            None => self.objects.delete_stream(paths),
+            Some(_) => futures::stream::once(async { Err(Self::dead()) }).boxed(),
+        }
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.objects.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.objects.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.objects.copy_opts(from, to, options).await
+    }
+}
+
+/// Two rounds of readings with corrections of the first in the second.
+fn round(world: &mut World, number: u8) {
+    for meter in 0..3 {
+        for hour in [0, 12, 30] {
+            world.append(&Reading {
+                meter,
+                channel: number % 2,
+                hour,
+                value: Some(i16::from(number) + 1),
+                version: number,
+            });
+            world.append(&Reading { meter, channel: 0, hour, value: Some(7), version: number });
+        }
+    }
+}
+
+/// Runs a fixed history with a process that dies after `writes` writes, then another to the end.
+/// Says whether the process survived.
+async fn survives(writes: i64, after: bool) -> bool {
+    let mut world = World::new(SMALL).await;
+    let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let config = BatchConfig { segments_per_version_max: 3, versions_kept: 2, ..hasty() };
+    round(&mut world, 0);
+    let mortal = Mortal { objects: Arc::clone(&objects), writes_left: AtomicI64::new(writes), after };
+    world.objects = Arc::new(mortal);
+    let mut survived = false;
+    if let Ok(life) = world.start(config.clone()).await
+        && life.run_to_end().await.is_ok()
+    {
+        round(&mut world, 1);
+        survived = life.run_to_end().await.is_ok();
+    }
+    if world.history.iter().map(Vec::len).sum::<usize>() < 36 {
+        round(&mut world, 1);
+    }
+    world.objects = objects;
+    let life = world.start(config).await.expect("restart");
+    for view in &world.views {
+        world.check(view, &life.batch.ensure_published(view).await.expect("published"));
+    }
+    life.run_to_end().await.expect("run");
+    for view in &world.views {
+        let blocks = life.batch.ensure_published(view).await.expect("published");
+        world.check(view, &blocks);
+        assert!(
+            blocks[0]
+                .cut
+                .offsets()
+                .iter()
+                .zip(&world.history)
+                .all(|(cut, records)| { *cut == records.len() as u64 / SMALL.segment * SMALL.segment })
+        );
+    }
+    survived
+}
+
+#[tokio::test]
+async fn a_crash_between_any_two_writes_loses_and_doubles_nothing() {
+    for after in [false, true] {
+        let mut writes = 0;
+        while !survives(writes, after).await {
+            writes += 1;
+            assert!(writes < 2_000, "it survives at last");
+        }
+        assert!(writes > 20, "there are writes to die at: {writes}");
+    }
+}
+
+#[tokio::test]
+async fn a_process_goes_on_after_a_write_failed() {
+    let mut world = World::new(SMALL).await;
+    round(&mut world, 0);
+    let mortal =
+        Arc::new(Mortal { objects: Arc::new(InMemory::new()), writes_left: AtomicI64::new(9), after: false });
+    world.objects = Arc::clone(&mortal) as Arc<dyn ObjectStore>;
+    let life = world.start(hasty()).await.expect("start");
+    let error = life.batch.run_once().await.expect_err("the tenth write fails");
+    assert!(error.is_transient(), "{error}");
+    assert!(world.board.batch()[SOURCE].error.is_some());
+    mortal.writes_left.store(i64::MAX, Ordering::SeqCst);
+    life.run_to_end().await.expect("the store is back");
+    assert_eq!(world.board.batch()[SOURCE].error, None);
+    for view in &world.views {
+        world.check(view, &life.batch.ensure_published(view).await.expect("published"));
+    }
+}
+
+async fn damage(world: &World, part: &str) -> String {
+    let found: Vec<ObjectMeta> = world
+        .objects
+        .list(None)
+        .filter_map(|file| async { file.ok() })
+        .filter(|file| futures::future::ready(file.location.as_ref().contains(part)))
+        .collect()
+        .await;
+    let path =
+        found.iter().max_by_key(|file| (file.size, &file.location)).expect("there is one").location.clone();
+    let mut bytes = world.objects.get(&path).await.expect("get").bytes().await.expect("bytes").to_vec();
+    let last = bytes.len() - 3;
+    bytes[last] ^= 1;
+    world.objects.put(&path, PutPayload::from(bytes)).await.expect("put");
+    path.to_string()
+}
+
+async fn damaged(part: &str) -> (World, String) {
+    let mut world = World::new(SMALL).await;
+    round(&mut world, 0);
+    world.start(hasty()).await.expect("start").run_to_end().await.expect("run");
+    let path = damage(&world, part).await;
+    round(&mut world, 1);
+    (world, path)
+}
+
+#[tokio::test]
+async fn a_damaged_block_is_computed_again() {
+    for part in ["/blocks/", "/versions/"] {
+        let (world, _) = damaged(part).await;
+        let life = world.start(hasty()).await.expect("the views are computed again");
+        life.run_to_end().await.expect("run");
+        for view in &world.views {
+            world.check(view, &life.batch.ensure_published(view).await.expect("published"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_newest_file_is_refused_by_name() {
+    let (world, path) = damaged("/newest/").await;
+    let life = world.start(hasty()).await.expect("start");
+    let error = life.batch.run_once().await.expect_err("the file is needed").to_string();
+    assert!(error.contains(&path) && error.contains("damaged"), "{error}");
+}
+
+#[tokio::test]
+async fn a_damaged_manifest_is_refused_by_name() {
+    let (world, path) = damaged("/manifests/").await;
+    let error = world.start(hasty()).await.err().expect("nothing is known without it").to_string();
+    assert!(error.contains(&path) && error.contains("damaged"), "{error}");
+}

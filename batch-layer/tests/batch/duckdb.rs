@@ -1,0 +1,69 @@
+//! Ordinary tools read the files: DuckDB, through its Python package.
+
+use std::process::Command;
+use std::sync::Arc;
+
+use sanso_dataset::Dataset;
+
+use crate::support::{Reading, SMALL, SOURCE, World, hasty};
+
+/// Reads all segments by pattern, and the newest-version table by the list in the newest manifest.
+const SCRIPT: &str = r#"
+import duckdb, sys
+root = sys.argv[1]
+db = duckdb.connect()
+print(db.sql(f"SELECT count(*), sum(value), count(DISTINCT _offset), min(_append_time) < max(start_utc) FROM read_parquet('{root}/segments/*/*.parquet')").fetchone())
+db.sql(f"""SET VARIABLE files = (SELECT list('{root}/' || file.path) FROM (
+  SELECT unnest(manifest.newest) AS file FROM
+    (SELECT manifest FROM read_json('{root}/manifests/*.json', filename = true) ORDER BY filename DESC LIMIT 1)))""")
+print(db.sql("SELECT count(*), sum(value), count(DISTINCT (usage_point, channel, start_utc)), string_agg(DISTINCT typeof(value)), string_agg(DISTINCT typeof(start_utc)) FROM read_parquet(getvariable('files'))").fetchone())
+"#;
+
+fn python() -> Option<String> {
+    let python = std::env::var("SANSO_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let found = Command::new(&python).args(["-c", "import duckdb"]).output();
+    found.is_ok_and(|output| output.status.success()).then_some(python)
+}
+
+#[tokio::test]
+async fn duckdb_reads_the_history_and_the_newest_readings() {
+    let Some(python) = python() else {
+        eprintln!(
+            "SKIPPED: DuckDB does not read the dataset in this run, since neither $SANSO_PYTHON nor python3 \
+             has the duckdb package; `pip install duckdb` (or `make test`) brings it"
+        );
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut world = World::new(SMALL).await;
+    world.objects = Arc::new(
+        object_store::local::LocalFileSystem::new_with_prefix(folder.path()).expect("a folder for objects"),
+    );
+    // Three versions of each of three readings: 9 records, 3 newest with the value 30.25.
+    for version in 0..3 {
+        for hour in [0, 30, 54] {
+            let value = Some(10 * (i16::from(version) + 1));
+            world.append(&Reading { meter: 1, channel: 0, hour, value, version });
+        }
+    }
+    let life = world.start(hasty()).await.expect("start");
+    life.run_to_end().await.expect("run");
+    let root = folder.path().join("data").join(SOURCE);
+    let output = Command::new(python).args(["-c", SCRIPT]).arg(&root).output().expect("python runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "(9, Decimal('182.250'), 9, True)");
+    assert_eq!(lines[1], "(3, Decimal('90.750'), 3, 'DECIMAL(18,3)', 'TIMESTAMP WITH TIME ZONE')");
+}
+
+#[tokio::test]
+async fn a_local_dataset_is_written_through_its_own_handle() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut world = World::new(SMALL).await;
+    world.fill(3, 0);
+    let dataset = Dataset::open_local(folder.path()).expect("open");
+    world.objects = dataset.object_store();
+    world.start(hasty()).await.expect("start").run_to_end().await.expect("run");
+    assert!(folder.path().join("data/readings/segments/log_partition=00000/000000000000.parquet").is_file());
+}

@@ -1,0 +1,8 @@
+//! The batch layer from outside: a log in memory, a dataset, view partitions, and the oracle.
+
+mod adoption;
+mod crash;
+mod duckdb;
+mod law;
+mod rerun;
+mod support;

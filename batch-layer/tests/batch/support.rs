@@ -1,0 +1,238 @@
+//! A small world around the batch layer, and histories to put into it.
+
+use std::sync::Arc;
+
+use object_store::ObjectStore;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use sanso_batch::{BatchConfig, BatchLayer, RunReport, SourceReport};
+use sanso_catalog::{Catalog, CatalogHandle, StatusBoard};
+use sanso_core::{PartitionId, PartitionStore, Progress, ReadRequest};
+use sanso_dataset::Dataset;
+use sanso_log::{Append, Log, MemoryLog, TopicSpec, partition_for_key};
+use sanso_state::{Block, Cut, Groups, ViewPartition};
+use sanso_view::{Application, Source, View, oracle};
+
+/// The source's topic and name.
+pub(crate) const SOURCE: &str = "readings";
+/// When the simulated log takes its records, in microseconds.
+const NOW_US: i64 = 1_720_000_000_000_000;
+
+/// What a world's application is like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub(crate) segment: u64,
+    pub(crate) partitions: u32,
+    /// With a version column, and the event time in the identity.
+    pub(crate) versioned: bool,
+}
+
+/// Versioned readings in two log partitions with segments of three.
+pub(crate) const SMALL: Shape = Shape { segment: 3, partitions: 2, versioned: true };
+
+/// Binds the views of an application of this shape.
+pub(crate) fn views(shape: Shape) -> Vec<Arc<View>> {
+    let Shape { segment, partitions, versioned } = shape;
+    let rule = match versioned {
+        true => "identity = 'usage_point, channel, start_utc', version = 'source_version'",
+        false => "identity = 'usage_point, channel'",
+    };
+    let sql = format!(
+        "CREATE SOURCE readings (usage_point TEXT, channel TEXT, start_utc TIMESTAMP, value DECIMAL(18,3),
+                                 source_version BIGINT, received_at TIMESTAMP)
+           WITH (key = 'usage_point', event_time = 'start_utc', {rule}, segment = {segment}, partitions = '{partitions}');
+         CREATE VIEW load WITH (partitions = '3') AS
+           SELECT channel, TUMBLE(start_utc, INTERVAL '1 day') AS day, SUM(value) AS total, COUNT(*) AS readings,
+                  AVG(value) AS mean FROM readings GROUP BY channel, day;
+         CREATE VIEW peaks WITH (partitions = '2') AS
+           SELECT usage_point, HOP(start_utc, INTERVAL '6 hours', INTERVAL '12 hours') AS w, MIN(value) AS least,
+                  MAX(value) AS most, FIRST(value) AS first, LAST(value) AS last, COUNT(DISTINCT value) AS distinct_values
+           FROM readings GROUP BY usage_point, w;
+         CREATE VIEW everything WITH (partitions = '1') AS
+           SELECT COUNT(*) AS readings, SUM(value) FILTER (WHERE value > 2) AS large, VAR_POP(value) AS variance
+           FROM readings;"
+    );
+    let application = Application::parse(&sql).expect("valid SQL");
+    application.bind(std::path::Path::new(".")).expect("no tables to read")
+}
+
+/// One reading.
+#[derive(Clone, Debug)]
+pub(crate) struct Reading {
+    pub(crate) meter: u8,
+    pub(crate) channel: u8,
+    /// Hours after the beginning.
+    pub(crate) hour: u32,
+    pub(crate) value: Option<i16>,
+    pub(crate) version: u8,
+}
+
+impl Reading {
+    pub(crate) fn key(&self) -> String {
+        format!("m{}", self.meter)
+    }
+
+    pub(crate) fn payload(&self) -> String {
+        let (day, hour) = (1 + self.hour / 24, self.hour % 24);
+        let value = self.value.map_or_else(|| "null".to_owned(), |value| format!("{value}.25"));
+        format!(
+            r#"{{"usage_point":"m{}","channel":"c{}","start_utc":"2024-07-{day:02}T{hour:02}:00:00Z","value":{value},"source_version":{},"received_at":null}}"#,
+            self.meter, self.channel, self.version
+        )
+    }
+}
+
+/// A log, a store and an application; batch layers come and go.
+pub(crate) struct World {
+    pub(crate) shape: Shape,
+    pub(crate) log: Arc<MemoryLog>,
+    pub(crate) objects: Arc<dyn ObjectStore>,
+    pub(crate) views: Vec<Arc<View>>,
+    pub(crate) board: StatusBoard,
+    /// What the oracle knows, by log partition: records that can be decoded, in their right place.
+    pub(crate) history: Vec<Vec<(u64, Vec<u8>)>>,
+}
+
+/// One life of the process: view partitions and a batch layer.
+pub(crate) struct Life {
+    pub(crate) batch: BatchLayer,
+    pub(crate) store: PartitionStore,
+    pub(crate) catalog: CatalogHandle,
+}
+
+impl World {
+    pub(crate) async fn new(shape: Shape) -> Self {
+        let log = Arc::new(MemoryLog::simulated(NOW_US));
+        log.ensure_topic(&TopicSpec::new(SOURCE, shape.partitions)).await.expect("a new topic");
+        let objects = Arc::new(InMemory::new());
+        let history = vec![Vec::new(); shape.partitions as usize];
+        Self { shape, log, objects, views: views(shape), board: StatusBoard::new(), history }
+    }
+
+    pub(crate) fn source(&self) -> &Arc<Source> {
+        &self.views[0].source
+    }
+
+    pub(crate) fn dataset(&self) -> Dataset {
+        Dataset::with_store(Arc::clone(&self.objects), Path::from("data"))
+    }
+
+    /// Appends a reading where it belongs.
+    pub(crate) fn append(&mut self, reading: &Reading) {
+        let partition = partition_for_key(reading.key().as_bytes(), self.shape.partitions);
+        let offset = self.append_raw(partition, &reading.key(), reading.payload());
+        self.history[partition as usize].push((offset, reading.payload().into_bytes()));
+    }
+
+    /// Appends anything anywhere; the oracle does not hear of it.
+    pub(crate) fn append_raw(&self, partition: u32, key: &str, payload: String) -> u64 {
+        let record = Append::keyed(key.to_owned(), payload);
+        self.log.append_now(SOURCE, partition, vec![record]).expect("appended")[0]
+    }
+
+    /// Appends readings to log partition 0 until it has `count` records. All of the given hour.
+    pub(crate) fn fill(&mut self, count: u64, hour: u32) {
+        let meter = (0..=255)
+            .find(|meter| partition_for_key(format!("m{meter}").as_bytes(), self.shape.partitions) == 0);
+        let meter = meter.expect("some meter belongs to partition 0");
+        while (self.history[0].len() as u64) < count {
+            let channel = self.history[0].len() as u8;
+            self.append(&Reading { meter, channel, hour, value: Some(1), version: 0 });
+        }
+    }
+
+    /// Starts a process: all views published, their partitions created and live.
+    pub(crate) async fn start(&self, config: BatchConfig) -> sanso_batch::Result<Life> {
+        let life = self.boot(config);
+        for view in &self.views {
+            life.go_live(view).await?;
+        }
+        Ok(life)
+    }
+
+    /// Starts a process without live views.
+    pub(crate) fn boot(&self, config: BatchConfig) -> Life {
+        let source = Arc::clone(self.source());
+        let catalog = CatalogHandle::new(Catalog {
+            sources: [(source.name.clone(), source)].into(),
+            ..Catalog::default()
+        });
+        let store = PartitionStore::new();
+        let batch = BatchLayer::new(
+            config,
+            Arc::clone(&self.log) as Arc<dyn Log>,
+            self.dataset(),
+            catalog.clone(),
+            store.clone(),
+            self.board.clone(),
+        );
+        Life { batch, store, catalog }
+    }
+
+    /// Folds a view naively over the history below a cut.
+    pub(crate) fn oracle(&self, view: &View, cut: &Cut) -> Groups {
+        let below: Vec<Vec<oracle::Record<'_>>> = self
+            .history
+            .iter()
+            .zip(cut.offsets())
+            .map(|(records, cut)| {
+                let records = records.iter().filter(|(offset, _)| offset < cut);
+                records.map(|(offset, payload)| (*offset, payload.as_slice())).collect()
+            })
+            .collect();
+        let slices: Vec<&[oracle::Record<'_>]> = below.iter().map(Vec::as_slice).collect();
+        oracle::fold(view, &slices)
+    }
+
+    /// Checks blocks against the oracle at their own cut; each group in its view partition.
+    pub(crate) fn check(&self, view: &View, blocks: &[Arc<Block>]) {
+        assert_eq!(blocks.len(), view.partitions as usize);
+        let mut all = Groups::new();
+        for (index, block) in blocks.iter().enumerate() {
+            assert!(block.groups.iter().all(|(id, _)| view.partition_of(&id.key) as usize == index));
+            assert_eq!((block.version, &block.cut), (blocks[0].version, &blocks[0].cut));
+            all.combine(&block.groups);
+        }
+        assert_eq!(all, self.oracle(view, &blocks[0].cut), "{} at {:?}", view.name, blocks[0].cut);
+    }
+}
+
+impl Life {
+    /// Publishes a view, creates its partitions and makes it live.
+    pub(crate) async fn go_live(&self, view: &Arc<View>) -> sanso_batch::Result<()> {
+        let blocks = self.batch.ensure_published(view).await?;
+        for (index, block) in blocks.into_iter().enumerate() {
+            let id = PartitionId { view: view.fingerprint, index: index as u32 };
+            self.store.create(id, ViewPartition::new(view.partition_config(), block));
+        }
+        self.catalog.update(|catalog| {
+            catalog.live.insert(view.fingerprint, Arc::clone(view));
+        });
+        Ok(())
+    }
+
+    /// Runs until nothing is left to archive.
+    pub(crate) async fn run_to_end(&self) -> sanso_batch::Result<RunReport> {
+        loop {
+            let report = self.batch.run_once().await?;
+            if !report.has_backlog() {
+                return Ok(report);
+            }
+        }
+    }
+
+    /// Runs one step and returns what it did for the source.
+    pub(crate) async fn run(&self) -> SourceReport {
+        self.batch.run_once().await.expect("the run succeeds").sources[SOURCE].clone()
+    }
+
+    pub(crate) async fn progress(&self, view: &View, index: u32) -> Progress {
+        let id = PartitionId { view: view.fingerprint, index };
+        self.store.read(id, &ReadRequest::Progress).await.expect("it is live").progress
+    }
+}
+
+/// A configuration that adopts without waiting for the speed layer.
+pub(crate) fn hasty() -> BatchConfig {
+    BatchConfig { adoption_wait_runs: 0, ..BatchConfig::default() }
+}
