@@ -63,8 +63,8 @@ mod tests {
     fn a_backlog_is_taken_in_turn_and_in_bounded_steps() {
         let expected = (vec![(0, 0), (0, 1), (1, 2)], vec![8, 12], true);
         assert_eq!(planned(&[0, 8], &[400, 12], 3), expected);
-        assert_eq!(planned(&[0, 0], &[8, 8], 4).2, false);
-        assert_eq!(planned(&[0, 0], &[8, 8], 3).2, true);
+        assert!(!planned(&[0, 0], &[8, 8], 4).2);
+        assert!(planned(&[0, 0], &[8, 8], 3).2);
     }
 
     #[test]

@@ -12,11 +12,13 @@ const SCRIPT: &str = r#"
 import duckdb, sys
 root = sys.argv[1]
 db = duckdb.connect()
-print(db.sql(f"SELECT count(*), sum(value), count(DISTINCT _offset), min(_append_time) < max(start_utc) FROM read_parquet('{root}/segments/*/*.parquet')").fetchone())
-db.sql(f"""SET VARIABLE files = (SELECT list('{root}/' || file.path) FROM (
-  SELECT unnest(manifest.newest) AS file FROM
-    (SELECT manifest FROM read_json('{root}/manifests/*.json', filename = true) ORDER BY filename DESC LIMIT 1)))""")
-print(db.sql("SELECT count(*), sum(value), count(DISTINCT (usage_point, channel, start_utc)), string_agg(DISTINCT typeof(value)), string_agg(DISTINCT typeof(start_utc)) FROM read_parquet(getvariable('files'))").fetchone())
+print(db.execute(f"""SELECT count(*), sum(value), count(DISTINCT _offset), min(epoch_us(_append_time))
+  FROM read_parquet('{root}/segments/*/*.parquet')""").fetchall())
+db.execute(f"""SET VARIABLE files = (SELECT list('{root}/' || file.path) FROM (
+  SELECT unnest(manifest.newest) AS file FROM (
+    SELECT manifest FROM read_json('{root}/manifests/*.json', filename = true) ORDER BY filename DESC LIMIT 1)))""")
+print(db.execute("""SELECT count(*), sum(value), count(DISTINCT (usage_point, channel, start_utc)),
+  min(typeof(value)), max(typeof(start_utc)) FROM read_parquet(getvariable('files'))""").fetchall())
 "#;
 
 fn python() -> Option<String> {
@@ -53,8 +55,8 @@ async fn duckdb_reads_the_history_and_the_newest_readings() {
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let lines: Vec<&str> = text.lines().collect();
-    assert_eq!(lines[0], "(9, Decimal('182.250'), 9, True)");
-    assert_eq!(lines[1], "(3, Decimal('90.750'), 3, 'DECIMAL(18,3)', 'TIMESTAMP WITH TIME ZONE')");
+    assert_eq!(lines[0], "[(9, Decimal('182.250'), 9, 1720000000000000)]");
+    assert_eq!(lines[1], "[(3, Decimal('90.750'), 3, 'DECIMAL(18,3)', 'TIMESTAMP WITH TIME ZONE')]");
 }
 
 #[tokio::test]

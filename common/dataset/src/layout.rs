@@ -28,10 +28,10 @@
 //! ```sql
 //! SELECT * FROM read_parquet('readings/segments/*/*.parquet');
 //!
-//! SET VARIABLE files = (
-//!   SELECT list('readings/' || file.path) FROM (
-//!     SELECT unnest(manifest.newest) AS file FROM read_json('readings/manifests/*.json')
-//!     ORDER BY filename DESC LIMIT 1));   -- or take the list from the highest manifest by hand
+//! SET VARIABLE files = (SELECT list('readings/' || file.path) FROM (
+//!   SELECT unnest(manifest.newest) AS file FROM (
+//!     SELECT manifest FROM read_json('readings/manifests/*.json', filename = true)
+//!     ORDER BY filename DESC LIMIT 1)));
 //! SELECT * FROM read_parquet(getvariable('files'));
 //! ```
 
