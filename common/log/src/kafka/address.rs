@@ -8,14 +8,19 @@ use rdkafka::ClientConfig;
 use crate::{LogError, Result};
 
 /// What exactness rests on; an address that says otherwise is refused.
-const FIXED: [(&str, &str); 6] = [
+const FIXED: [(&str, &str); 7] = [
     ("acks", "all"),
     ("request.required.acks", "all"),
     ("enable.idempotence", "true"),
     ("isolation.level", "read_committed"),
     ("auto.offset.reset", "error"),
     ("enable.auto.commit", "false"),
+    ("batch.num.messages", BATCH_MESSAGES_MAX),
 ];
+
+/// Messages of one request. Where a repeated request has lost its offsets, librdkafka counts up from
+/// -1001 instead: with more messages than this it would reach offsets that look real.
+const BATCH_MESSAGES_MAX: &str = "1000";
 
 /// A cluster, and how to talk to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +76,7 @@ impl KafkaAddress {
         self.config(&[
             ("enable.idempotence", "true"),
             ("acks", "all"),
+            ("batch.num.messages", BATCH_MESSAGES_MAX),
             ("linger.ms", "2"),
             ("message.timeout.ms", "30000"),
             ("queue.buffering.max.kbytes", "65536"),
@@ -154,6 +160,7 @@ mod tests {
             ("kafka:/a:1", "kafka://"),
             ("kafka://a:1?acks=1", "always all"),
             ("kafka://a:1?isolation.level=read_uncommitted", "always read_committed"),
+            ("kafka://a:1?batch.num.messages=10000", "always 1000"),
             ("kafka://a:1?sasl.username", "no value"),
             ("kafka://a:1?sasl.username=%4", "percent-encoded"),
         ] {

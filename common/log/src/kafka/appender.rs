@@ -105,10 +105,9 @@ fn conclude(topic: &str, partition: u32, fate: Fate) -> Result<Vec<u64>> {
     let Some(first) = errors.first() else {
         // One partition, one idempotent producer: the order of the batch is that of the offsets.
         offsets.sort_unstable();
-        let offset = |o: i64| {
-            u64::try_from(o).map_err(|_| indeterminate(topic, partition, "the broker gave no offset"))
-        };
-        return offsets.into_iter().map(offset).collect();
+        let known = offsets.into_iter().map(u64::try_from).collect::<Result<Vec<_>, _>>();
+        let reason = "the records are in the log, but a repeated request has lost their offsets";
+        return known.map_err(|_| indeterminate(topic, partition, reason));
     };
     if !offsets.is_empty() || !errors.iter().all(is_certainly_absent) {
         return Err(indeterminate(topic, partition, &first.to_string()));

@@ -116,6 +116,16 @@ impl KafkaLog {
         Ok(())
     }
 
+    /// Waits until every partition of a new topic answers: the first append then meets no partition
+    /// that is still being set up.
+    async fn await_leaders(&self, spec: &TopicSpec) -> Result<()> {
+        let partitions = spec.partitions;
+        let ask = move |reader: &Reader, topic: &str| {
+            (0..partitions).try_for_each(|partition| reader.range(topic, partition).map(|_| ()))
+        };
+        self.with_reader(&spec.name, ask).await
+    }
+
     async fn create(&self, spec: &TopicSpec, brokers: usize) -> Result<()> {
         let replicas = brokers.clamp(1, 3);
         let in_sync_min = if replicas == 3 { "2" } else { "1" };
@@ -154,6 +164,9 @@ impl Log for KafkaLog {
             let describe = |reader: &Reader, topic: &str| reader.describe(topic);
             match self.with_reader(&spec.name, describe).await? {
                 (Some(existing), _) if existing == spec.partitions => {
+                    if created {
+                        self.await_leaders(spec).await?;
+                    }
                     return self.check_settings(&spec.name).await;
                 }
                 (Some(existing), _) => {
