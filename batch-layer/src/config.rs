@@ -20,7 +20,8 @@ pub struct BatchConfig {
     pub adoption_poll_ms: u64,
     /// Versions of the dataset that are kept readable. At least 2, for readers of the one before.
     pub versions_kept: usize,
-    /// Complete segments to keep in the log behind the cut; none keeps the whole log.
+    /// Complete segments to keep in the log behind the cut, where the speed layer has read them; none
+    /// keeps the whole log.
     pub retain_segments: Option<u64>,
 }
 

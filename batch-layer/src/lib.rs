@@ -34,6 +34,7 @@ mod publish;
 mod report;
 mod service;
 mod source_run;
+mod version;
 
 pub use config::BatchConfig;
 pub use error::{BatchError, Result};

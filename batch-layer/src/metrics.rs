@@ -1,6 +1,6 @@
 //! Metrics of the batch layer: names, units and help.
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 
 use crate::report::SourceReport;
 
@@ -8,8 +8,7 @@ const AUDIT_SEGMENTS: &str = "sanso_audit_segments_total";
 const SEGMENTS_ARCHIVED: &str = "sanso_batch_segments_archived_total";
 const ROWS_ARCHIVED: &str = "sanso_batch_rows_archived_total";
 const NEWEST_FILES: &str = "sanso_batch_newest_files_total";
-const VERSION: &str = "sanso_batch_version";
-const RUN_SECONDS: &str = "sanso_batch_run_seconds";
+const VERSION_SECONDS: &str = "sanso_batch_version_seconds";
 const RUN_ERRORS: &str = "sanso_batch_run_errors_total";
 
 /// Describes all metrics to the recorder installed.
@@ -21,8 +20,7 @@ pub(crate) fn describe() {
     describe_counter!(SEGMENTS_ARCHIVED, "segments of the log written to the master dataset");
     describe_counter!(ROWS_ARCHIVED, "records written to the master dataset");
     describe_counter!(NEWEST_FILES, "files of the newest-version table by result: rewritten, carried");
-    describe_gauge!(VERSION, "number of the newest published version");
-    describe_histogram!(RUN_SECONDS, Unit::Seconds, "duration of runs that made a version");
+    describe_histogram!(VERSION_SECONDS, Unit::Seconds, "duration of the runs that made a version");
     describe_counter!(RUN_ERRORS, "runs that failed");
 }
 
@@ -37,14 +35,15 @@ pub(crate) fn record(source: &str, report: &SourceReport, run_ms: u64) {
     ] {
         counter!(AUDIT_SEGMENTS, "source" => source(), "result" => result).increment(count);
     }
-    let Some(version) = report.version else { return };
+    if report.version.is_none() {
+        return;
+    }
     counter!(SEGMENTS_ARCHIVED, "source" => source()).increment(report.segments.len() as u64);
     counter!(ROWS_ARCHIVED, "source" => source()).increment(report.rows_archived);
     let rewritten = report.newest_rewritten.len() as u64;
     counter!(NEWEST_FILES, "source" => source(), "result" => "rewritten").increment(rewritten);
     counter!(NEWEST_FILES, "source" => source(), "result" => "carried").increment(report.newest_carried);
-    gauge!(VERSION, "source" => source()).set(version as f64);
-    histogram!(RUN_SECONDS, "source" => source()).record(run_ms as f64 / 1e3);
+    histogram!(VERSION_SECONDS, "source" => source()).record(run_ms as f64 / 1e3);
 }
 
 /// Counts a failed run.

@@ -163,6 +163,7 @@ impl Inner {
             log: self.log.as_ref(),
             dataset: &self.dataset,
             store: &self.store,
+            board: &self.board,
             source,
         }
     }

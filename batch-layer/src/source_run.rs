@@ -13,23 +13,24 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sanso_catalog::{AuditCounts, BatchProgress};
+use sanso_catalog::{AuditCounts, BatchProgress, StatusBoard};
 use sanso_core::{PartitionId, PartitionStore, ReadRequest};
-use sanso_dataset::{Dataset, Manifest, NewestFile, SegmentFile, append_times};
+use sanso_dataset::{Dataset, DatasetError, Manifest};
 use sanso_log::{Log, LogError};
-use sanso_state::{Block, Cut, Entry, Fingerprint, Groups, LogPartition, Outcome, SegmentId, Watermark};
+use sanso_state::{Block, Cut, Entry, Fingerprint, Groups, Offset, Outcome, SegmentId};
 use sanso_view::{Source, View};
 
 use crate::adoption::{Decision, decide};
-use crate::advance::{Effects, advance};
-use crate::archive::{ArchivePlan, archive, blocking, plan};
+use crate::advance::Effects;
+use crate::archive::{blocking, plan};
 use crate::audit::audit;
 use crate::config::BatchConfig;
 use crate::contribution::contributions;
 use crate::error::{BatchError, Result};
-use crate::lineage::{TableRules, Touched, plan_table};
+use crate::lineage::TableRules;
 use crate::publish::{Published, extend, load, publish, recompute, view_id};
 use crate::report::SourceReport;
+use crate::version::{make_version, rebuild_damaged};
 
 /// Versions between two removals of files that no version lists.
 const CLEAN_EVERY: u64 = 8;
@@ -40,6 +41,7 @@ pub(crate) struct World<'a> {
     pub(crate) log: &'a dyn Log,
     pub(crate) dataset: &'a Dataset,
     pub(crate) store: &'a PartitionStore,
+    pub(crate) board: &'a StatusBoard,
     pub(crate) source: &'a Arc<Source>,
 }
 
@@ -54,6 +56,8 @@ pub(crate) struct SourceState {
     offers: BTreeMap<PartitionId, Offer>,
     /// Whether files of an earlier life have been cleaned.
     cleaned: bool,
+    /// Up to where each log partition was trimmed.
+    trimmed: BTreeMap<u32, Offset>,
     /// What was posted last.
     pub(crate) progress: Option<BatchProgress>,
 }
@@ -114,7 +118,7 @@ impl SourceState {
         } else if let Some(published) = load(world.dataset, view, &manifest).await? {
             published
         } else {
-            let blocks = recompute(world.dataset, view, &manifest).await?;
+            let blocks = backfill(world, view, &manifest).await?;
             report.recomputed.push(view.name.clone());
             publish(world.dataset, view, &manifest, blocks, None).await?.0
         };
@@ -143,15 +147,15 @@ impl SourceState {
             plan(&before.cut, &ends, world.source.segments(), world.config.segments_per_version_max.max(1));
         report.backlog = plan.backlog;
         if plan.segments.is_empty() {
-            return Ok(());
+            return self.trim(world, &before).await;
         }
         let (manifest, effects) = make_version(world, &before, plan, report).await?;
         self.manifest = Some(Arc::clone(&manifest));
         report.version = Some(manifest.version);
         self.publish_all(world, &manifest, effects, report).await?;
         self.adopt(world, report).await;
-        trim(world, &manifest).await?;
-        self.clean(world, &manifest).await
+        self.clean(world, &manifest).await?;
+        self.trim(world, &manifest).await
     }
 
     /// Brings every live view to the version in force, forgets retired ones, and offers blocks to
@@ -259,6 +263,26 @@ impl SourceState {
         Ok(())
     }
 
+    /// Allows the log to forget what lies the configured number of segments behind the cut, once no
+    /// view partition waits for it, and no further than the speed layer has read.
+    async fn trim(&mut self, world: &World<'_>, manifest: &Manifest) -> Result<()> {
+        let Some(retain) = world.config.retain_segments else { return Ok(()) };
+        if !self.offers.is_empty() {
+            return Ok(());
+        }
+        let speed = world.board.speed().remove(&manifest.source).unwrap_or_default();
+        for (partition, &cut) in (0..).zip(manifest.cut.offsets()) {
+            let read = speed.get(&partition).map_or(cut, |progress| progress.position);
+            let kept = retain.saturating_mul(manifest.segment_size);
+            let before = cut.saturating_sub(kept).min(read);
+            if self.trimmed.insert(partition, before) != Some(before) {
+                let trimmed = world.log.trim(&world.source.topic, partition, before).await;
+                trimmed.map_err(log_error(world.source))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Returns the progress to post: the version in force and the counters so far.
     pub(crate) fn progress(&self, source: &Source, audit: AuditCounts) -> BatchProgress {
         let mut progress = self.progress.clone().unwrap_or_else(|| BatchProgress {
@@ -277,6 +301,17 @@ impl SourceState {
             progress.newest_rows = manifest.rows;
         }
         progress
+    }
+}
+
+/// Computes a view from the newest-version table; damaged files of it are made again first.
+async fn backfill(world: &World<'_>, view: &Arc<View>, manifest: &Manifest) -> Result<Vec<Arc<Block>>> {
+    match recompute(world.dataset, view, manifest).await {
+        Err(BatchError::Dataset(DatasetError::Damaged { .. } | DatasetError::Missing { .. })) => {
+            rebuild_damaged(world, manifest).await?;
+            recompute(world.dataset, view, manifest).await
+        }
+        computed => computed,
     }
 }
 
@@ -333,146 +368,4 @@ async fn log_ends(world: &World<'_>) -> Result<Vec<u64>> {
         ends.push(world.log.end_offset(&source.topic, partition).await.map_err(log_error(source))?);
     }
     Ok(ends)
-}
-
-/// Archives the planned segments, advances the newest-version table over them and commits the next
-/// version. Returns it with each new segment's effects.
-async fn make_version(
-    world: &World<'_>,
-    before: &Manifest,
-    plan: ArchivePlan,
-    report: &mut SourceReport,
-) -> Result<(Arc<Manifest>, BTreeMap<SegmentId, Option<Effects>>)> {
-    let mut archived: Vec<SegmentFile> = Vec::with_capacity(plan.segments.len());
-    for &segment in &plan.segments {
-        let read_bytes_max = world.config.read_bytes_max;
-        let done = archive(world.log, world.dataset, world.source, segment, read_bytes_max).await?;
-        report.rows_archived += done.file.rows;
-        report.records_refused += done.refused;
-        archived.push(done.file);
-    }
-    let mut newest = Vec::new();
-    let mut effects = BTreeMap::new();
-    let mut watermarks = before.watermarks.clone();
-    for partition in (0..world.source.partitions).map(LogPartition) {
-        let files: Vec<_> = archived.iter().filter(|file| file.segment.partition == partition).collect();
-        let watermark = &mut watermarks[partition.index()];
-        let part = advance_partition(world, before, partition, &files, watermark).await?;
-        report.newest_carried += part.carried.len() as u64;
-        report.newest_rewritten.extend(part.rewritten.iter().map(|file| (partition, file.date)));
-        newest.extend(part.carried);
-        newest.extend(part.rewritten);
-        effects.extend(part.effects);
-    }
-    newest.sort_by_key(|file| (file.partition, file.date));
-    let mut segments: Vec<SegmentFile> = before.segments.iter().cloned().chain(archived).collect();
-    segments.sort_by_key(|file| file.segment);
-    report.segments = plan.segments;
-    let manifest = Manifest {
-        version: before.version + 1,
-        cut: plan.cut,
-        watermarks,
-        rows: newest.iter().map(|file| file.rows).sum(),
-        segments,
-        newest,
-        ..before.clone()
-    };
-    world.dataset.commit(&manifest).await?;
-    Ok((Arc::new(manifest), effects))
-}
-
-/// One log partition's part of a new version.
-struct PartitionPart {
-    carried: Vec<NewestFile>,
-    rewritten: Vec<NewestFile>,
-    effects: BTreeMap<SegmentId, Option<Effects>>,
-}
-
-/// Advances one log partition's part of the newest-version table over its new segments, one date at
-/// a time. In memory: those segments' rows, and one date's part of the table.
-async fn advance_partition(
-    world: &World<'_>,
-    before: &Manifest,
-    partition: LogPartition,
-    files: &[&SegmentFile],
-    max_event_us: &mut Option<i64>,
-) -> Result<PartitionPart> {
-    let source = world.source;
-    let rules = TableRules::of(source);
-    let mut dates: BTreeMap<Option<i32>, Vec<(SegmentId, arrow::array::RecordBatch)>> = BTreeMap::new();
-    let mut touched = Touched::new();
-    let mut watermark = Watermark::new(source.lateness_us, source.ahead_us_max).resume(*max_event_us);
-    for file in files {
-        let rows = world.dataset.read_segment(&source.name, file).await?;
-        let events = source.event_times(&rows);
-        for (&event_us, append_us) in events.iter().zip(append_times(&rows).values()) {
-            watermark.observe(event_us, *append_us);
-        }
-        for (date, rows) in divide(source, &rules, &rows, &events)? {
-            dates.entry(date).or_default().push((file.segment, rows));
-            touched.entry(date).or_default().push((file.segment, file.content));
-        }
-    }
-    *max_event_us = watermark.max_event_us();
-    let plan = plan_table(&rules, partition, &before.newest, &touched);
-    let mut rewritten = Vec::with_capacity(plan.tasks.len());
-    let mut effects: BTreeMap<SegmentId, Vec<Effects>> =
-        files.iter().map(|file| (file.segment, Vec::new())).collect();
-    for task in plan.tasks {
-        let previous = match &task.previous {
-            Some(file) => world.dataset.read_newest(&source.name, file).await?,
-            None => Vec::new(),
-        };
-        let rows = dates.remove(&task.date).unwrap_or_default();
-        let advancing = Arc::clone(source);
-        let advanced =
-            blocking(move || advance(&advancing, previous, rows)).await.map_err(rows_error(source))?;
-        for (segment, part) in advanced.effects {
-            effects.entry(segment).or_default().push(part);
-        }
-        let file = world
-            .dataset
-            .put_newest(&source.name, partition, task.date, task.fingerprint, advanced.rows)
-            .await?;
-        rewritten.push(file);
-    }
-    let mut joined = BTreeMap::new();
-    for (segment, parts) in effects {
-        joined.insert(segment, Effects::join(&parts).map_err(rows_error(source))?);
-    }
-    Ok(PartitionPart { carried: plan.carried, rewritten, effects: joined })
-}
-
-fn rows_error(source: &Source) -> impl Fn(arrow::error::ArrowError) -> BatchError + '_ {
-    |error| BatchError::Rows { source_name: source.name.clone(), source: error }
-}
-
-/// Divides a segment's rows by date, each in offset order.
-fn divide(
-    source: &Source,
-    rules: &TableRules,
-    rows: &arrow::array::RecordBatch,
-    events_us: &[i64],
-) -> Result<Vec<(Option<i32>, arrow::array::RecordBatch)>> {
-    let mut dates: BTreeMap<Option<i32>, Vec<u32>> = BTreeMap::new();
-    for (row, &event_us) in events_us.iter().enumerate() {
-        dates.entry(rules.date_of(event_us)).or_default().push(row as u32);
-    }
-    let take = |(date, indexes): (Option<i32>, Vec<u32>)| {
-        let indexes = arrow::array::UInt32Array::from(indexes);
-        let taken = arrow::compute::take_record_batch(rows, &indexes).map_err(rows_error(source))?;
-        Ok((date, taken))
-    };
-    dates.into_iter().map(take).collect()
-}
-
-/// Allows the log to forget what lies the configured number of segments behind the cut.
-async fn trim(world: &World<'_>, manifest: &Manifest) -> Result<()> {
-    let Some(retain) = world.config.retain_segments else { return Ok(()) };
-    for (partition, cut) in manifest.cut.offsets().iter().enumerate() {
-        let before = cut.saturating_sub(retain.saturating_mul(manifest.segment_size));
-        let trimmed = world.log.trim(&world.source.topic, partition as u32, before).await;
-        trimmed.map_err(log_error(world.source))?;
-    }
-    Ok(())
 }

@@ -212,11 +212,35 @@ async fn a_damaged_block_is_computed_again() {
 }
 
 #[tokio::test]
-async fn a_damaged_newest_file_is_refused_by_name() {
-    let (world, path) = damaged("/newest/").await;
+async fn a_damaged_newest_file_is_made_again_from_its_segments() {
+    let (world, _) = damaged("/newest/").await;
     let life = world.start(hasty()).await.expect("start");
-    let error = life.batch.run_once().await.expect_err("the file is needed").to_string();
-    assert!(error.contains(&path) && error.contains("damaged"), "{error}");
+    life.run_to_end().await.expect("run");
+    for view in &world.views {
+        world.check(view, &life.batch.ensure_published(view).await.expect("published"));
+    }
+}
+
+#[tokio::test]
+async fn a_view_is_backfilled_though_a_newest_file_is_damaged() {
+    let (world, _) = damaged("/newest/").await;
+    world.dataset().remove_views_before(SOURCE, u64::MAX).await.expect("removed");
+    let life = world.boot(hasty());
+    for view in &world.views {
+        world.check(view, &life.batch.ensure_published(view).await.expect("backfilled"));
+    }
+}
+
+#[tokio::test]
+async fn a_newest_file_whose_segments_are_damaged_too_is_refused_by_name() {
+    let (world, _) = damaged("/newest/").await;
+    let mut segments = Vec::new();
+    for number in 0..4 {
+        segments.push(damage(&world, &format!("/00000000000{number}.parquet")).await);
+    }
+    let life = world.start(hasty()).await.expect("start");
+    let error = life.batch.run_once().await.expect_err("nothing to make it from").to_string();
+    assert!(segments.iter().any(|path| error.contains(path)) && error.contains("damaged"), "{error}");
 }
 
 #[tokio::test]

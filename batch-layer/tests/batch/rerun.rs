@@ -1,6 +1,7 @@
 //! A run computes only what is new, and a view that comes later is computed once.
 
 use sanso_batch::{BatchConfig, BatchError, SourceReport};
+use sanso_catalog::PartitionProgress;
 use sanso_dataset::DatasetError;
 use sanso_log::Log;
 use sanso_state::{LogPartition, SegmentId};
@@ -121,6 +122,20 @@ async fn the_log_is_trimmed_behind_the_cut_and_runs_go_on() {
     for view in &world.views {
         world.check(view, &life.batch.ensure_published(view).await.expect("published"));
     }
+}
+
+#[tokio::test]
+async fn the_log_is_not_trimmed_beyond_what_the_speed_layer_has_read() {
+    let mut world = World::new(SMALL).await;
+    world.fill(12, 0);
+    let speed = |position| PartitionProgress { position, ..PartitionProgress::default() };
+    world.board.post_speed(SOURCE, LogPartition(0), speed(5));
+    let life = world.start(BatchConfig { retain_segments: Some(0), ..hasty() }).await.expect("start");
+    life.run().await;
+    assert_eq!(world.log.start_offset(SOURCE, 0).await.expect("start"), 5);
+    world.board.post_speed(SOURCE, LogPartition(0), speed(12));
+    life.run().await;
+    assert_eq!(world.log.start_offset(SOURCE, 0).await.expect("start"), 12);
 }
 
 #[tokio::test]

@@ -3,8 +3,10 @@
 //! All reading and writing of whole files goes through here, so that fingerprints are
 //! checked, local files are on disk, and errors name the file.
 
+use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::{Path as DiskPath, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -22,7 +24,29 @@ use crate::layout::Layout;
 pub struct Dataset {
     store: Arc<dyn ObjectStore>,
     layout: Arc<Layout>,
-    disk: Option<Arc<PathBuf>>,
+    disk: Option<Arc<Disk>>,
+}
+
+/// A local directory, and which folders in it are known to be on disk themselves.
+struct Disk {
+    root: PathBuf,
+    folders: Mutex<BTreeSet<PathBuf>>,
+}
+
+impl Disk {
+    /// Brings a file to disk, its name, and the names of the folders that lead to it.
+    fn sync(&self, file: &DiskPath) -> std::io::Result<()> {
+        File::open(file)?.sync_all()?;
+        for folder in file.ancestors().skip(1).take_while(|folder| folder.starts_with(&self.root)) {
+            File::open(folder)?.sync_all()?;
+            // A folder that was brought to disk before has its own name on disk, and so have those above.
+            let known = !self.folders.lock().expect("no panic while it is held").insert(folder.to_owned());
+            if known {
+                break;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Dataset {
@@ -37,7 +61,7 @@ impl Dataset {
         Ok(Dataset {
             store: Arc::new(store),
             layout: Arc::new(Layout::new(Path::default())),
-            disk: Some(Arc::new(root)),
+            disk: Some(Arc::new(Disk { root, folders: Mutex::default() })),
         })
     }
 
@@ -86,13 +110,9 @@ impl Dataset {
     /// Brings a local file and the names that lead to it to disk: the log may be trimmed on the
     /// strength of it.
     async fn sync(&self, path: &Path) -> Result<()> {
-        let Some(root) = self.disk.clone() else { return Ok(()) };
-        let file = root.join(path.as_ref());
-        let synced = tokio::task::spawn_blocking(move || {
-            std::fs::File::open(&file)?.sync_all()?;
-            let folders = file.ancestors().skip(1).take_while(|folder| folder.starts_with(root.as_ref()));
-            folders.into_iter().try_for_each(|folder| std::fs::File::open(folder)?.sync_all())
-        });
+        let Some(disk) = self.disk.clone() else { return Ok(()) };
+        let file = disk.root.join(path.as_ref());
+        let synced = tokio::task::spawn_blocking(move || disk.sync(&file));
         let outcome = synced.await.unwrap_or_else(|join| Err(std::io::Error::other(join)));
         outcome.map_err(|source| DatasetError::Disk { action: "synchronise", path: path.to_string(), source })
     }
