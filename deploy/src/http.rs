@@ -93,8 +93,11 @@ impl HttpError {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.detail.as_deref().unwrap_or(&self.title))?;
-        if let (Some(line), Some(column)) = (self.line, self.column) {
+        let detail = self.detail.as_deref().unwrap_or(&self.title);
+        f.write_str(detail)?;
+        if let (Some(line), Some(column)) = (self.line, self.column)
+            && !detail.starts_with("line ")
+        {
             write!(f, " (line {line}, column {column})")?;
         }
         match &self.hint {

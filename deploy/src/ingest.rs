@@ -75,6 +75,22 @@ pub(crate) struct IngestArgs {
     files: Vec<PathBuf>,
 }
 
+impl IngestArgs {
+    /// The arguments that send one file or folder to a node, all else by default.
+    pub(crate) fn of_folder(url: &str, files: PathBuf) -> Self {
+        Self {
+            to: url.to_owned(),
+            source: "readings".into(),
+            mapping: None,
+            source_version: None,
+            refused: None,
+            wait: 60,
+            json: false,
+            files: vec![files],
+        }
+    }
+}
+
 /// Sends the files and prints what became of them.
 pub(crate) async fn run(args: IngestArgs) -> anyhow::Result<ExitCode> {
     let client = Client::new(&args.to)?;

@@ -20,10 +20,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-pub(crate) use client::{Report, run};
-pub(crate) use model::INTERVAL_S;
-pub(crate) use oracle::{Difference, Oracle, Totals};
-pub(crate) use schedule::{Batch, Counts, Fleet};
+pub(crate) use client::{Check, Report, run};
+pub(crate) use schedule::Fleet;
 
 /// What a fleet is made of, and how fast its time runs.
 #[derive(Clone, Debug)]

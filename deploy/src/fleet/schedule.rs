@@ -182,7 +182,10 @@ impl Fleet {
         }
         let mut first = actual;
         if roll >= LATE_SHARE + ESTIMATED_SHARE {
-            self.settled = Some(actual);
+            // Any of the fleet, not always the last one.
+            if self.settled.is_none() || rng.random_bool(0.02) {
+                self.settled = Some(actual);
+            }
         } else {
             // One in ten could not be estimated either.
             (first.value, first.quality) = if rng.random_bool(0.1) {

@@ -152,3 +152,9 @@ fn energies_are_written_exactly() {
         assert_eq!(Kwh(milli).to_string(), text);
     }
 }
+
+#[test]
+fn the_shipped_network_is_the_default_fleets() {
+    let shipped = include_str!("../../apps/demo/network.csv");
+    assert_eq!(shipped, Fleet::new(FleetConfig::default()).network_csv());
+}

@@ -130,6 +130,7 @@ pub(crate) struct Summary {
     pub(crate) interrupted: bool,
     files: Vec<FileSummary>,
     broken: Vec<String>,
+    unrecognised: Vec<String>,
     refused: Vec<RefusedRecord>,
     refused_count: u64,
     unlisted: u64,
@@ -150,6 +151,7 @@ impl Summary {
             interrupted: false,
             files: Vec::new(),
             broken: Vec::new(),
+            unrecognised: Vec::new(),
             refused: Vec::new(),
             refused_count: 0,
             unlisted: 0,
@@ -188,6 +190,7 @@ impl Summary {
                 self.files.push(summary);
             }
             Err(FileError::Stopped { .. }) => {}
+            Err(error @ FileError::UnknownFormat { .. }) => self.unrecognised.push(error.to_string()),
             Err(error) => self.broken.push(format!("{:#}", anyhow::Error::from(error))),
         }
     }
@@ -199,7 +202,10 @@ impl Summary {
 
     /// Says whether every record of every file is in, without contradiction.
     pub(crate) fn is_clean(&self) -> bool {
-        self.broken.is_empty() && self.refused_count == 0 && self.quarantined.is_empty()
+        self.broken.is_empty()
+            && self.unrecognised.is_empty()
+            && self.refused_count == 0
+            && self.quarantined.is_empty()
     }
 
     /// Writes the summary as one JSON object.
@@ -218,6 +224,7 @@ impl Summary {
             "source": self.source,
             "files": self.files,
             "broken_files": self.broken,
+            "unrecognised_files": self.unrecognised,
             "readings": self.tally.readings,
             "meters": self.tally.usage_points.len(),
             "first": self.tally.span.map(|(first, _)| rfc3339(first)),
@@ -278,16 +285,12 @@ impl Summary {
         self.write_refused(out)?;
         let quarantined = self.quarantined.iter().map(|record| {
             let file = record.file.as_deref().unwrap_or("?");
-            format!(
-                "{}: {}: {} in {}",
-                clean(file),
-                record.kind,
-                clean(&record.reason),
-                clean(&record.payload)
-            )
+            let what = identity(&record.payload);
+            format!("{}: {} {}: {}", clean(file), record.kind, clean(&what), clean(&record.reason))
         });
         list(out, "in quarantine, with the first version standing", quarantined.collect())?;
         list(out, "broken, nothing of them was sent", self.broken.iter().map(|file| clean(file)).collect())?;
+        list(out, "left out, no meter files", self.unrecognised.iter().map(|file| clean(file)).collect())?;
         list(out, "to note", self.warnings.iter().map(|warning| clean(warning)).collect())
     }
 
@@ -345,6 +348,18 @@ fn list(out: &mut String, what: &str, lines: Vec<String>) -> std::fmt::Result {
         0 => Ok(()),
         more => writeln!(out, "  and {more} more"),
     }
+}
+
+/// Names a reading in the log: its identity and value; the beginning of what is none.
+fn identity(payload: &str) -> String {
+    let Ok(reading) = serde_json::from_str::<Value>(payload) else {
+        return payload.chars().take(120).collect();
+    };
+    let text = |field: &str| match &reading[field] {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    format!("{} {} {} = {}", text("usage_point"), text("channel"), text("start_utc"), text("value"))
 }
 
 /// Takes control characters out of text that comes from files.

@@ -106,5 +106,22 @@ fn a_broken_file_is_not_clean() {
     let read = read_bytes("empty", b"", &ReadOptions::default(), |_: Event<'_>| ControlFlow::Continue(()));
     summary.file_ended(read);
     assert!(!summary.is_clean());
-    assert!(summary.text().contains("broken, nothing of them was sent:\n  empty"), "{}", summary.text());
+    assert!(summary.text().contains("1 left out, no meter files:\n  empty"), "{}", summary.text());
+}
+
+#[test]
+fn quarantined_records_are_named_by_their_identity() {
+    let mut summary = summary();
+    summary.quarantined.push(Quarantined {
+        file: Some("a.csv".into()),
+        kind: "conflict".into(),
+        reason: "version 1 came before".into(),
+        payload: r#"{"usage_point":"A","channel":"E1","start_utc":"2024-01-01T00:00:00Z","value":1.50}"#
+            .into(),
+    });
+    let text = summary.text();
+    assert!(
+        text.contains("  a.csv: conflict A E1 2024-01-01T00:00:00Z = 1.50: version 1 came before\n"),
+        "{text}"
+    );
 }
