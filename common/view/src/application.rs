@@ -143,7 +143,10 @@ fn source(declaration: Declaration) -> Result<Source, SqlError> {
     if !identity_columns.contains(&key_column) {
         return Err(SqlError::new(
             identity.place,
-            format!("the identity lacks the key column {}, so versions of one reading could lie in several log partitions", key.text),
+            format!(
+                "the identity lacks the key column {}, so versions of one reading could lie in several log partitions",
+                key.text
+            ),
             "add the key column to the identity",
         ));
     }
@@ -161,9 +164,8 @@ fn source(declaration: Declaration) -> Result<Source, SqlError> {
         Some(option) => names(&option)?,
         None => columns.iter().position(|(c, _)| c.name == "received_at").into_iter().collect(),
     };
-    let ignored_but_needed = ignored_columns
-        .iter()
-        .find(|c| identity_columns.contains(c) || version_column == Some(**c));
+    let ignored_but_needed =
+        ignored_columns.iter().find(|c| identity_columns.contains(c) || version_column == Some(**c));
     if let Some(column) = ignored_but_needed {
         let (column, place) = &columns[*column];
         return Err(SqlError::new(
@@ -210,9 +212,9 @@ fn event_time(
     let is_time = |index: &usize| columns[*index].0.value_type == ValueType::Timestamp;
     let of_identity = identity.iter().copied().find(|index| is_time(index));
     let by_name = || columns.iter().position(|(c, _)| c.name == "start_utc").filter(is_time);
-    of_identity.or_else(by_name).ok_or_else(|| {
-        missing(source, "event_time", "a TIMESTAMP column, such as event_time = 'start_utc'")
-    })
+    of_identity
+        .or_else(by_name)
+        .ok_or_else(|| missing(source, "event_time", "a TIMESTAMP column, such as event_time = 'start_utc'"))
 }
 
 fn table(declaration: Declaration) -> Result<TableDefinition, SqlError> {
@@ -244,7 +246,11 @@ fn json_only(options: &mut Options) -> Result<(), SqlError> {
 fn checked_topic(topic: &Named) -> Result<String, SqlError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     let text = &topic.text;
-    if text.is_empty() || text.len() > 249 || matches!(text.as_str(), "." | "..") || !text.chars().all(allowed) {
+    if text.is_empty()
+        || text.len() > 249
+        || matches!(text.as_str(), "." | "..")
+        || !text.chars().all(allowed)
+    {
         return Err(SqlError::new(
             topic.place,
             format!("{text:?} is no topic name"),
@@ -284,9 +290,8 @@ fn column_list(columns: &[(Column, Place)], option: &Named) -> Result<Vec<usize>
     let mut indexes = Vec::new();
     for name in option.text.split(',').map(str::trim) {
         let index = columns.iter().position(|(column, _)| column.name == name);
-        let index = index.or_else(|| {
-            columns.iter().position(|(column, _)| column.name == name.to_lowercase())
-        });
+        let index =
+            index.or_else(|| columns.iter().position(|(column, _)| column.name == name.to_lowercase()));
         let Some(index) = index else {
             let known: Vec<_> = columns.iter().map(|(c, _)| c.name.as_str()).collect();
             return Err(SqlError::new(
@@ -324,7 +329,12 @@ fn demand(
     let names: Vec<_> = allowed.iter().map(|t| crate::scalar::sql_type(*t)).collect();
     Err(SqlError::new(
         option.place,
-        format!("column {} is {}, expected {}", column.name, crate::scalar::sql_type(column.value_type), names.join(" or ")),
+        format!(
+            "column {} is {}, expected {}",
+            column.name,
+            crate::scalar::sql_type(column.value_type),
+            names.join(" or ")
+        ),
         why,
     ))
 }

@@ -13,9 +13,7 @@ use sanso_state::ValueType;
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::scalar::{
-    ColumnBuilder, parse_date, parse_decimal, parse_timestamp, quote, sql_type,
-};
+use crate::scalar::{ColumnBuilder, parse_date, parse_decimal, parse_timestamp, quote, sql_type};
 use crate::source::{Column, Source};
 
 /// Decoded records.
@@ -53,19 +51,13 @@ struct Scratch {
 }
 
 /// Decodes payloads; see [`Source::decode`].
-pub(crate) fn decode<'a>(
-    source: &Source,
-    payloads: impl IntoIterator<Item = &'a [u8]>,
-) -> Decoded {
+pub(crate) fn decode<'a>(source: &Source, payloads: impl IntoIterator<Item = &'a [u8]>) -> Decoded {
     let payloads = payloads.into_iter();
     let capacity = payloads.size_hint().0;
     let mut builders: Vec<_> =
         source.columns.iter().map(|c| ColumnBuilder::new(c.value_type, capacity)).collect();
-    let mut scratch = Scratch {
-        cells: vec![Cell::Missing; source.columns.len()],
-        text: String::new(),
-        refusal: None,
-    };
+    let mut scratch =
+        Scratch { cells: vec![Cell::Missing; source.columns.len()], text: String::new(), refusal: None };
     let mut index = Vec::with_capacity(capacity);
     let mut rejected = Vec::new();
     for (at, payload) in payloads.enumerate() {
@@ -157,9 +149,7 @@ impl Scratch {
                 self.text.push_str(&text);
                 Ok(Cell::Text(from..self.text.len()))
             }
-            ValueType::Timestamp if first == b'"' => {
-                parse_timestamp(&unquote(json)?).map(Cell::Timestamp)
-            }
+            ValueType::Timestamp if first == b'"' => parse_timestamp(&unquote(json)?).map(Cell::Timestamp),
             ValueType::Date if first == b'"' => parse_date(&unquote(json)?).map(Cell::Date),
             _ => Err(found()),
         }

@@ -76,21 +76,36 @@ fn what_is_not_exact_is_refused_with_the_column_and_the_reason() {
         (with(r#""value":true"#), ["column value", "found true", "a number for DECIMAL(18,6)"]),
         (with(r#""value":"many""#), ["column value", "many", "expected a decimal number"]),
         (with(r#""duration_s":1.5"#), ["column duration_s", "1.5", "whole number"]),
-        (with(r#""duration_s":9223372036854775808"#), ["column duration_s", "9223372036854775808", "64 bits"]),
+        (
+            with(r#""duration_s":9223372036854775808"#),
+            ["column duration_s", "9223372036854775808", "64 bits"],
+        ),
         (with(r#""duration_s":"1800""#), ["column duration_s", "1800", "whole number"]),
         (with(r#""ok":1"#), ["column ok", "found 1", "true or false"]),
         (with(r#""day":"01/07/2024""#), ["column day", "01/07/2024", "a date such as"]),
         (with(r#""received_at":"yesterday""#), ["column received_at", "yesterday", "RFC 3339"]),
-        (with(r#""received_at":"2024-07-01T00:00:00.0000001Z""#), ["column received_at", "", "finer than a microsecond"]),
+        (
+            with(r#""received_at":"2024-07-01T00:00:00.0000001Z""#),
+            ["column received_at", "", "finer than a microsecond"],
+        ),
         (with(r#""value":1,"value":2"#), ["column value", "twice", "once"]),
-        (r#"{"usage_point":12,"start_utc":"2024-07-01T00:00:00Z"}"#.into(), ["column usage_point", "found 12", "a string"]),
-        (r#"{"usage_point":null,"start_utc":"2024-07-01T00:00:00Z"}"#.into(), ["column usage_point", "found null", "a string"]),
+        (
+            r#"{"usage_point":12,"start_utc":"2024-07-01T00:00:00Z"}"#.into(),
+            ["column usage_point", "found 12", "a string"],
+        ),
+        (
+            r#"{"usage_point":null,"start_utc":"2024-07-01T00:00:00Z"}"#.into(),
+            ["column usage_point", "found null", "a string"],
+        ),
         (r#"{"usage_point":"m1"}"#.into(), ["column start_utc", "no such field", "RFC 3339"]),
         ("[1,2]".into(), ["not one JSON object", "", ""]),
         ("".into(), ["not one JSON object", "", ""]),
         (format!("{{{HEAD}}} x"), ["not one JSON object", "trailing", ""]),
         (format!("{{{HEAD}"), ["not one JSON object", "", ""]),
-        (r#"{"usage_point":"\ud800","start_utc":"2024-07-01T00:00:00Z"}"#.into(), ["column usage_point", "not Unicode", ""]),
+        (
+            r#"{"usage_point":"\ud800","start_utc":"2024-07-01T00:00:00Z"}"#.into(),
+            ["column usage_point", "not Unicode", ""],
+        ),
     ] {
         let why = decode_one(&json).expect_err(&json);
         for fragment in fragments {
@@ -122,7 +137,8 @@ fn a_row_that_fails_midway_leaves_nothing_behind() {
 #[test]
 fn json_of_a_row_decodes_to_the_row() {
     let source = source();
-    let json = format!(r#"{{{HEAD},"value":-0.000001,"duration_s":-9223372036854775808,"day":"2024-02-29"}}"#);
+    let json =
+        format!(r#"{{{HEAD},"value":-0.000001,"duration_s":-9223372036854775808,"day":"2024-02-29"}}"#);
     let decoded = source.decode([json.as_bytes()]);
     let again = source.to_json(&decoded.rows, 0).to_string();
     assert!(again.contains("-0.000001"), "{again}");
@@ -159,8 +175,14 @@ fn hostile_json() -> impl Strategy<Value = String> {
         Just("{\"$serde_json::private::RawValue\":\"1\"}".to_owned()),
     ];
     let field = prop_oneof![
-        Just("usage_point"), Just("start_utc"), Just("duration_s"), Just("value"),
-        Just("ok"), Just("day"), Just("received_at"), Just("other"),
+        Just("usage_point"),
+        Just("start_utc"),
+        Just("duration_s"),
+        Just("value"),
+        Just("ok"),
+        Just("day"),
+        Just("received_at"),
+        Just("other"),
     ];
     prop::collection::vec((field, scalar), 0..8).prop_map(|fields| {
         let fields: Vec<_> = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();

@@ -104,10 +104,13 @@ impl View {
             None => "the highest offset".to_owned(),
         };
         let emission = match &self.output_topic {
-            Some(topic) => format!("; closed windows are written to {topic} once, and again when a late reading amends them"),
+            Some(topic) => format!(
+                "; closed windows are written to {topic} once, and again when a late reading amends them"
+            ),
             None => String::new(),
         };
-        let panes = if self.window.is_sliding() { "; panes are combined into windows when asked" } else { "" };
+        let panes =
+            if self.window.is_sliding() { "; panes are combined into windows when asked" } else { "" };
         LayerDescription {
             speed: format!(
                 "one worker for each of {} log partitions of {} aggregates its own readings ({newest} of a reading \

@@ -33,12 +33,7 @@ pub struct SqlError {
 
 impl SqlError {
     pub(crate) fn new(place: Place, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self {
-            line: place.line,
-            column: place.column,
-            message: message.into(),
-            hint: hint.into(),
-        }
+        Self { line: place.line, column: place.column, message: message.into(), hint: hint.into() }
     }
 
     /// Returns the place.

@@ -9,7 +9,9 @@ use arrow::datatypes::Schema;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DFSchema, DataFusionError};
 use datafusion::execution::SessionState;
+use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, Operator, Volatility};
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_plan::PhysicalExpr;
 use datafusion::physical_plan::expressions::BinaryExpr;
 use datafusion::sql::sqlparser::ast;
@@ -32,22 +34,17 @@ pub(crate) type Failures = Vec<(usize, String)>;
 impl Expression {
     /// Types and plans an expression over a schema. An error is a reason for
     /// people, without a place.
-    pub(crate) fn plan(
-        session: &SessionState,
-        sql: &ast::Expr,
-        schema: &DFSchema,
-    ) -> Result<Self, String> {
+    pub(crate) fn plan(session: &SessionState, sql: &ast::Expr, schema: &DFSchema) -> Result<Self, String> {
         let with_alias = ast::ExprWithAlias { expr: sql.clone(), alias: None };
-        let logical = session
-            .create_logical_expr_from_sql_expr(with_alias, schema)
-            .map_err(|error| reason(&error))?;
+        let logical =
+            session.create_logical_expr_from_sql_expr(with_alias, schema).map_err(|error| reason(&error))?;
         if let Some(name) = volatile_function(&logical).map_err(|error| reason(&error))? {
             return Err(format!(
                 "{name} gives another result each time, so both layers could not agree on it"
             ));
         }
-        let physical =
-            session.create_physical_expr(logical, schema).map_err(|error| reason(&error))?;
+        let logical = simplified(session, logical, schema).map_err(|error| reason(&error))?;
+        let physical = session.create_physical_expr(logical, schema).map_err(|error| reason(&error))?;
         let physical = checked(physical).map_err(|error| reason(&error))?;
         let arrow = physical.data_type(schema.as_arrow()).map_err(|error| reason(&error))?;
         let value_type =
@@ -113,10 +110,19 @@ impl Expression {
     }
 }
 
+/// Simplifies an expression: some functions (COALESCE, NVL2) are only defined
+/// by what they are simplified to.
+fn simplified(session: &SessionState, logical: Expr, schema: &DFSchema) -> Result<Expr, DataFusionError> {
+    let context = SimplifyContext::builder()
+        .with_schema(Arc::new(schema.clone()))
+        .with_config_options(Arc::clone(session.config_options()))
+        .build();
+    let simplifier = ExprSimplifier::new(context);
+    simplifier.simplify(simplifier.coerce(logical, schema)?)
+}
+
 /// Makes integer arithmetic fail on overflow instead of wrapping around.
-fn checked(
-    expression: Arc<dyn PhysicalExpr>,
-) -> Result<Arc<dyn PhysicalExpr>, DataFusionError> {
+fn checked(expression: Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>, DataFusionError> {
     expression
         .transform_up(|node| {
             let Some(binary) = node.downcast_ref::<BinaryExpr>() else {

@@ -130,11 +130,7 @@ fn retain<T: Copy>(items: &mut Vec<T>, keep: &BooleanArray) {
 }
 
 /// Adds each row that matched nothing, without a table row, in its place.
-fn with_unmatched(
-    rows: usize,
-    left: &[u32],
-    right: &[Option<u32>],
-) -> (Vec<u32>, Vec<Option<u32>>) {
+fn with_unmatched(rows: usize, left: &[u32], right: &[Option<u32>]) -> (Vec<u32>, Vec<Option<u32>>) {
     let mut pairs = left.iter().zip(right).peekable();
     let (mut all_left, mut all_right) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
     for row in 0..rows as u32 {

@@ -16,6 +16,12 @@
 //! not fit is refused or reported); what can't be merged is refused with its
 //! place in the SQL; lifting a batch is lifting its rows one by one.
 //!
+//! Two things differ from plain SQL. A reading that matches several rows of
+//! a reference table counts for each, as in SQL, and binding warns of it; but
+//! a null bound of a row's validity (`r.at < t.valid_to`) stands for an open
+//! one. And a view without windows and keys has no row before its first
+//! reading.
+//!
 //! Not promised: the wording of messages.
 
 mod application;

@@ -5,9 +5,7 @@
 //! tag and its value: integers as zigzag varints, text with its length.
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{
-    DataType, Date32Type, Decimal128Type, Int64Type, TimestampMicrosecondType,
-};
+use arrow::datatypes::{DataType, Date32Type, Decimal128Type, Int64Type, TimestampMicrosecondType};
 use sanso_state::Value;
 
 use crate::error::RowError;
@@ -106,8 +104,7 @@ pub(crate) fn decode_rows<'a>(
     source: &Source,
     rows: impl IntoIterator<Item = &'a [u8]>,
 ) -> Result<RecordBatch, RowError> {
-    let mut builders: Vec<_> =
-        source.columns.iter().map(|c| ColumnBuilder::new(c.value_type, 16)).collect();
+    let mut builders: Vec<_> = source.columns.iter().map(|c| ColumnBuilder::new(c.value_type, 16)).collect();
     let mut count = 0;
     for (row, mut bytes) in rows.into_iter().enumerate() {
         decode_row(source, &mut bytes, &mut builders).map_err(|message| RowError { row, message })?;
@@ -119,11 +116,7 @@ pub(crate) fn decode_rows<'a>(
         .map_err(|error| RowError { row: 0, message: error.to_string() })
 }
 
-fn decode_row(
-    source: &Source,
-    bytes: &mut &[u8],
-    builders: &mut [ColumnBuilder],
-) -> Result<(), String> {
+fn decode_row(source: &Source, bytes: &mut &[u8], builders: &mut [ColumnBuilder]) -> Result<(), String> {
     let version = take_byte(bytes)?;
     if version != VERSION {
         return Err(format!("version {version}, expected {VERSION}"));

@@ -4,12 +4,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanBuilder, Date32Builder, Decimal128Builder, Float64Builder,
-    Int64Builder, StringBuilder, TimestampMicrosecondBuilder,
+    Array, ArrayRef, AsArray, BooleanBuilder, Date32Builder, Decimal128Builder, Float64Builder, Int64Builder,
+    StringBuilder, TimestampMicrosecondBuilder,
 };
 use arrow::datatypes::{
-    DataType, Date32Type, Decimal128Type, Float64Type, Int64Type, TimeUnit,
-    TimestampMicrosecondType,
+    DataType, Date32Type, Decimal128Type, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType,
 };
 use chrono::{DateTime, NaiveDate};
 use sanso_state::{Value, ValueType};
@@ -45,9 +44,7 @@ pub(crate) fn value_type(data_type: &DataType) -> Option<ValueType> {
         | DataType::UInt16
         | DataType::UInt32
         | DataType::UInt64 => ValueType::Int,
-        DataType::Decimal128(precision, scale) => {
-            ValueType::Decimal { precision: *precision, scale: *scale }
-        }
+        DataType::Decimal128(precision, scale) => ValueType::Decimal { precision: *precision, scale: *scale },
         DataType::Float16 | DataType::Float32 | DataType::Float64 => ValueType::Float,
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => ValueType::Text,
         DataType::Timestamp(_, _) => ValueType::Timestamp,
@@ -77,9 +74,7 @@ pub(crate) fn value_at(array: &dyn Array, row: usize) -> Value {
     match array.data_type() {
         DataType::Boolean => Value::Bool(array.as_boolean().value(row)),
         DataType::Int64 => Value::Int(array.as_primitive::<Int64Type>().value(row)),
-        DataType::Decimal128(_, _) => {
-            Value::Decimal(array.as_primitive::<Decimal128Type>().value(row))
-        }
+        DataType::Decimal128(_, _) => Value::Decimal(array.as_primitive::<Decimal128Type>().value(row)),
         DataType::Float64 => Value::Float(array.as_primitive::<Float64Type>().value(row)),
         DataType::Utf8 => Value::text(array.as_string::<i32>().value(row)),
         DataType::Timestamp(TimeUnit::Microsecond, _) => {
@@ -108,14 +103,12 @@ impl ColumnBuilder {
             ValueType::Bool => Self::Bool(BooleanBuilder::with_capacity(capacity)),
             ValueType::Int => Self::Int(Int64Builder::with_capacity(capacity)),
             ValueType::Decimal { .. } => Self::Decimal(
-                Decimal128Builder::with_capacity(capacity)
-                    .with_data_type(arrow_type(value_type)),
+                Decimal128Builder::with_capacity(capacity).with_data_type(arrow_type(value_type)),
             ),
             ValueType::Float => Self::Float(Float64Builder::with_capacity(capacity)),
             ValueType::Text => Self::Text(StringBuilder::with_capacity(capacity, capacity * 12)),
             ValueType::Timestamp => Self::Timestamp(
-                TimestampMicrosecondBuilder::with_capacity(capacity)
-                    .with_data_type(arrow_type(value_type)),
+                TimestampMicrosecondBuilder::with_capacity(capacity).with_data_type(arrow_type(value_type)),
             ),
             ValueType::Date => Self::Date(Date32Builder::with_capacity(capacity)),
         }
@@ -245,6 +238,9 @@ fn split_number(text: &str) -> Option<(bool, &str, i64)> {
 /// Parses an RFC 3339 instant into microseconds UTC. Finer than a microsecond,
 /// or outside the years 1 to 9999, is refused.
 pub(crate) fn parse_timestamp(text: &str) -> Result<i64, String> {
+    if let Some(micros) = plain_timestamp(text.as_bytes()) {
+        return Ok(micros);
+    }
     let expected = "expected an RFC 3339 timestamp such as 2024-07-01T00:30:00Z";
     let Ok(instant) = DateTime::parse_from_rfc3339(text) else {
         return Err(format!("found {}, {expected}", quote(text)));
@@ -260,6 +256,27 @@ pub(crate) fn parse_timestamp(text: &str) -> Result<i64, String> {
         return Err(format!("found {}, which is outside the years 1 to 9999", quote(text)));
     }
     Ok(micros)
+}
+
+/// Parses the common form `2024-07-01T00:30:00Z` without the detours of the
+/// general one. Anything else, valid or not, is `None`.
+fn plain_timestamp(text: &[u8]) -> Option<i64> {
+    let [y0, y1, y2, y3, b'-', m0, m1, b'-', d0, d1, b'T', h0, h1, b':', n0, n1, b':', s0, s1, b'Z'] = text
+    else {
+        return None;
+    };
+    let number = |digits: &[u8]| {
+        digits.iter().try_fold(0_u32, |n, d| d.is_ascii_digit().then(|| n * 10 + u32::from(d - b'0')))
+    };
+    let year = number(&[*y0, *y1, *y2, *y3])?;
+    let date =
+        NaiveDate::from_ymd_opt(i32::try_from(year).ok()?, number(&[*m0, *m1])?, number(&[*d0, *d1])?)?;
+    let (hour, minute, second) = (number(&[*h0, *h1])?, number(&[*n0, *n1])?, number(&[*s0, *s1])?);
+    if year == 0 || hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let seconds = i64::from(date.to_epoch_days()) * 86_400 + i64::from(hour * 3600 + minute * 60 + second);
+    Some(seconds * 1_000_000)
 }
 
 /// Says whether an instant lies in the years 1 to 9999.
@@ -324,9 +341,7 @@ pub(crate) fn parse_text(text: &str, value_type: ValueType) -> Result<Value, Str
             "false" => Ok(Value::Bool(false)),
             _ => Err(format!("found {}, expected true or false", quote(text))),
         },
-        ValueType::Decimal { precision, scale } => {
-            parse_decimal(text, precision, scale).map(Value::Decimal)
-        }
+        ValueType::Decimal { precision, scale } => parse_decimal(text, precision, scale).map(Value::Decimal),
         ValueType::Timestamp => parse_timestamp(text).map(Value::Timestamp),
         ValueType::Date => parse_date(text).map(Value::Date),
         ValueType::Float => Err("a float is never part of a key".into()),

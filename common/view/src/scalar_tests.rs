@@ -54,6 +54,11 @@ fn timestamps_are_taken_in_any_offset_to_the_microsecond() {
         ("0000-12-31T23:59:59Z", None),
         ("0001-01-01T00:00:00Z", Some(FIRST_US)),
         ("9999-12-31T23:59:59.999999Z", Some(LAST_US - 1)),
+        ("2024-07-01T24:00:00Z", None),
+        ("2024-07-01T00:60:00Z", None),
+        ("2024-13-01T00:00:00Z", None),
+        ("20x4-07-01T00:00:00Z", None),
+        ("2024-07-01t00:00:00z", Some(1_719_792_000_000_000)),
         ("", None),
     ] {
         assert_eq!(parse_timestamp(text).ok(), expected, "{text}");

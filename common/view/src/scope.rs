@@ -7,9 +7,7 @@
 use std::ops::ControlFlow;
 
 use datafusion::common::DFSchema;
-use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, ObjectName, ObjectNamePart, Query, VisitMut, VisitorMut,
-};
+use datafusion::sql::sqlparser::ast::{Expr, Ident, ObjectName, ObjectNamePart, Query, VisitMut, VisitorMut};
 
 use crate::error::{Place, SqlError};
 use crate::expression::qualified;
@@ -88,8 +86,7 @@ impl Scope {
             [(relation, column)] => Ok(column_reference(&relation.alias, &column.name)),
             [] => Err(SqlError::new(place, format!("no column {written}"), self.known(alias.as_deref()))),
             many => {
-                let choices: Vec<_> =
-                    many.iter().map(|(r, c)| format!("{}.{}", r.alias, c.name)).collect();
+                let choices: Vec<_> = many.iter().map(|(r, c)| format!("{}.{}", r.alias, c.name)).collect();
                 Err(SqlError::new(
                     place,
                     format!("column {written} is ambiguous"),

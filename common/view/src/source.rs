@@ -24,7 +24,7 @@ pub struct Column {
 }
 
 /// A declared source. Its topic, columns and partition count never change.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// The name in SQL.
     pub name: String,
@@ -123,10 +123,7 @@ impl Source {
 
     /// Returns each row's event time in microseconds UTC.
     pub fn event_times(&self, rows: &RecordBatch) -> Vec<i64> {
-        rows.column(self.event_time_column)
-            .as_primitive::<TimestampMicrosecondType>()
-            .values()
-            .to_vec()
+        rows.column(self.event_time_column).as_primitive::<TimestampMicrosecondType>().values().to_vec()
     }
 
     /// Encodes each row in full: compact, versioned and deterministic.
@@ -135,10 +132,7 @@ impl Source {
     }
 
     /// Decodes rows written by [`Source::encode_rows`] of the same source.
-    pub fn decode_rows<'a>(
-        &self,
-        rows: impl IntoIterator<Item = &'a [u8]>,
-    ) -> Result<RecordBatch, RowError> {
+    pub fn decode_rows<'a>(&self, rows: impl IntoIterator<Item = &'a [u8]>) -> Result<RecordBatch, RowError> {
         rows::decode_rows(self, rows)
     }
 

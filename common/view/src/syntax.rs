@@ -90,9 +90,9 @@ pub(crate) fn place_of(syntax: &impl Spanned) -> Option<Place> {
 /// Parses a whole application.
 pub(crate) fn parse(sql: &str) -> Result<Vec<Statement>, SqlError> {
     let dialect = GenericDialect {};
-    let tokens = Tokenizer::new(&dialect, sql).tokenize_with_location().map_err(|error| {
-        SqlError::new(error.location.into(), error.message, "")
-    })?;
+    let tokens = Tokenizer::new(&dialect, sql)
+        .tokenize_with_location()
+        .map_err(|error| SqlError::new(error.location.into(), error.message, ""))?;
     let end = end_of(sql);
     let mut reader = StatementReader {
         parser: Parser::new(&dialect).with_tokens_with_locations(tokens.clone()),
@@ -156,11 +156,7 @@ impl StatementReader<'_> {
         loop {
             let (column, place) = self.column()?;
             if columns.iter().any(|(other, _)| other.name == column.name) {
-                return Err(SqlError::new(
-                    place,
-                    format!("column {} is declared twice", column.name),
-                    "",
-                ));
+                return Err(SqlError::new(place, format!("column {} is declared twice", column.name), ""));
             }
             columns.push((column, place));
             if !self.parser.consume_token(&Token::Comma) {
@@ -309,8 +305,14 @@ fn column_type(
                 "write DECIMAL(p,s) with p from 1 to 38 and s at most p, such as DECIMAL(18,6)",
             ),
         },
-        Sql::Float(_) | Sql::Real | Sql::Double(_) | Sql::DoublePrecision | Sql::Float4
-        | Sql::Float8 | Sql::Float32 | Sql::Float64 => refuse(
+        Sql::Float(_)
+        | Sql::Real
+        | Sql::Double(_)
+        | Sql::DoublePrecision
+        | Sql::Float4
+        | Sql::Float8
+        | Sql::Float32
+        | Sql::Float64 => refuse(
             format!("{data_type} is not exact: sums would depend on the order of readings"),
             "use DECIMAL(p,s), such as DECIMAL(18,6)",
         ),

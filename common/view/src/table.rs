@@ -44,15 +44,9 @@ impl TableDefinition {
     /// null.
     pub(crate) fn load(&self, base_dir: &Path) -> Result<Table, BindError> {
         let path = base_dir.join(&self.path);
-        let read_error = |source| BindError::Read {
-            table: self.name.clone(),
-            path: path.clone(),
-            source,
-        };
+        let read_error = |source| BindError::Read { table: self.name.clone(), path: path.clone(), source };
         let mut text = Vec::new();
-        File::open(&path)
-            .and_then(|mut file| file.read_to_end(&mut text))
-            .map_err(read_error)?;
+        File::open(&path).and_then(|mut file| file.read_to_end(&mut text)).map_err(read_error)?;
         self.parse(&text).map_err(|(line, message)| BindError::Table {
             table: self.name.clone(),
             path: path.clone(),
@@ -72,12 +66,10 @@ impl TableDefinition {
         for record in reader.records() {
             let record = record.map_err(|error| csv_error(&error))?;
             let line = record.position().map_or(0, csv::Position::line);
-            for ((column, position), builder) in
-                self.columns.iter().zip(&positions).zip(&mut builders)
-            {
+            for ((column, position), builder) in self.columns.iter().zip(&positions).zip(&mut builders) {
                 let field = record.get(*position).unwrap_or("");
-                let value = cell(column, field)
-                    .map_err(|why| (line, format!("column {}: {why}", column.name)))?;
+                let value =
+                    cell(column, field).map_err(|why| (line, format!("column {}: {why}", column.name)))?;
                 builder.append(&value);
             }
             count += 1;
@@ -93,10 +85,8 @@ impl TableDefinition {
     fn positions<R: Read>(&self, reader: &mut csv::Reader<R>) -> Result<Vec<usize>, (u64, String)> {
         let header = reader.headers().map_err(|error| csv_error(&error))?;
         let find = |column: &Column| {
-            let mut places = header
-                .iter()
-                .enumerate()
-                .filter(|(_, name)| name.eq_ignore_ascii_case(&column.name));
+            let mut places =
+                header.iter().enumerate().filter(|(_, name)| name.eq_ignore_ascii_case(&column.name));
             match (places.next(), places.next()) {
                 (Some((place, _)), None) => Ok(place),
                 (Some(_), Some(_)) => Err((1, format!("column {} stands twice in the header", column.name))),

@@ -12,8 +12,9 @@ fn load(csv: &[u8]) -> Result<Table, String> {
 
 #[test]
 fn columns_are_found_by_name_and_empty_is_null() {
-    let table = load(b"\xef\xbb\xbfAT, note ,N,Id\n2024-07-01, x ,,m1\n2024-07-01T10:00:00+10:00,,-5,\"m,2\"\n")
-        .expect("a valid table");
+    let table =
+        load(b"\xef\xbb\xbfAT, note ,N,Id\n2024-07-01, x ,,m1\n2024-07-01T10:00:00+10:00,,-5,\"m,2\"\n")
+            .expect("a valid table");
     assert_eq!(table.rows.num_rows(), 2);
     let cells: Vec<_> = (0..2)
         .flat_map(|row| (0..3).map(move |column| (row, column)))

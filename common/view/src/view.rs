@@ -3,14 +3,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions,
-};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 use sanso_state::{
-    AggregateKind, Fingerprint, GroupId, GroupState, Value, ValueType, ViewPartitionConfig,
-    Windows, partition_of,
+    AggregateKind, Fingerprint, GroupId, GroupState, Value, ValueType, ViewPartitionConfig, Windows,
+    partition_of,
 };
 
 use crate::definition::ViewDefinition;
@@ -120,8 +118,7 @@ impl View {
     /// by itself: lifting a batch is lifting its rows one after the other.
     pub fn lift(&self, rows: &RecordBatch) -> Lifted {
         let mut failures = Failures::new();
-        let mut joined =
-            Rows { batch: rows.clone(), origin: (0..rows.num_rows()).collect() };
+        let mut joined = Rows { batch: rows.clone(), origin: (0..rows.num_rows()).collect() };
         for (join, lookup) in self.plan.joins.iter().zip(&self.lookups) {
             joined = lookup.join(join, &joined, &mut failures);
         }
@@ -132,12 +129,8 @@ impl View {
             joined = filtered(&joined, &keep);
         }
         let mut failed = Failures::new();
-        let keys: Vec<ArrayRef> = self
-            .plan
-            .keys
-            .iter()
-            .map(|key| key.expression.evaluate(&joined.batch, &mut failed))
-            .collect();
+        let keys: Vec<ArrayRef> =
+            self.plan.keys.iter().map(|key| key.expression.evaluate(&joined.batch, &mut failed)).collect();
         let panes = self.panes(&joined.batch, &mut failed);
         let inputs: Vec<Inputs> = self
             .plan
@@ -188,17 +181,33 @@ impl View {
             .collect()
     }
 
+    /// Evaluates an aggregate's argument on the rows its filter admits, so
+    /// that the filter may keep rows away that would fail.
     fn inputs(&self, aggregate: &Aggregate, batch: &RecordBatch, failures: &mut Failures) -> Inputs {
-        let admitted = aggregate.filter.as_ref().map(|filter| filter.holds(batch, failures));
+        let needs_time = aggregate.kind.needs_event_time();
+        let times = needs_time.then(|| Arc::clone(batch.column(self.source.event_time_column)));
+        let Some(filter) = &aggregate.filter else {
+            let values = match &aggregate.input {
+                Input::Row => None,
+                Input::Value(value) => Some(value.evaluate(batch, failures)),
+            };
+            return Inputs { admitted: None, values, times };
+        };
+        let admits = filter.holds(batch, failures);
+        let rows: Vec<usize> = admits.values().set_indices().collect();
         let values = match &aggregate.input {
             Input::Row => None,
-            Input::Value(value) => Some(value.evaluate(batch, failures)),
+            Input::Value(value) => {
+                let admitted = filter_record_batch(batch, &admits).expect("one flag for each row");
+                let mut failed = Failures::new();
+                let values = value.evaluate(&admitted, &mut failed);
+                by_origin(failed, &rows, failures);
+                Some(values)
+            }
         };
-        let times = aggregate
-            .kind
-            .needs_event_time()
-            .then(|| Arc::clone(batch.column(self.source.event_time_column)));
-        Inputs { admitted, values, times }
+        let mut admitted = vec![None; batch.num_rows()];
+        rows.iter().enumerate().for_each(|(at, row)| admitted[*row] = Some(at));
+        Inputs { admitted: Some(admitted), values, times }
     }
 
     /// Returns the view partition that holds a grouping key.
@@ -270,8 +279,7 @@ impl View {
         }
         let inside = |start: i64| from <= start && (start < to || to == i64::MAX);
         if !self.window.is_sliding() {
-            let groups: Vec<_> =
-                groups.iter().filter(|(id, _)| inside(id.window_start)).cloned().collect();
+            let groups: Vec<_> = groups.iter().filter(|(id, _)| inside(id.window_start)).cloned().collect();
             return self.finish_windows(&groups);
         }
         let mut windows: std::collections::BTreeMap<GroupId, GroupState> = Default::default();
@@ -335,11 +343,8 @@ impl View {
         let types = self.key_columns.iter().map(|(_, value_type)| *value_type);
         let mut keys: Vec<_> = types.map(|t| ColumnBuilder::new(t, windows.len())).collect();
         let mut starts = ColumnBuilder::new(ValueType::Timestamp, windows.len());
-        let mut aggregates: Vec<_> = self
-            .kinds
-            .iter()
-            .map(|kind| ColumnBuilder::new(kind.result_type(), windows.len()))
-            .collect();
+        let mut aggregates: Vec<_> =
+            self.kinds.iter().map(|kind| ColumnBuilder::new(kind.result_type(), windows.len())).collect();
         for (id, state) in windows {
             let values = Value::decode_key(&id.key).map_err(|error| foreign(error.to_string()))?;
             let fits = values.len() == keys.len()
@@ -348,8 +353,10 @@ impl View {
                 return Err(foreign(format!("{} columns of other types", values.len())));
             }
             starts.append(&Value::Timestamp(id.window_start));
-            for ((column, kind), state) in aggregates.iter_mut().zip(self.kinds.iter()).zip(&state.aggregates) {
-                column.append(&kind.finish(state));
+            for ((column, kind), state) in aggregates.iter_mut().zip(self.kinds.iter()).zip(&state.aggregates)
+            {
+                let fits = column.append(&kind.finish(state));
+                assert!(fits, "{kind:?} finishes as its result type");
             }
         }
         let mut columns: Vec<_> = keys.iter_mut().map(ColumnBuilder::finish).collect();
@@ -372,20 +379,22 @@ impl ViewDefinition {
 
 /// One aggregate's inputs from a batch.
 struct Inputs {
-    admitted: Option<BooleanArray>,
+    /// With a filter, for each row the index of its value if it is admitted.
+    admitted: Option<Vec<Option<usize>>>,
     values: Option<ArrayRef>,
     times: Option<ArrayRef>,
 }
 
 impl Inputs {
     fn at(&self, row: usize) -> Option<Value> {
-        if self.admitted.as_ref().is_some_and(|admitted| !admitted.value(row)) {
-            return None;
-        }
+        let index = match &self.admitted {
+            Some(admitted) => admitted[row]?,
+            None => row,
+        };
         let Some(values) = &self.values else {
             return Some(Value::Int(1));
         };
-        let value = value_at(values, row);
+        let value = value_at(values, index);
         match &self.times {
             Some(times) if !value.is_null() => {
                 let time = times.as_primitive::<TimestampMicrosecondType>().value(row);

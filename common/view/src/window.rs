@@ -176,10 +176,8 @@ impl fmt::Display for Length {
             (1_000, "millisecond"),
             (1, "microsecond"),
         ];
-        let (unit, name) = UNITS
-            .into_iter()
-            .find(|(unit, _)| self.0 % unit == 0)
-            .unwrap_or((1, "microsecond"));
+        let (unit, name) =
+            UNITS.into_iter().find(|(unit, _)| self.0 % unit == 0).unwrap_or((1, "microsecond"));
         let count = self.0 / unit;
         write!(f, "{count} {name}{}", if count == 1 { "" } else { "s" })
     }

@@ -165,7 +165,9 @@ impl Planner<'_> {
                 match quantile(q) {
                     Some(per_million) => Ok((F::Quantile { per_million }, Some(x))),
                     None => refuse(
-                        format!("found the quantile {q}, expected a number from 0 to 1 with at most 6 digits"),
+                        format!(
+                            "found the quantile {q}, expected a number from 0 to 1 with at most 6 digits"
+                        ),
                         "such as APPROX_PERCENTILE_CONT(x, 0.95)",
                     ),
                 }
@@ -204,8 +206,7 @@ fn narrowed(
     place: Place,
 ) -> Result<Expression, SqlError> {
     use AggregateFunction as F;
-    let summed =
-        matches!(function, F::Sum | F::Average | F::Variance { .. } | F::StandardDeviation { .. });
+    let summed = matches!(function, F::Sum | F::Average | F::Variance { .. } | F::StandardDeviation { .. });
     if let ValueType::Decimal { precision, scale } = planned.value_type
         && summed
         && precision > SUMMED_DIGITS_MAX
@@ -227,7 +228,10 @@ fn not_mergeable(name: &str) -> (String, String) {
     let reason = match name {
         "median" | "percentile_cont" | "percentile_disc" | "quantile_cont" => {
             let hint = "use APPROX_PERCENTILE_CONT(x, 0.5), whose sketch can be merged and retracted";
-            return (format!("an exact {name} needs every value at once, so it can't be merged"), hint.into());
+            return (
+                format!("an exact {name} needs every value at once, so it can't be merged"),
+                hint.into(),
+            );
         }
         "array_agg" | "string_agg" | "listagg" | "group_concat" => "depends on the order of readings",
         "approx_distinct" => "a sketch of distinct values can't take a value back",

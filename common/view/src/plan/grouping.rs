@@ -81,6 +81,19 @@ impl Planner<'_> {
         scope: &Scope,
     ) -> Result<(&'i Expr, Place), SqlError> {
         let place = self.place(expression, "GROUP");
+        let sets = match expression {
+            Expr::Rollup(_) => Some("ROLLUP"),
+            Expr::Cube(_) => Some("CUBE"),
+            Expr::GroupingSets(_) => Some("GROUPING"),
+            _ => None,
+        };
+        if let Some(word) = sets {
+            return Err(SqlError::new(
+                self.clause(word),
+                "ROLLUP, CUBE and GROUPING SETS are not supported",
+                "make a view for each grouping",
+            ));
+        }
         match expression {
             Expr::Value(value) if matches!(value.value, SqlValue::Number(_, _)) => {
                 let ordinal = value.value.to_string().parse::<usize>().ok();
@@ -119,7 +132,10 @@ impl Planner<'_> {
         if expression.value_type == ValueType::Float {
             return Err(SqlError::new(
                 place,
-                format!("{} can't be a key: equal floats may differ in their last digits", sql_type(expression.value_type)),
+                format!(
+                    "{} can't be a key: equal floats may differ in their last digits",
+                    sql_type(expression.value_type)
+                ),
                 "CAST it AS DECIMAL(p,s) or BIGINT",
             ));
         }
@@ -136,7 +152,11 @@ impl Planner<'_> {
         place: Place,
     ) -> Result<(), SqlError> {
         if grouping.window.is_some() {
-            return Err(SqlError::new(place, "a view has one window", "make another view for the other window"));
+            return Err(SqlError::new(
+                place,
+                "a view has one window",
+                "make another view for the other window",
+            ));
         }
         let (window, time) = self.window(call, place)?;
         let planned = self.expression(time, time, schema, place)?;
@@ -245,7 +265,8 @@ impl Planner<'_> {
             )),
             Some(time) if time.to_string() != expected => Err(SqlError::new(
                 place,
-                format!("windows close by the event time {column}, but this one is over {time}").replace('"', ""),
+                format!("windows close by the event time {column}, but this one is over {time}")
+                    .replace('"', ""),
                 format!("use {alias}.{column}, or leave output_topic out"),
             )),
             Some(_) => Ok(()),

@@ -228,7 +228,7 @@ impl Planner<'_> {
             };
             SqlError::new(place, why, hint)
         })?;
-        planned.text = written.to_string();
+        planned.text = written.to_string().replace('"', "");
         Ok(planned)
     }
 

@@ -73,8 +73,7 @@ impl Planner<'_> {
             let (expression, value_type) = match finished_index(expression, &finished) {
                 Some(index) => (OutputExpression::Finished(index), finished[index].1),
                 None => {
-                    let planned =
-                        self.expression(expression, &item.expression, &finished_df, item.place)?;
+                    let planned = self.expression(expression, &item.expression, &finished_df, item.place)?;
                     let value_type = planned.value_type;
                     (OutputExpression::Computed(planned), value_type)
                 }
@@ -84,8 +83,7 @@ impl Planner<'_> {
         let canonical =
             outputs.iter().zip(&extracted).map(|(output, e)| format!("{} = {e}", output.name)).collect();
         self.add_window_columns(grouping, &mut outputs)?;
-        let columns: Vec<_> =
-            outputs.iter().map(|output| (output.name.clone(), output.value_type)).collect();
+        let columns: Vec<_> = outputs.iter().map(|output| (output.name.clone(), output.value_type)).collect();
         let output_schema = schema_of(&columns);
         Ok(Outputs { aggregates, outputs, finished_schema, output_schema, canonical })
     }
@@ -138,10 +136,8 @@ fn aggregate_name(index: usize) -> String {
 }
 
 fn schema_of(columns: &[(String, ValueType)]) -> SchemaRef {
-    let fields: Vec<_> = columns
-        .iter()
-        .map(|(name, value_type)| Field::new(name, arrow_type(*value_type), true))
-        .collect();
+    let fields: Vec<_> =
+        columns.iter().map(|(name, value_type)| Field::new(name, arrow_type(*value_type), true)).collect();
     Arc::new(Schema::new(fields))
 }
 

@@ -6,13 +6,14 @@ use datafusion::common::DFSchema;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, Ident, Join, JoinConstraint, JoinOperator, Select, TableFactor,
 };
+use sanso_state::ValueType;
 
 use super::Planner;
 use crate::error::{Place, SqlError};
 use crate::expression::Expression;
 use crate::join::JoinPlan;
 use crate::scalar::sql_type;
-use crate::scope::{Relation, Scope};
+use crate::scope::{Relation, Scope, column_reference};
 use crate::source::Source;
 use crate::syntax::{normal, place_of};
 use crate::table::TableDefinition;
@@ -49,10 +50,7 @@ impl Planner<'_> {
         let source = self.source(&reference)?;
         let mut from = From {
             scope: Scope {
-                relations: vec![Relation {
-                    alias: reference.alias.clone(),
-                    columns: source.columns.clone(),
-                }],
+                relations: vec![Relation { alias: reference.alias.clone(), columns: source.columns.clone() }],
             },
             joins: Vec::new(),
             validity: Vec::new(),
@@ -150,9 +148,7 @@ impl Planner<'_> {
             column.nullable |= outer;
             column
         });
-        from.scope
-            .relations
-            .push(Relation { alias: reference.alias.clone(), columns: columns.collect() });
+        from.scope.relations.push(Relation { alias: reference.alias.clone(), columns: columns.collect() });
         self.refuse_aggregates(on, "ON")?;
         let canonical = from.scope.canonical(on, self.place(on, "ON"))?;
         let mut condition = Condition::default();
@@ -169,6 +165,7 @@ impl Planner<'_> {
             .rest
             .iter()
             .cloned()
+            .map(|part| or_open(part, &reference.alias, &table))
             .reduce(|left, right| Expr::BinaryOp {
                 left: Box::new(left),
                 op: BinaryOperator::And,
@@ -310,22 +307,57 @@ fn names(expression: &Expr, alias: &str) -> bool {
     found.is_break()
 }
 
-/// Recognises `x >= t.from AND x < t.to`, to warn of rows that overlap.
-fn validity(rest: &[Expr], alias: &str, table: &TableDefinition) -> Option<(usize, usize)> {
-    let mut from = None;
-    let mut to = None;
-    for condition in rest {
-        let Expr::BinaryOp { left, op, right } = condition else { continue };
-        let (column, table_is_left) = match (column_of(left, alias, table), column_of(right, alias, table)) {
-            (Some(column), None) => (column, true),
-            (None, Some(column)) => (column, false),
-            _ => continue,
-        };
-        match (op, table_is_left) {
-            (BinaryOperator::GtEq, false) | (BinaryOperator::LtEq, true) => from = Some(column),
-            (BinaryOperator::Lt, false) | (BinaryOperator::Gt, true) => to = Some(column),
-            _ => {}
-        }
+/// Which end of a table row's validity a condition compares.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bound {
+    From(usize),
+    To(usize),
+}
+
+/// Recognises `x >= t.valid_from` and `x < t.valid_to`, either way round.
+fn bound(condition: &Expr, alias: &str, table: &TableDefinition) -> Option<Bound> {
+    let Expr::BinaryOp { left, op, right } = condition else { return None };
+    let (column, reading_is_left) = match (column_of(left, alias, table), column_of(right, alias, table)) {
+        (Some(column), None) => (column, false),
+        (None, Some(column)) => (column, true),
+        _ => return None,
+    };
+    if !matches!(table.columns[column].value_type, ValueType::Timestamp | ValueType::Date) {
+        return None;
     }
+    match (op, reading_is_left) {
+        (BinaryOperator::GtEq | BinaryOperator::Gt, true)
+        | (BinaryOperator::LtEq | BinaryOperator::Lt, false) => Some(Bound::From(column)),
+        (BinaryOperator::Lt | BinaryOperator::LtEq, true)
+        | (BinaryOperator::Gt | BinaryOperator::GtEq, false) => Some(Bound::To(column)),
+        _ => None,
+    }
+}
+
+/// Lets a null bound of a validity stand for an open one.
+fn or_open(condition: Expr, alias: &str, table: &TableDefinition) -> Expr {
+    let (Bound::From(column) | Bound::To(column)) = match bound(&condition, alias, table) {
+        Some(bound) => bound,
+        None => return Expr::Nested(Box::new(condition)),
+    };
+    let column = column_reference(alias, &table.columns[column].name);
+    Expr::Nested(Box::new(Expr::BinaryOp {
+        left: Box::new(Expr::IsNull(Box::new(column))),
+        op: BinaryOperator::Or,
+        right: Box::new(condition),
+    }))
+}
+
+/// Returns the columns that bound a row's validity, to warn of overlaps.
+fn validity(rest: &[Expr], alias: &str, table: &TableDefinition) -> Option<(usize, usize)> {
+    let bounds: Vec<_> = rest.iter().filter_map(|part| bound(part, alias, table)).collect();
+    let from = bounds.iter().find_map(|bound| match bound {
+        Bound::From(column) => Some(*column),
+        Bound::To(_) => None,
+    });
+    let to = bounds.iter().find_map(|bound| match bound {
+        Bound::To(column) => Some(*column),
+        Bound::From(_) => None,
+    });
     from.zip(to)
 }

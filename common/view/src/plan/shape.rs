@@ -23,23 +23,40 @@ impl Planner<'_> {
     /// up to date reading by reading.
     pub(super) fn select(&self) -> Result<&Select, SqlError> {
         let query: &Query = &self.statement.query;
-        let refuse = |clause: &str, why: &str, hint: &str| {
-            Err(SqlError::new(self.clause(clause), why, hint))
-        };
+        let refuse = |clause: &str, why: &str, hint: &str| Err(SqlError::new(self.clause(clause), why, hint));
         if query.with.is_some() {
-            return refuse("WITH", "WITH queries are not supported in a view", "make the inner query a view of its own");
+            return refuse(
+                "WITH",
+                "WITH queries are not supported in a view",
+                "make the inner query a view of its own",
+            );
         }
         if query.order_by.is_some() {
-            return refuse("ORDER", "ORDER BY means nothing in a view, which is kept by key and window", "order when asking: sanso query 'SELECT … ORDER BY …'");
+            return refuse(
+                "ORDER",
+                "ORDER BY means nothing in a view, which is kept by key and window",
+                "order when asking: sanso query 'SELECT … ORDER BY …'",
+            );
         }
         if query.limit_clause.is_some() || query.fetch.is_some() {
             let clause = ["LIMIT", "OFFSET", "FETCH"].into_iter().find(|c| self.find_word(c).is_some());
-            return refuse(clause.unwrap_or("LIMIT"), "LIMIT can't be merged: which rows are first changes with every reading", "limit when asking: sanso query 'SELECT … LIMIT …'");
+            return refuse(
+                clause.unwrap_or("LIMIT"),
+                "LIMIT can't be merged: which rows are first changes with every reading",
+                "limit when asking: sanso query 'SELECT … LIMIT …'",
+            );
         }
-        if !query.locks.is_empty() || query.for_clause.is_some() || !query.pipe_operators.is_empty()
-            || query.settings.is_some() || query.format_clause.is_some()
+        if !query.locks.is_empty()
+            || query.for_clause.is_some()
+            || !query.pipe_operators.is_empty()
+            || query.settings.is_some()
+            || query.format_clause.is_some()
         {
-            return refuse("FOR", "the clause after the SELECT is not supported in a view", "end the view after GROUP BY");
+            return refuse(
+                "FOR",
+                "the clause after the SELECT is not supported in a view",
+                "end the view after GROUP BY",
+            );
         }
         match query.body.as_ref() {
             SetExpr::Select(select) => self.check_select(select),
@@ -50,29 +67,47 @@ impl Planner<'_> {
                     SetOperator::Intersect => "INTERSECT",
                     SetOperator::Minus => "MINUS",
                 };
-                refuse(word, &format!("{word} of queries is not supported"), "make each query a view of its own")
+                refuse(
+                    word,
+                    &format!("{word} of queries is not supported"),
+                    "make each query a view of its own",
+                )
             }
             _ => Err(self.refuse_statement("a view is one SELECT")),
         }
     }
 
     fn check_select<'s>(&self, select: &'s Select) -> Result<&'s Select, SqlError> {
-        let refuse = |clause: &str, why: &str, hint: &str| {
-            Err(SqlError::new(self.clause(clause), why, hint))
-        };
+        let refuse = |clause: &str, why: &str, hint: &str| Err(SqlError::new(self.clause(clause), why, hint));
         if select.distinct.is_some() {
-            return refuse("DISTINCT", "SELECT DISTINCT is not supported", "group by the columns instead: a view without aggregates keeps the distinct keys");
+            return refuse(
+                "DISTINCT",
+                "SELECT DISTINCT is not supported",
+                "group by the columns instead: a view without aggregates keeps the distinct keys",
+            );
         }
         if let Some(having) = &select.having {
             let place = self.find_word("HAVING").unwrap_or_else(|| self.place(having, "HAVING"));
-            return Err(SqlError::new(place, "HAVING would hide groups that later readings bring back", "filter when asking: sanso query 'SELECT … WHERE …'"));
+            return Err(SqlError::new(
+                place,
+                "HAVING would hide groups that later readings bring back",
+                "filter when asking: sanso query 'SELECT … WHERE …'",
+            ));
         }
         if select.qualify.is_some() || !select.named_window.is_empty() {
             let clause = if select.qualify.is_some() { "QUALIFY" } else { "WINDOW" };
-            return refuse(clause, "window functions over rows can't be merged", "use TUMBLE or HOP for windows of time");
+            return refuse(
+                clause,
+                "window functions over rows can't be merged",
+                "use TUMBLE or HOP for windows of time",
+            );
         }
         if select.top.is_some() {
-            return refuse("TOP", "TOP can't be merged: which rows are first changes with every reading", "limit when asking");
+            return refuse(
+                "TOP",
+                "TOP can't be merged: which rows are first changes with every reading",
+                "limit when asking",
+            );
         }
         if select.into.is_some() {
             return refuse("INTO", "SELECT INTO is not supported", "a view has a name already");
@@ -88,10 +123,14 @@ impl Planner<'_> {
             select.exclude.is_some(),
         ];
         if others.contains(&true) {
-            return Err(self.refuse_statement("the SELECT has a clause that views do not support; they have FROM, JOIN, WHERE and GROUP BY"));
+            return Err(self.refuse_statement(
+                "the SELECT has a clause that views do not support; they have FROM, JOIN, WHERE and GROUP BY",
+            ));
         }
         match &select.group_by {
-            GroupByExpr::All(_) => refuse("GROUP", "GROUP BY ALL is not supported", "name the columns to group by"),
+            GroupByExpr::All(_) => {
+                refuse("GROUP", "GROUP BY ALL is not supported", "name the columns to group by")
+            }
             GroupByExpr::Expressions(_, modifiers) if !modifiers.is_empty() => {
                 refuse("GROUP", "ROLLUP, CUBE and TOTALS are not supported", "make a view for each grouping")
             }
@@ -102,7 +141,11 @@ impl Planner<'_> {
     /// Returns the items of the SELECT list.
     pub(super) fn items(&self, select: &Select) -> Result<Vec<Item>, SqlError> {
         let star = || {
-            SqlError::new(self.clause("*"), "SELECT * is not grouped", "name the keys and aggregates of the view")
+            SqlError::new(
+                self.clause("*"),
+                "SELECT * is not grouped",
+                "name the keys and aggregates of the view",
+            )
         };
         let mut items = Vec::new();
         for item in &select.projection {
@@ -111,7 +154,11 @@ impl Planner<'_> {
                 SelectItem::ExprWithAlias { expr, alias } => (expr, Some(normal(alias))),
                 SelectItem::ExprWithAliases { expr, .. } => {
                     let place = self.place(expr, "SELECT");
-                    return Err(SqlError::new(place, "one expression with several names", "give it one name"));
+                    return Err(SqlError::new(
+                        place,
+                        "one expression with several names",
+                        "give it one name",
+                    ));
                 }
                 SelectItem::QualifiedWildcard(_, _) | SelectItem::Wildcard(_) => return Err(star()),
             };
@@ -145,9 +192,7 @@ impl Visitor for NoAggregates<'_, '_> {
         };
         let place = place_of(expression).unwrap_or_else(|| self.planner.clause(self.clause));
         let name = call.name.to_string();
-        let refuse = |why: String, hint: &str| {
-            ControlFlow::Break(Box::new(SqlError::new(place, why, hint)))
-        };
+        let refuse = |why: String, hint: &str| ControlFlow::Break(Box::new(SqlError::new(place, why, hint)));
         if call.over.is_some() {
             return refuse(
                 format!("{name}(…) OVER is a window function over rows, which can't be merged"),
@@ -155,7 +200,8 @@ impl Visitor for NoAggregates<'_, '_> {
             );
         }
         if is_aggregate(self.planner.session, &name) {
-            let hint = if self.clause == "WHERE" { "use FILTER (WHERE …), or filter when asking" } else { "" };
+            let hint =
+                if self.clause == "WHERE" { "use FILTER (WHERE …), or filter when asking" } else { "" };
             return refuse(format!("the aggregate {name} can't stand in {}", self.clause), hint);
         }
         if is_window_function(&name) {

@@ -17,7 +17,8 @@ fn formatting_does_not_change_the_version() {
     let (head, body) = NETWORK.split_once('\n').expect("a header");
     let mut lines: Vec<_> = body.lines().collect();
     lines.reverse();
-    let shuffled = format!("{head},note\n{}\n", lines.iter().map(|l| format!(" {l} ,x")).collect::<Vec<_>>().join("\n"));
+    let shuffled =
+        format!("{head},note\n{}\n", lines.iter().map(|l| format!(" {l} ,x")).collect::<Vec<_>>().join("\n"));
     assert_eq!(fingerprint(EXAMPLE, &shuffled), expected);
 }
 

@@ -1,8 +1,8 @@
 //! Behaviour of whole applications.
 
 mod fingerprints;
-mod oracle;
 mod options;
+mod oracle;
 mod refusals;
 mod views;
 

@@ -103,16 +103,15 @@ fn every_aggregate_is_finished_from_its_readings() {
     assert!((variance - 8.0 / 9.0).abs() < 1e-12, "{variance}");
     let deviation: f64 = cells[8].parse().expect("a number");
     assert!((deviation - (8.0_f64 / 9.0).sqrt()).abs() < 1e-12, "{deviation}");
-    assert_eq!(
-        &cells[9..],
-        ["1.000000", "1.000000", "1", "null", "kWh", "2024-07-01T02:00:00Z", "7200"]
-    );
+    assert_eq!(&cells[9..], ["1.000000", "1.000000", "1", "null", "kWh", "2024-07-01T02:00:00Z", "7200"]);
 }
 
 #[test]
 fn quantiles_are_approximate_to_one_percent() {
-    let view = view("SELECT APPROX_PERCENTILE_CONT(value, 0.5) AS q, approx_median(value) AS m FROM readings");
-    let records: Vec<_> = (1..=99).map(|v| reading(&format!("m{v}"), &at("00:00:00"), &v.to_string())).collect();
+    let view =
+        view("SELECT APPROX_PERCENTILE_CONT(value, 0.5) AS q, approx_median(value) AS m FROM readings");
+    let records: Vec<_> =
+        (1..=99).map(|v| reading(&format!("m{v}"), &at("00:00:00"), &v.to_string())).collect();
     let row = finished(&view, &records).remove(0);
     let cells: Vec<f64> = row.split('|').map(|cell| cell.parse().expect("a number")).collect();
     assert!((cells[0] - 50.0).abs() <= 0.5, "{row}");
@@ -138,7 +137,8 @@ fn outputs_may_compute_with_keys_and_aggregates() {
 #[test]
 fn windows_are_matched_by_name_ordinal_or_expression() {
     let expected = ["2024-07-01T00:00:00Z|1.500000|2024-07-01T01:00:00Z"];
-    for group in ["w", "1", "TUMBLE(r.start_utc, INTERVAL '1 hour')", "tumble(start_utc, interval '1 hour')"] {
+    for group in ["w", "1", "TUMBLE(r.start_utc, INTERVAL '1 hour')", "tumble(start_utc, interval '1 hour')"]
+    {
         let view = view(&format!(
             "SELECT TUMBLE(r.start_utc, INTERVAL '1 hour') AS w, SUM(r.value) AS s FROM readings r GROUP BY {group}"
         ));
@@ -209,13 +209,87 @@ fn a_failing_row_contributes_nothing_and_is_reported() {
     let view = view("SELECT channel, SUM(10 / value) AS s, COUNT(*) AS c FROM readings GROUP BY channel");
     let batch = rows(
         &view,
-        &[reading("m1", &at("00:00:00"), "2"), reading("m2", &at("00:00:00"), "0"), reading("m3", &at("00:00:00"), "5")],
+        &[
+            reading("m1", &at("00:00:00"), "2"),
+            reading("m2", &at("00:00:00"), "0"),
+            reading("m3", &at("00:00:00"), "5"),
+        ],
     );
     let lifted = view.lift(&batch);
     assert_eq!(lifted.entries.iter().map(|entry| entry.row).collect::<Vec<_>>(), [0, 2]);
     assert_eq!(lifted.errors.len(), 1);
     assert_eq!(lifted.errors[0].0, 1);
     assert!(lifted.errors[0].1.to_lowercase().contains("divide by zero"), "{}", lifted.errors[0].1);
+}
+
+#[test]
+fn a_filter_keeps_rows_away_that_would_fail() {
+    let view = view(
+        "SELECT SUM(10 / value) FILTER (WHERE value <> 0) AS s, LAST(value) FILTER (WHERE value < 5) AS l FROM readings",
+    );
+    let records = [
+        reading("m1", &at("00:00:00"), "0"),
+        reading("m2", &at("00:10:00"), "4"),
+        reading("m3", &at("00:20:00"), "5"),
+    ];
+    let row = finished(&view, &records).remove(0);
+    assert!(row.starts_with("4.5000") && row.ends_with("|4.000000"), "{row}");
+}
+
+#[test]
+fn scalar_functions_of_time_may_be_keys_and_conditions() {
+    let view = view(
+        "SELECT date_trunc('hour', start_utc) AS h, EXTRACT(dow FROM start_utc) AS d,
+            date_trunc('day', start_utc AT TIME ZONE 'Australia/Sydney') AS local, COUNT(*) AS c
+         FROM readings
+         WHERE start_utc >= '2024-07-01' AND start_utc < TIMESTAMP '2024-07-02 00:00:00'
+            AND start_utc + INTERVAL '1 hour' > '2024-07-01T01:00:00Z' AND channel LIKE 'E%'
+            AND unit IN ('kWh', 'Wh') AND COALESCE(value, 0) BETWEEN -1 AND 1000
+         GROUP BY 1, 2, 3",
+    );
+    let records = [
+        reading("m1", "2024-06-30T23:59:59Z", "1"),
+        reading("m1", &at("00:00:00"), "1"),
+        reading("m1", &at("05:10:00"), "1"),
+        reading("m2", &at("05:50:00"), "null"),
+        reading("m1", "2024-07-02T00:00:00Z", "1"),
+    ];
+    assert_eq!(finished(&view, &records), ["2024-07-01T05:00:00Z|1|2024-06-30T14:00:00Z|2"]);
+}
+
+#[test]
+fn a_view_without_aggregates_keeps_the_keys_that_have_readings() {
+    let view = view("SELECT usage_point FROM readings GROUP BY usage_point");
+    let records = [
+        reading("m2", &at("00:00:00"), "1"),
+        reading("m1", &at("00:00:00"), "1"),
+        reading("m2", &at("01:00:00"), "1"),
+    ];
+    assert_eq!(finished(&view, &records), ["m1", "m2"]);
+}
+
+#[test]
+fn each_column_of_the_result_tells_where_it_comes_from() {
+    use crate::ColumnOrigin as Origin;
+    let view = view(
+        "SELECT COUNT(*) AS c, channel, upper(channel) AS u, TUMBLE(start_utc, INTERVAL '1 hour') AS w
+         FROM readings GROUP BY channel, w",
+    );
+    let expected =
+        [Origin::Computed, Origin::Key(0), Origin::Computed, Origin::WindowStart, Origin::WindowEnd];
+    assert_eq!(view.column_origins(), expected);
+}
+
+#[test]
+fn no_beginning_of_an_application_makes_parsing_panic() {
+    let sql = with_view(
+        "SELECT n.feeder, HOP(r.start_utc, INTERVAL '5' MINUTE, INTERVAL '1' HOUR) AS w, SUM(r.value) FILTER (WHERE r.value > 0)
+         / NULLIF(COUNT(*), 0) FROM readings r LEFT JOIN network n ON (r.usage_point = n.usage_point) GROUP BY 1, w",
+    );
+    for (at, _) in sql.char_indices() {
+        let _ = Application::parse(&sql[..at]);
+    }
+    Application::parse(&sql).expect("the whole of it is valid");
 }
 
 #[test]
@@ -236,7 +310,9 @@ fn number_literals_are_exact() {
 
 #[test]
 fn a_key_given_as_text_is_the_groups_key() {
-    let view = view("SELECT channel, duration_s, CAST(start_utc AS DATE) AS d, COUNT(*) AS c FROM readings GROUP BY 1, 2, 3");
+    let view = view(
+        "SELECT channel, duration_s, CAST(start_utc AS DATE) AS d, COUNT(*) AS c FROM readings GROUP BY 1, 2, 3",
+    );
     let groups = fold(&view, &[reading("m1", &at("00:00:00"), "1")]);
     let key = view.encode_key(&["E1", "1800", "2024-07-01"]).expect("a valid key");
     assert_eq!(groups[0].0.key, key);
@@ -289,7 +365,8 @@ fn the_plan_names_what_each_layer_does() {
 fn closed_windows_are_emitted_only_with_an_output_topic() {
     let plain = bind_with(EXAMPLE, NETWORK).remove(0);
     assert!(plain.partition_config().emit.is_none());
-    let sql = EXAMPLE.replace("feeder_load AS", "feeder_load WITH (output_topic = 'loads', partitions = 2) AS");
+    let sql =
+        EXAMPLE.replace("feeder_load AS", "feeder_load WITH (output_topic = 'loads', partitions = 2) AS");
     let emitting = bind_with(&sql, NETWORK).remove(0);
     assert_eq!(emitting.partitions, 2);
     let windows = emitting.partition_config().emit.expect("emission is on");
