@@ -9,7 +9,7 @@ pub struct BatchConfig {
     /// Milliseconds between two looks at the log when there was nothing to do.
     pub interval_ms: u64,
     /// Segments of one source that one version may add: bounds memory, since the segments of one log
-    /// partition and one date of the newest-version table are held at once. At least 1.
+    /// partition and some dates of the newest-version table are held at once. At least 1.
     pub segments_per_version_max: usize,
     /// Bytes of keys and payloads in one read of the log.
     pub read_bytes_max: usize,

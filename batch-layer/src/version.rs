@@ -9,6 +9,7 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::error::ArrowError;
+use futures::{StreamExt, TryStreamExt, stream};
 use sanso_dataset::{DatasetError, Manifest, NewestFile, SegmentFile, append_times};
 use sanso_state::{LogPartition, SegmentId, Watermark};
 use sanso_view::Source;
@@ -16,9 +17,12 @@ use sanso_view::Source;
 use crate::advance::{Effects, advance};
 use crate::archive::{ArchivePlan, archive, blocking};
 use crate::error::{BatchError, Result};
-use crate::lineage::{TableRules, Touched, plan_table};
+use crate::lineage::{TableRules, TableTask, Touched, plan_table};
 use crate::report::SourceReport;
 use crate::source_run::World;
+
+/// Dates of the newest-version table that are advanced at the same time.
+const DATES_AT_ONCE: usize = 8;
 
 /// Archives the planned segments, advances the newest-version table over them and commits the next
 /// version. Returns it with each new segment's effects.
@@ -73,8 +77,8 @@ struct PartitionPart {
     effects: BTreeMap<SegmentId, Option<Effects>>,
 }
 
-/// Advances one log partition's part of the newest-version table over its new segments, one date at
-/// a time. In memory: those segments' rows, and one date's part of the table.
+/// Advances one log partition's part of the newest-version table over its new segments. In memory:
+/// those segments' rows, and some dates' parts of the table.
 async fn advance_partition(
     world: &World<'_>,
     before: &Manifest,
@@ -100,32 +104,45 @@ async fn advance_partition(
     }
     *max_event_us = watermark.max_event_us();
     let plan = plan_table(&rules, partition, &before.newest, &touched);
-    let mut rewritten = Vec::with_capacity(plan.tasks.len());
     let mut effects: BTreeMap<SegmentId, Vec<Effects>> =
         files.iter().map(|file| (file.segment, Vec::new())).collect();
-    for task in plan.tasks {
-        let previous = match &task.previous {
-            Some(file) => read_or_rebuild(world, before, file).await?,
-            None => Vec::new(),
-        };
+    let tasks = plan.tasks.into_iter().map(|task| {
         let rows = dates.remove(&task.date).unwrap_or_default();
-        let advancing = Arc::clone(source);
-        let advanced =
-            blocking(move || advance(&advancing, previous, rows)).await.map_err(rows_error(source))?;
-        for (segment, part) in advanced.effects {
-            effects.entry(segment).or_default().push(part);
-        }
-        let file = world
-            .dataset
-            .put_newest(&source.name, partition, task.date, task.fingerprint, advanced.rows)
-            .await?;
+        advance_date(world, before, partition, task, rows)
+    });
+    // Several at once, since most of the time is waiting for the disk; in order, so that effects are.
+    let mut tasks = stream::iter(tasks).buffered(DATES_AT_ONCE);
+    let mut rewritten = Vec::new();
+    while let Some((file, parts)) = tasks.try_next().await? {
         rewritten.push(file);
+        parts.into_iter().for_each(|(segment, part)| effects.entry(segment).or_default().push(part));
     }
+    drop(tasks);
     let mut joined = BTreeMap::new();
     for (segment, parts) in effects {
         joined.insert(segment, Effects::join(&parts).map_err(rows_error(source))?);
     }
     Ok(PartitionPart { carried: plan.carried, rewritten, effects: joined })
+}
+
+/// Advances one date's part of the table and writes it.
+async fn advance_date(
+    world: &World<'_>,
+    before: &Manifest,
+    partition: LogPartition,
+    task: TableTask,
+    rows: Vec<(SegmentId, RecordBatch)>,
+) -> Result<(NewestFile, BTreeMap<SegmentId, Effects>)> {
+    let source = world.source;
+    let previous = match &task.previous {
+        Some(file) => read_or_rebuild(world, before, file).await?,
+        None => Vec::new(),
+    };
+    let advancing = Arc::clone(source);
+    let advanced = blocking(move || advance(&advancing, previous, rows)).await.map_err(rows_error(source))?;
+    let (date, fingerprint) = (task.date, task.fingerprint);
+    let file = world.dataset.put_newest(&source.name, partition, date, fingerprint, advanced.rows).await?;
+    Ok((file, advanced.effects))
 }
 
 fn rows_error(source: &Source) -> impl Fn(ArrowError) -> BatchError + '_ {

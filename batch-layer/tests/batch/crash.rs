@@ -249,3 +249,31 @@ async fn a_damaged_manifest_is_refused_by_name() {
     let error = world.start(hasty()).await.err().expect("nothing is known without it").to_string();
     assert!(error.contains(&path) && error.contains("damaged"), "{error}");
 }
+
+#[tokio::test]
+async fn a_view_published_for_a_version_that_was_rolled_back_is_not_taken_for_the_new_one() {
+    let mut world = World::new(SMALL).await;
+    world.fill(12, 0);
+    let steps = |segments_per_version_max| BatchConfig { segments_per_version_max, ..hasty() };
+    world.start(steps(2)).await.expect("start").run_to_end().await.expect("two versions");
+    let dataset = world.dataset();
+    let mut published = Vec::new();
+    for view in &world.views {
+        let path = dataset.layout().published_version(SOURCE, &view.name, view.fingerprint, 2);
+        let bytes = world.objects.get(&path).await.expect("get").bytes().await.expect("bytes");
+        published.push((path, bytes));
+    }
+    // A person takes version 2 back, and it is made again with another cut.
+    world.objects.delete(&dataset.layout().manifest(SOURCE, 2)).await.expect("delete");
+    let life = world.start(steps(1)).await.expect("restart");
+    life.batch.run_once().await.expect("another version 2");
+    for (path, bytes) in published {
+        world.objects.put(&path, PutPayload::from_bytes(bytes)).await.expect("put");
+    }
+    let life = world.boot(hasty());
+    for view in &world.views {
+        let blocks = life.batch.ensure_published(view).await.expect("published");
+        assert_eq!(blocks[0].cut.offsets(), [9, 0]);
+        world.check(view, &blocks);
+    }
+}
