@@ -18,7 +18,4 @@ pub enum Error {
     /// Serving connections failed.
     #[error("serve HTTP")]
     Serve(#[source] std::io::Error),
-    /// The threads for SQL queries can't be started.
-    #[error("start the threads for SQL queries")]
-    Threads(#[source] std::io::Error),
 }

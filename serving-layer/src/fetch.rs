@@ -51,13 +51,22 @@ pub(crate) async fn fetch(
     }
     let mut replies = Vec::with_capacity(reads.len());
     for read in reads {
-        replies.push(shared.context.store.read(read.id, &read.request).await.ok());
+        replies.push(read_one(shared, read).await?);
     }
     let missing = replies.iter().filter(|reply| reply.is_none()).count();
     if missing > 0 && !need.partial {
         return Err(not_live(view, missing, reads.len()));
     }
     Ok(replies)
+}
+
+/// Reads one partition; a scan, which copies all of it, away from the threads that answer requests.
+async fn read_one(shared: &Shared, read: &PartitionRead) -> Result<Option<ReadReply>, Problem> {
+    if !matches!(read.request, ReadRequest::Scan { .. }) {
+        return Ok(shared.context.store.read(read.id, &read.request).await.ok());
+    }
+    let (store, read) = (shared.context.store.clone(), read.clone());
+    shared.query_threads.run(async move { store.read(read.id, &read.request).await.ok() }).await
 }
 
 /// Waits until every partition of the plan meets the need. Progress never goes

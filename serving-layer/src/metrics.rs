@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use sanso_catalog::{PartitionProgress, RecordCounts, StatusBoard};
 
 /// Histogram, seconds: time to answer a request, by `route`, `method` and `status`.
@@ -18,14 +18,20 @@ pub const STREAMS: &str = "sanso_http_streams";
 const REQUEST_BUCKETS: [f64; 12] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
-/// Configures a recorder for this layer's histograms and describes its metrics.
+/// Configures a recorder for this layer's histograms.
 pub fn with_buckets(builder: PrometheusBuilder) -> PrometheusBuilder {
     let name = Matcher::Full(REQUEST_SECONDS.to_owned());
     builder.set_buckets_for_metric(name, &REQUEST_BUCKETS).expect("there are buckets")
 }
 
+/// Installs the recorder of this process and returns what renders it, for
+/// [`crate::ServingLayer::with_metrics`]. Once in a process; by the binary.
+pub fn install() -> Result<PrometheusHandle, BuildError> {
+    with_buckets(PrometheusBuilder::new()).install_recorder()
+}
+
 /// Describes this layer's metrics to the installed recorder.
-pub fn describe() {
+pub(crate) fn describe() {
     metrics::describe_histogram!(REQUEST_SECONDS, metrics::Unit::Seconds, "Time to answer a request");
     metrics::describe_counter!(INGEST_ACKNOWLEDGED, "Records acknowledged over HTTP");
     metrics::describe_counter!(INGEST_REFUSED, "Lines refused over HTTP");

@@ -1,7 +1,7 @@
 //! The serving layer: configuration and context in, a router and a server out.
 
 use std::future::{Future, IntoFuture};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -22,6 +22,9 @@ use crate::readiness::Readiness;
 use crate::routes;
 use crate::sql::QueryThreads;
 
+/// How often histograms are summed up.
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+
 /// What the serving layer reads from and appends to.
 #[derive(Clone)]
 pub struct ServingContext {
@@ -35,8 +38,6 @@ pub struct ServingContext {
     pub log: Arc<dyn Log>,
     /// What the layers say of themselves.
     pub board: StatusBoard,
-    /// Renders the metrics of this process; see [`crate::metrics::with_buckets`].
-    pub metrics: Option<PrometheusHandle>,
 }
 
 /// What all requests share.
@@ -50,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) queries: Arc<Semaphore>,
     pub(crate) query_threads: QueryThreads,
     pub(crate) closing: watch::Sender<bool>,
+    /// Renders the metrics of this process.
+    pub(crate) metrics: OnceLock<PrometheusHandle>,
 }
 
 impl Shared {
@@ -66,21 +69,31 @@ pub struct ServingLayer {
 }
 
 impl ServingLayer {
-    /// Creates the layer and the threads that SQL queries run on.
-    pub fn new(config: ServingConfig, context: ServingContext) -> Result<Self, Error> {
-        let query_threads = QueryThreads::start(config.query_threads).map_err(Error::Threads)?;
+    /// Creates the layer; nothing runs yet.
+    pub fn new(config: ServingConfig, context: ServingContext) -> Self {
         let shared = Shared {
             ends: LogEnds::new(Duration::from_millis(config.staleness_memory_ms)),
             readiness: Readiness::default(),
             requests: Arc::new(Semaphore::new(config.requests_max)),
             streams: Arc::new(Semaphore::new(config.streams_max)),
             queries: Arc::new(Semaphore::new(config.queries_max)),
-            query_threads,
+            query_threads: QueryThreads::new(config.query_threads),
+            metrics: OnceLock::new(),
             closing: watch::Sender::new(false),
             config,
             context,
         };
-        Ok(Self { shared: Arc::new(shared) })
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Renders the metrics of this process at `/metrics`, too; see [`crate::metrics::install`].
+    /// The first handle given stays.
+    #[must_use]
+    pub fn with_metrics(self, handle: PrometheusHandle) -> Self {
+        crate::metrics::describe();
+        // A second handle would be of the same recorder.
+        let _ = self.shared.metrics.set(handle);
+        self
     }
 
     /// Returns the routes, for a server or for a test.
@@ -118,6 +131,18 @@ impl ServingLayer {
             served = server.into_future() => served.map_err(Error::Serve),
             () = drained => Ok(()),
             () = self.watch_log_ends() => Ok(()),
+            () = self.keep_metrics_small() => Ok(()),
+        }
+    }
+
+    /// Sums up what histograms recorded, which otherwise grows until a scrape.
+    async fn keep_metrics_small(&self) {
+        let mut ticks = tokio::time::interval(METRICS_UPKEEP);
+        loop {
+            ticks.tick().await;
+            if let Some(metrics) = self.shared.metrics.get() {
+                metrics.run_upkeep();
+            }
         }
     }
 

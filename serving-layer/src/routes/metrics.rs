@@ -11,7 +11,7 @@ use crate::problem::Problem;
 use crate::service::Shared;
 
 pub(crate) async fn scrape(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
-    let mut text = shared.context.metrics.as_ref().map(|handle| handle.render()).unwrap_or_default();
+    let mut text = shared.metrics.get().map(|handle| handle.render()).unwrap_or_default();
     let board = shared.context.board.clone();
     // Counting the quarantine reads from disk.
     let rendered = tokio::task::spawn_blocking(move || board_text(&board)).await;

@@ -72,10 +72,16 @@ impl DatasetTable {
             applied: cut.clone(),
             applied_most: cut.clone(),
             cut,
-            watermark_us: None,
+            watermark_us: manifest.and_then(|manifest| self.watermark_us(manifest)),
             answered: 1,
             total: 1,
         }
+    }
+
+    /// The least watermark at the cut.
+    fn watermark_us(&self, manifest: &Manifest) -> Option<i64> {
+        let watermark = |newest: i64| newest.saturating_sub(self.source.lateness_us);
+        manifest.watermarks.iter().map(|newest| newest.map(watermark)).min().flatten()
     }
 
     fn files(&self, dataset: &Dataset, manifest: &Manifest) -> Vec<PartitionedFile> {

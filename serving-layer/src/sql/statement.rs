@@ -75,8 +75,7 @@ pub(crate) async fn run(
         manifests: tokio::sync::Mutex::default(),
     });
     let work = async move { execute(&reading, &sql, rows_max).await };
-    let ran = shared.query_threads.run(work).await;
-    ran.map_err(|error| Problem::internal("run the query", error))?
+    shared.query_threads.run(work).await?
 }
 
 async fn execute(reading: &Arc<Reading>, sql: &str, rows_max: usize) -> Result<Answer, Problem> {

@@ -1,38 +1,54 @@
-//! The threads SQL queries run on, so that heavy ones slow nothing else.
+//! The threads SQL queries and scans run on, so that heavy ones slow nothing else.
 
 use std::future::Future;
 
-use tokio::runtime::{Builder, Runtime};
-use tokio::task::{JoinError, JoinSet};
+use parking_lot::Mutex;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::task::JoinSet;
 
-/// A runtime of its own; stopped without waiting when dropped.
-pub(crate) struct QueryThreads(Option<Runtime>);
+use crate::problem::Problem;
+
+/// A runtime of its own: started when first needed, stopped without waiting when dropped.
+pub(crate) struct QueryThreads {
+    threads: usize,
+    runtime: Mutex<Option<Runtime>>,
+}
 
 impl QueryThreads {
-    /// Starts the threads.
-    pub(crate) fn start(threads: usize) -> std::io::Result<Self> {
-        let mut builder = Builder::new_multi_thread();
-        let runtime =
-            builder.worker_threads(threads.max(1)).thread_name("sanso-query").enable_all().build()?;
-        Ok(Self(Some(runtime)))
+    /// Plans for so many threads; none is started yet.
+    pub(crate) fn new(threads: usize) -> Self {
+        Self { threads, runtime: Mutex::new(None) }
     }
 
     /// Runs a future there. Dropping the returned future stops it.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         future: impl Future<Output = T> + Send + 'static,
-    ) -> Result<T, JoinError> {
+    ) -> Result<T, Problem> {
+        let handle = self.handle().map_err(|error| Problem::internal("start the query threads", error))?;
         let mut tasks = JoinSet::new();
-        if let Some(runtime) = &self.0 {
-            tasks.spawn_on(future, runtime.handle());
+        tasks.spawn_on(future, &handle);
+        let joined = tasks.join_next().await.expect("one task was spawned");
+        joined.map_err(|error| Problem::internal("run on the query threads", error))
+    }
+
+    fn handle(&self) -> std::io::Result<Handle> {
+        let mut runtime = self.runtime.lock();
+        if let Some(runtime) = runtime.as_ref() {
+            return Ok(runtime.handle().clone());
         }
-        tasks.join_next().await.expect("the runtime lives as long as this, and one task was spawned")
+        let mut builder = Builder::new_multi_thread();
+        let started =
+            builder.worker_threads(self.threads.max(1)).thread_name("sanso-query").enable_all().build()?;
+        let handle = started.handle().clone();
+        *runtime = Some(started);
+        Ok(handle)
     }
 }
 
 impl Drop for QueryThreads {
     fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
+        if let Some(runtime) = self.runtime.get_mut().take() {
             runtime.shutdown_background();
         }
     }

@@ -1,11 +1,13 @@
 //! `POST /v1/ingest/{source}`.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::http::StatusCode;
 use bytes::Bytes;
 use futures::stream;
-use sanso_log::{Log, partition_for_key};
-use sanso_serving::ServingConfig;
+use sanso_log::{Log, MemoryLog, TopicSpec, partition_for_key};
+use sanso_serving::{ServingConfig, ServingContext, ServingLayer};
 use serde_json::json;
 
 use crate::world::{World, line, sample};
@@ -103,4 +105,31 @@ async fn a_body_that_breaks_off_tells_what_was_acknowledged() {
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert_eq!(problem["type"], "urn:sanso:problem:body-broken");
     assert_eq!(problem["acknowledged"], 1);
+}
+
+#[tokio::test]
+async fn when_a_part_of_the_log_fails_what_was_acknowledged_is_told_line_by_line() {
+    // The log has one partition where the source expects two: half of the appends fail.
+    let world = World::new().await;
+    let log = Arc::new(MemoryLog::new());
+    log.ensure_topic(&TopicSpec::new("meter-readings", 1)).await.expect("a new topic");
+    let context = ServingContext {
+        catalog: world.catalog.clone(),
+        store: world.store.clone(),
+        dataset: world.dataset.clone(),
+        log: Arc::clone(&log) as Arc<dyn Log>,
+        board: world.board.clone(),
+    };
+    let layer = ServingLayer::new(ServingConfig::default(), context);
+    let world = World { router: layer.router(), ..world };
+    let points: Vec<String> = (0..10).map(|i| format!("p{i}")).collect();
+    let lines: Vec<String> = points.iter().map(|p| line(p, "E1", "2024-07-01T00:00:00Z", "1")).collect();
+    let (status, problem) = world.post("/v1/ingest/readings", lines.join("\n")).await;
+    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+    let second: Vec<u64> =
+        (1..).zip(&points).filter(|(_, p)| partition_for_key(p.as_bytes(), 2) == 1).map(|(n, _)| n).collect();
+    assert!(!second.is_empty() && second.len() < 10);
+    assert_eq!(problem["unacknowledged"], json!(second));
+    assert_eq!(problem["acknowledged"], 10 - second.len());
+    assert_eq!(problem["positions"], json!({ "0": 10 - second.len() }));
 }

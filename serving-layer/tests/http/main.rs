@@ -3,6 +3,7 @@
 mod dataset;
 mod ingest;
 mod operations;
+mod server;
 mod sql;
 mod stream;
 mod views;

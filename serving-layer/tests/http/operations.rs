@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
+use metrics_exporter_prometheus::PrometheusBuilder;
 use sanso_catalog::{
     AuditCounts, BatchProgress, PartitionProgress, QuarantineStore, Quarantined, RecordCounts,
 };
@@ -29,7 +30,7 @@ impl QuarantineStore for Listed {
 
 fn post_board(world: &World) {
     let counts = RecordCounts { records: 5, new: 4, corrections: 1, ..RecordCounts::default() };
-    let progress = PartitionProgress { end: 7, position: 5, watermark_us: Some(0), idle: false, counts };
+    let progress = PartitionProgress { end: 7, position: 5, watermark_us: Some(0), counts, ..PartitionProgress::default() };
     world.board.post_speed("readings", LogPartition(0), progress);
     let audit = AuditCounts { compared: 3, skipped: 1, differing: 0 };
     let cut = Cut::new(vec![8, 0]);
@@ -179,4 +180,23 @@ async fn requests_beyond_the_bound_are_refused() {
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(problem["type"], "urn:sanso:problem:busy");
     assert_eq!(world.get("/healthz").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn requests_are_measured_by_route() {
+    let recorder = sanso_serving::metrics::with_buckets(PrometheusBuilder::new()).build_recorder();
+    let world = World::new().await;
+    let world = World { layer: world.layer.with_metrics(recorder.handle()), ..world };
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    world.get("/v1/views/meter?key=m1").await;
+    world.get("/v1/views/nothing").await;
+    world.ingest(&sample()).await;
+    let (_, text) = world.text("/metrics").await;
+    for expected in [
+        "sanso_http_request_seconds_count{route=\"/v1/views/{view}\",method=\"GET\",status=\"200\"} 1",
+        "sanso_http_request_seconds_count{route=\"/v1/views/{view}\",method=\"GET\",status=\"404\"} 1",
+        "sanso_ingest_acknowledged_total{source=\"readings\"} 6",
+    ] {
+        assert!(text.lines().any(|line| line == expected), "{expected} is not in\n{text}");
+    }
 }

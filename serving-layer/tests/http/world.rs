@@ -46,8 +46,8 @@ pub(crate) struct World {
     pub(crate) log: Arc<MemoryLog>,
     pub(crate) board: StatusBoard,
     pub(crate) dataset: Dataset,
-    positions: Mutex<[u64; 2]>,
-    _layer: ServingLayer,
+    pub(crate) positions: Mutex<[u64; 2]>,
+    pub(crate) layer: ServingLayer,
 }
 
 impl World {
@@ -77,11 +77,10 @@ impl World {
             dataset: Dataset::in_memory(),
             log: Arc::clone(&log) as Arc<dyn Log>,
             board: StatusBoard::new(),
-            metrics: None,
         };
         let (catalog, board, dataset) =
             (context.catalog.clone(), context.board.clone(), context.dataset.clone());
-        let layer = ServingLayer::new(config, context).expect("threads start");
+        let layer = ServingLayer::new(config, context);
         let router = layer.router();
         Self {
             router,
@@ -93,7 +92,7 @@ impl World {
             board,
             dataset,
             positions: Mutex::default(),
-            _layer: layer,
+            layer,
         }
     }
 
