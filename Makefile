@@ -1,0 +1,49 @@
+# Sanso: every target does its own set-up; all are safe to repeat.
+#
+#   make build    release binary at bin/sanso
+#   make demo     a running platform with data in it (SECONDS=60 stops by itself, DATA=path ingests real files)
+#   make test     everything that must hold
+#   make verify   read-only gate: format, clippy, docs, licences
+#
+# Compiled dependencies are kept outside the checkout, in $(CARGO_TARGET_DIR).
+
+SHELL := /bin/bash
+CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sanso
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+export PATH := $(CACHE)/tools/bin:$(PATH)
+CARGO := cargo --locked
+
+LISTEN ?= 127.0.0.1:7070
+SECONDS ?=
+DATA ?=
+
+.PHONY: help setup build demo test verify fmt
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+setup:
+	@deploy/setup/install.sh
+
+build: setup
+	$(CARGO) build --release --package sanso
+	@mkdir -p bin && cp -f $(CARGO_TARGET_DIR)/release/sanso bin/sanso.new && mv -f bin/sanso.new bin/sanso
+	@echo "built bin/sanso"
+
+demo: build
+	bin/sanso demo --listen $(LISTEN) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(DATA),--ingest $(DATA))
+
+# The tests of the packages, then those that drive the built binary from outside.
+test: build
+	@deploy/setup/install.sh test
+	SANSO_BIN=$(CURDIR)/bin/sanso SANSO_PYTHON=$(CACHE)/python/bin/python3 $(CARGO) test --release --workspace --no-fail-fast
+
+verify: setup
+	@deploy/setup/install.sh verify
+	cargo fmt --all --check
+	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps
+	cargo deny --offline check licenses bans sources
+
+fmt:
+	cargo fmt --all

@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# Installs what a bare Debian machine with a Rust toolchain lacks, and says what.
+#
+#   install.sh          what the build needs: a C/C++ compiler, make, zlib, libclang (RocksDB's bindings)
+#   install.sh test     and DuckDB for Python, which checks that ordinary tools read the master dataset
+#   install.sh verify   and rustfmt, clippy, cargo-deny
+#
+# Safe to repeat: what is there already is left alone.
+set -euo pipefail
+
+cache="${CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sanso}"
+mkdir -p "$cache"
+
+say() { echo "setup: $*"; }
+
+debian_packages() {
+    local missing=()
+    for package in "$@"; do
+        dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+    done
+    [ ${#missing[@]} -eq 0 ] && return 0
+    if ! command -v apt-get >/dev/null; then
+        say "missing: ${missing[*]}; this is not a Debian machine, install their equivalents by hand"
+        exit 1
+    fi
+    say "installing Debian packages: ${missing[*]}"
+    local sudo=""
+    [ "$(id -u)" -eq 0 ] || sudo="sudo"
+    $sudo apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >"$cache/apt.log" 2>&1 || {
+        tail -20 "$cache/apt.log" >&2
+        say "apt-get failed, see $cache/apt.log"
+        exit 1
+    }
+}
+
+command -v cargo >/dev/null || { say "cargo is missing: install Rust (1.94 or later), for example with rustup"; exit 1; }
+debian_packages gcc g++ make pkg-config zlib1g-dev libclang-dev
+
+case "${1:-build}" in
+build) ;;
+test)
+    debian_packages python3 python3-venv
+    if ! "$cache/python/bin/python3" -c 'import duckdb' 2>/dev/null; then
+        say "installing DuckDB for Python into $cache/python"
+        python3 -m venv "$cache/python"
+        "$cache/python/bin/pip" install --quiet --disable-pip-version-check 'duckdb>=1.1,<2'
+    fi
+    ;;
+verify)
+    cargo fmt --version >/dev/null 2>&1 || { say "rustfmt is missing: rustup component add rustfmt"; exit 1; }
+    cargo clippy --version >/dev/null 2>&1 || { say "clippy is missing: rustup component add clippy"; exit 1; }
+    if ! cargo deny --version >/dev/null 2>&1; then
+        say "building cargo-deny into $cache/tools (some minutes, once)"
+        cargo install --quiet --locked --root "$cache/tools" --target-dir "$cache/tools-target" cargo-deny@0.20.2
+    fi
+    ;;
+*)
+    say "unknown argument '$1': build, test or verify"
+    exit 2
+    ;;
+esac

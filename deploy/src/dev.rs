@@ -1,0 +1,83 @@
+//! `sanso dev`: the whole platform in one process.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+
+use crate::config::{DEFAULT, Settings};
+use crate::node::{Node, NodeConfig};
+use crate::telemetry;
+
+/// Run the whole platform in one process.
+///
+/// The embedded log, the master dataset and the speed layer's index lie in the
+/// data folder; a restart carries on where the last run stopped. A changed
+/// application or reference table takes effect while it runs.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  sanso dev app.sql --data ./sanso-data --listen 127.0.0.1:7070")]
+pub(crate) struct DevArgs {
+    /// The application: sources, reference tables and views in SQL.
+    #[arg(required_unless_present = "print_settings")]
+    app: Option<PathBuf>,
+    /// The folder that holds everything durable.
+    #[arg(long, default_value = "sanso-data", value_name = "DIR")]
+    data: PathBuf,
+    /// Where HTTP is served. There is no authentication: keep it on a loopback
+    /// address or behind a proxy that has one.
+    #[arg(long, default_value = "127.0.0.1:7070", value_name = "HOST:PORT")]
+    listen: SocketAddr,
+    /// The log: `kafka://HOST:PORT[,…][?OPTION=…]`, `embedded:DIR`. The
+    /// embedded log in the data folder when absent.
+    #[arg(long, value_name = "URL")]
+    log: Option<String>,
+    /// Settings of one's own over the built-in ones.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the built-in settings, all keys explained, and stop.
+    #[arg(long)]
+    print_settings: bool,
+    /// Log as JSON lines.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the node until it is told to stop (Ctrl-C or SIGTERM).
+pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
+    if args.print_settings {
+        use std::io::Write;
+        std::io::stdout().write_all(DEFAULT.as_bytes()).context("print settings")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    telemetry::start(args.json);
+    let settings = Settings::read(args.config.as_deref())?;
+    let node = Node::start(NodeConfig {
+        app: args.app.context("an application file is needed: sanso dev app.sql")?,
+        data: args.data,
+        listen: args.listen,
+        log: args.log,
+        batch: settings.batch,
+        speed: settings.speed,
+        serving: settings.serving,
+    })
+    .await?;
+    tracing::info!(address = %format_args!("http://{}/", node.address), "sanso is ready");
+    asked_to_stop().await?;
+    tracing::info!("stopping");
+    node.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Resolves on Ctrl-C or SIGTERM.
+pub(crate) async fn asked_to_stop() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for Ctrl-C")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

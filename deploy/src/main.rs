@@ -1,0 +1,54 @@
+//! The `sanso` command: one binary for the platform and for speaking to it.
+
+mod application;
+mod config;
+mod demo;
+mod dev;
+mod fleet;
+mod http;
+mod ingest;
+mod node;
+mod plan;
+mod query;
+mod telemetry;
+mod versions;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A Lambda-architecture platform for smart-meter data.
+///
+/// Readings go into a log, a batch and a speed layer keep the same SQL-declared
+/// views, and HTTP answers merge both, exactly.
+#[derive(Parser)]
+#[command(name = "sanso", version, arg_required_else_help = true)]
+#[command(after_help = "Start with:  sanso demo\nThen open    http://127.0.0.1:7070/")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Dev(dev::DevArgs),
+    Demo(demo::DemoArgs),
+    Ingest(ingest::IngestArgs),
+    Query(query::QueryArgs),
+    Plan(plan::PlanArgs),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Dev(args) => dev::run(args).await,
+        Command::Demo(args) => demo::run(args).await,
+        Command::Ingest(args) => ingest::run(args).await,
+        Command::Query(args) => query::run(args).await,
+        Command::Plan(args) => plan::run(args).await,
+    };
+    outcome.unwrap_or_else(|error| {
+        telemetry::report(&error);
+        ExitCode::from(2)
+    })
+}

@@ -1,0 +1,284 @@
+//! One node: log, dataset and the three layers assembled in one process.
+//!
+//! ```text
+//!   application ──▶ view versions ──▶ batch: published blocks ──▶ view partitions
+//!                                                                   ▲        │
+//!                               log ──▶ speed: deltas ──────────────┘        ▼
+//!                                                                     serving: HTTP
+//! ```
+//!
+//! A changed application file or reference table makes new view versions; they
+//! are backfilled and catch up while the old ones serve, then take over.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use sanso_batch::{BatchConfig, BatchLayer};
+use sanso_catalog::{Catalog, CatalogHandle, StatusBoard};
+use sanso_core::{PartitionId, PartitionStore, ReadRequest};
+use sanso_dataset::Dataset;
+use sanso_log::{Log, TopicSpec};
+use sanso_serving::{ServingConfig, ServingContext, ServingLayer};
+use sanso_speed::{SpeedConfig, SpeedHandle, SpeedLayer};
+use sanso_state::{Fingerprint, Offset, ViewPartition};
+use sanso_view::View;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::application::{self, Declared};
+use crate::versions::{caught_up, furthest, transition};
+
+/// How often the application's files are looked at for changes.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
+/// How often a view version that catches up is looked at.
+const CATCH_UP_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What a node needs to know to start.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeConfig {
+    /// The application file.
+    pub(crate) app: PathBuf,
+    /// The folder that holds everything durable.
+    pub(crate) data: PathBuf,
+    /// Where HTTP is served.
+    pub(crate) listen: SocketAddr,
+    /// The log's address; the embedded log in the data folder when absent.
+    pub(crate) log: Option<String>,
+    /// The batch layer's settings.
+    pub(crate) batch: BatchConfig,
+    /// The speed layer's settings.
+    pub(crate) speed: SpeedConfig,
+    /// The serving layer's settings.
+    pub(crate) serving: ServingConfig,
+}
+
+/// A running node.
+pub(crate) struct Node {
+    /// The address HTTP is served at.
+    pub(crate) address: SocketAddr,
+    /// What the layers say of themselves.
+    pub(crate) board: StatusBoard,
+    stop: watch::Sender<bool>,
+    speed: SpeedHandle,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// The parts that view versions are brought up on.
+#[derive(Clone)]
+struct Parts {
+    catalog: CatalogHandle,
+    store: PartitionStore,
+    batch: Arc<BatchLayer>,
+}
+
+impl Node {
+    /// Starts all layers; returns once HTTP is served.
+    pub(crate) async fn start(config: NodeConfig) -> anyhow::Result<Node> {
+        let declared = application::read(&config.app)?;
+        std::fs::create_dir_all(&config.data)
+            .with_context(|| format!("create data folder {}", config.data.display()))?;
+        let log = open_log(&config, &declared).await?;
+        let dataset = Dataset::open_local(&config.data.join("dataset")).context("open master dataset")?;
+        let board = StatusBoard::new();
+        let store = PartitionStore::new();
+        let sources = declared.application.sources.iter();
+        let catalog = CatalogHandle::new(Catalog {
+            sources: sources.map(|source| (source.name.clone(), Arc::clone(source))).collect(),
+            ..Catalog::default()
+        });
+        let batch = Arc::new(BatchLayer::new(
+            config.batch.clone(),
+            Arc::clone(&log),
+            dataset.clone(),
+            catalog.clone(),
+            store.clone(),
+            board.clone(),
+        ));
+        let parts = Parts { catalog: catalog.clone(), store: store.clone(), batch: Arc::clone(&batch) };
+        for view in &declared.views {
+            parts.bring_up(view).await?;
+            parts.promote(view);
+        }
+        let speed = SpeedLayer::start(
+            SpeedConfig { dir: config.data.join("speed"), ..config.speed },
+            Arc::clone(&log),
+            dataset.clone(),
+            catalog.clone(),
+            store.clone(),
+            board.clone(),
+        )
+        .await
+        .context("start speed layer")?;
+        let serving = ServingLayer::new(
+            config.serving.clone(),
+            ServingContext { catalog, store, dataset, log, board: board.clone() },
+        );
+        let listener =
+            TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
+        let address = listener.local_addr().context("read listen address")?;
+        let (stop, stopped) = watch::channel(false);
+        let tasks = vec![
+            tokio::spawn(run_batch(batch, stopped.clone())),
+            tokio::spawn(run_serving(serving, listener, stopped.clone())),
+            tokio::spawn(run_reload(config.app, declared, parts, stopped)),
+        ];
+        Ok(Node { address, board, stop, speed, tasks })
+    }
+
+    /// Stops all layers; what was acknowledged is durable already.
+    pub(crate) async fn stop(self) {
+        self.stop.send_replace(true);
+        for task in self.tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task of the node ended badly");
+            }
+        }
+        self.speed.shutdown().await;
+    }
+}
+
+async fn open_log(config: &NodeConfig, declared: &Declared) -> anyhow::Result<Arc<dyn Log>> {
+    let address = config
+        .log
+        .clone()
+        .unwrap_or_else(|| format!("embedded:{}", config.data.join("log").display()));
+    let opened = address.clone();
+    let log = tokio::task::spawn_blocking(move || sanso_log::open(&opened))
+        .await
+        .context("open the log")?
+        .with_context(|| format!("open log {address}"))?;
+    for source in &declared.application.sources {
+        let topic = TopicSpec::new(&source.topic, source.partitions);
+        log.ensure_topic(&topic).await.with_context(|| format!("prepare topic {}", source.topic))?;
+    }
+    Ok(log)
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // An error says that the node is gone, which is a stop as well.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+async fn run_batch(batch: Arc<BatchLayer>, stop: watch::Receiver<bool>) {
+    batch.run(stopped(stop)).await;
+}
+
+async fn run_serving(serving: ServingLayer, listener: TcpListener, stop: watch::Receiver<bool>) {
+    if let Err(error) = serving.serve(listener, stopped(stop)).await {
+        tracing::error!(%error, "serving ended");
+    }
+}
+
+impl Parts {
+    /// Backfills a view version and makes it live.
+    async fn bring_up(&self, view: &Arc<View>) -> anyhow::Result<()> {
+        let blocks = self
+            .batch
+            .ensure_published(view)
+            .await
+            .with_context(|| format!("backfill view {}", view.name))?;
+        ensure!(blocks.len() == view.partitions as usize, "view {}: a block is missing", view.name);
+        for (index, block) in (0..).zip(blocks) {
+            let partition = ViewPartition::new(view.partition_config(), block);
+            self.store.create(PartitionId { view: view.fingerprint, index }, partition);
+        }
+        self.catalog.update(|catalog| {
+            catalog.live.insert(view.fingerprint, Arc::clone(view));
+        });
+        tracing::info!(view = view.name, version = view.fingerprint.short(), "view version is live");
+        Ok(())
+    }
+
+    /// Lets a live version serve.
+    fn promote(&self, view: &Arc<View>) {
+        self.catalog.update(|catalog| {
+            catalog.serving.insert(view.name.clone(), view.fingerprint);
+        });
+        tracing::info!(view = view.name, version = view.fingerprint.short(), "view version serves");
+    }
+
+    fn retire(&self, versions: &[Fingerprint]) {
+        self.catalog.update(|catalog| {
+            catalog.live.retain(|fingerprint, _| !versions.contains(fingerprint));
+            catalog.serving.retain(|_, serving| !versions.contains(serving));
+        });
+        for version in versions {
+            self.store.remove(*version);
+            tracing::info!(version = version.short(), "view version is retired");
+        }
+    }
+
+    async fn applied(&self, view: &View) -> anyhow::Result<Vec<Vec<Offset>>> {
+        let mut applied = Vec::new();
+        for index in 0..view.partitions {
+            let id = PartitionId { view: view.fingerprint, index };
+            applied.push(self.store.read(id, &ReadRequest::Progress).await?.progress.applied);
+        }
+        Ok(applied)
+    }
+
+    /// Waits until a live version has applied what the serving one has, then lets it serve.
+    async fn take_over(&self, view: &Arc<View>) -> anyhow::Result<()> {
+        let catalog = self.catalog.current();
+        if let Some(old) = catalog.serving(&view.name) {
+            let target = furthest(&self.applied(old).await?);
+            while !caught_up(&self.applied(view).await?, &target) {
+                tokio::time::sleep(CATCH_UP_INTERVAL).await;
+            }
+        }
+        self.promote(view);
+        Ok(())
+    }
+
+    async fn adopt(&self, declared: &Declared) -> anyhow::Result<()> {
+        let catalog = self.catalog.current();
+        for source in &declared.application.sources {
+            ensure!(
+                catalog.sources.get(&source.name) == Some(source),
+                "source {} was added or changed: restart the node with it; a source that holds readings \
+                 can't change its columns, give the new one another name and topic",
+                source.name
+            );
+        }
+        for view in transition(&catalog, &declared.views).bring_up {
+            self.bring_up(&view).await?;
+            self.take_over(&view).await?;
+        }
+        self.retire(&transition(&self.catalog.current(), &declared.views).retire);
+        Ok(())
+    }
+}
+
+/// Follows the application's files; a broken one changes nothing and is reported once.
+async fn run_reload(app: PathBuf, mut declared: Declared, parts: Parts, stop: watch::Receiver<bool>) {
+    let mut refused: Option<Fingerprint> = None;
+    loop {
+        tokio::select! {
+            () = stopped(stop.clone()) => return,
+            () = tokio::time::sleep(RELOAD_INTERVAL) => {}
+        }
+        let Ok(content) = application::content(&app, &declared.application) else { continue };
+        if content == declared.content || refused == Some(content) {
+            continue;
+        }
+        let change = async {
+            let next = application::read(&app)?;
+            parts.adopt(&next).await?;
+            anyhow::Ok(next)
+        };
+        tokio::select! {
+            () = stopped(stop.clone()) => return,
+            next = change => match next {
+                Ok(next) => declared = next,
+                Err(error) => {
+                    tracing::error!(error = format!("{error:#}"), "the changed application is refused; the old one goes on");
+                    refused = Some(content);
+                }
+            }
+        }
+    }
+}

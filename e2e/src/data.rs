@@ -1,0 +1,27 @@
+//! Where the real data lies, and the Python that reads reference files.
+
+use std::path::{Path, PathBuf};
+
+/// Returns the folder of real meter data beside the project, or none after
+/// saying that the test is skipped.
+pub fn shared_data() -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
+    if folder.is_dir() {
+        return Some(folder.canonicalize().expect("resolve the data folder"));
+    }
+    eprintln!("SKIPPED: no real meter data at {}", folder.display());
+    None
+}
+
+/// Returns a Python with DuckDB (`make test` installs one), or none after
+/// saying that the test is skipped.
+pub fn python() -> Option<PathBuf> {
+    let python = std::env::var_os("SANSO_PYTHON").map_or_else(|| PathBuf::from("python3"), PathBuf::from);
+    let found = std::process::Command::new(&python).args(["-c", "import duckdb"]).output();
+    if found.is_ok_and(|output| output.status.success()) {
+        return Some(python);
+    }
+    assert!(std::env::var_os("CI").is_none(), "{} has no DuckDB; in CI that is a failure", python.display());
+    eprintln!("SKIPPED: {} has no DuckDB (`make test` installs it)", python.display());
+    None
+}

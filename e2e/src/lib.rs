@@ -1,0 +1,17 @@
+//! End-to-end tests: the built binary, driven from outside.
+//!
+//! `SANSO_BIN` names the binary (`make test` sets it); `bin/sanso` at the
+//! project's root otherwise. Real meter data lies beside the project; a test
+//! that needs it says so and stops where it is absent.
+
+#![allow(clippy::print_stderr, reason = "a skipped test says so")]
+
+mod client;
+mod data;
+mod decimal;
+mod node;
+
+pub use client::{Answer, Client};
+pub use data::{python, shared_data};
+pub use decimal::{micro, micro_of};
+pub use node::{Node, binary, ingest};
