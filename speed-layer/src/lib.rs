@@ -1,0 +1,47 @@
+//! The speed layer: keeps every live view up to the second.
+//!
+//! ```text
+//!                       ┌──────────── speed layer ────────────┐
+//!   log partition 0 ───▶│ worker 0 ─┐   deltas                │
+//!   log partition 1 ───▶│ worker 1 ─┼──────────▶ view partitions (core)
+//!   log partition … ───▶│ worker …  ┘   late merge            │   │ closed windows
+//!                       │   │ newest versions (RocksDB)       │   ▼
+//!                       │   └▶ quarantine            emitter ─┼─▶ output topics
+//!                       └─────────────────────────────────────┘
+//! ```
+//!
+//! Promised: every offset counts once in every view partition, whatever is
+//! killed, replayed or sent twice; a correction retracts on replay what it
+//! retracted the first time; each distinct content of a closed window is
+//! written once to its output topic; nothing is dropped silently.
+//!
+//! Not promised: misplaced records are quarantined, not yet appended again
+//! where they belong; records refused are kept for ever.
+
+mod config;
+mod emit;
+mod emitted;
+mod error;
+mod judge;
+mod late_merge;
+mod metrics;
+mod newest;
+mod open_index;
+mod quarantine;
+mod rocks;
+mod service;
+mod task;
+mod worker;
+
+pub use config::SpeedConfig;
+pub use emitted::EmittedWindow;
+pub use error::{Error, Remedy, Result};
+pub use late_merge::{Answer, Target};
+pub use newest::{Accepted, Commit, MemoryIndex, NewestIndex, Version};
+pub use quarantine::{Quarantine, SourceQuarantine};
+pub use rocks::{RocksBuild, RocksIndex, RocksShare};
+pub use service::{SpeedHandle, SpeedLayer};
+pub use worker::{Chunk, QuarantineSink, TargetStart, Worker};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+//! Opens the index of one log partition, or builds it anew.
+//!
+//! ```text
+//!   on disk, whole, not behind the log's start ──▶ opened
+//!   else: newest-version table at a floor + the log from the floor ──▶ built
+//! ```
+//!
+//! The floor chosen is the greatest archived cut at or below the lowest base of
+//! the live view partitions, so that every one of them can be fed at once. Where
+//! only later cuts are kept, the view partitions below wait until they adopt one.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use futures::TryStreamExt;
+use sanso_dataset::{Dataset, Manifest};
+use sanso_log::Log;
+use sanso_state::{LogPartition, Offset};
+use sanso_view::Source;
+
+use crate::error::{Error, Result};
+use crate::newest::{NewestIndex, Version};
+use crate::rocks::{RocksIndex, RocksShare};
+
+/// What is needed to open an index.
+pub(crate) struct IndexPlace {
+    pub(crate) dir: PathBuf,
+    pub(crate) share: RocksShare,
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) dataset: Dataset,
+    pub(crate) source: Arc<Source>,
+    pub(crate) partition: LogPartition,
+}
+
+impl IndexPlace {
+    fn path(&self) -> PathBuf {
+        index_path(&self.dir, &self.source.name, self.partition)
+    }
+
+    /// Opens the index, or builds it when there is none that serves. Says
+    /// whether it was built. `base`: the lowest base cut of the live view
+    /// partitions. Blocks on the disk.
+    pub(crate) async fn open(&self, base: Offset, rebuild: bool) -> Result<(RocksIndex, bool)> {
+        let start = self.log.start_offset(&self.source.topic, self.partition.0).await?;
+        if !rebuild
+            && let Some(index) = RocksIndex::open(&self.path(), &declaration(&self.source), &self.share)?
+            && index.position() >= start
+        {
+            return Ok((index, false));
+        }
+        Ok((self.build(base, start).await?, true))
+    }
+
+    async fn build(&self, base: Offset, start: Offset) -> Result<RocksIndex> {
+        let manifest = self.base_manifest(base, start).await?;
+        let floor = manifest.as_ref().map_or(0, |manifest| manifest.cut.at(self.partition));
+        if floor < start {
+            let (topic, partition) = (self.source.topic.clone(), self.partition.0);
+            return Err(Error::Gap { topic, partition, start, floor });
+        }
+        let mut build = RocksIndex::build(&self.path(), &self.share)?;
+        let mut max_event_us = None;
+        if let Some(manifest) = &manifest {
+            max_event_us = manifest.watermarks.get(self.partition.index()).copied().flatten();
+            let mut batches = std::pin::pin!(self.dataset.newest_stream(manifest, self.partition));
+            while let Some(rows) = batches.try_next().await? {
+                build.add(base_versions(&self.source, &rows))?;
+            }
+        }
+        build.finish(&declaration(&self.source), floor, max_event_us)
+    }
+
+    /// Chooses the version of the newest-version table to build upon.
+    async fn base_manifest(&self, base: Offset, start: Offset) -> Result<Option<Arc<Manifest>>> {
+        let mut versions = self.dataset.manifest_versions(&self.source.name).await?;
+        let mut newest = None;
+        while let Some(version) = versions.pop() {
+            let manifest = self.dataset.manifest_at(&self.source.name, version).await?;
+            let cut = manifest.cut.at(self.partition);
+            if cut <= base && cut >= start {
+                return Ok(Some(manifest));
+            }
+            newest.get_or_insert(manifest);
+        }
+        // No kept version is low enough: from the log's first offset, if it still has it.
+        Ok(if start == 0 { None } else { newest })
+    }
+}
+
+/// Returns the directory of one log partition's index.
+pub(crate) fn index_path(dir: &Path, source: &str, partition: LogPartition) -> PathBuf {
+    dir.join("index").join(source).join(partition.to_string())
+}
+
+/// Names all of a source's declaration that decides what its index holds.
+pub(crate) fn declaration(source: &Source) -> String {
+    format!(
+        "{} {} {} {:?} {} {:?} {:?} {} {:?}",
+        source.topic,
+        source.partitions,
+        source.segment_size,
+        source.columns,
+        source.key_column,
+        source.identity_columns,
+        source.version_column,
+        source.event_time_column,
+        source.ignored_columns,
+    )
+}
+
+/// Turns rows of the newest-version table into entries of an index.
+pub(crate) fn base_versions(source: &Source, archived: &RecordBatch) -> Vec<(Box<[u8]>, Version)> {
+    let rows = sanso_dataset::source_columns(archived);
+    let offsets = sanso_dataset::offsets(archived);
+    let versions = source.versions(&rows);
+    let contents = source.contents(&rows);
+    let encoded = source.encode_rows(&rows);
+    let identities = source.identities(&rows);
+    let entries = identities.into_iter().zip(encoded).enumerate().map(|(at, (identity, row))| {
+        let offset = offsets.value(at);
+        let version = versions[at].unwrap_or(offset as i64);
+        (identity, Version { offset, version, content: *contents[at].as_bytes(), row })
+    });
+    entries.collect()
+}

@@ -1,0 +1,256 @@
+//! The speed layer's service: one worker thread for each log partition of each
+//! source in the catalog, and one emitter.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+use sanso_catalog::{CatalogHandle, StatusBoard};
+use sanso_core::PartitionStore;
+use sanso_dataset::Dataset;
+use sanso_log::{Log, TopicSpec};
+use sanso_state::LogPartition;
+use sanso_view::Source;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::SpeedConfig;
+use crate::emit::Emitter;
+use crate::error::{Error, Result};
+use crate::open_index::IndexPlace;
+use crate::quarantine::Quarantine;
+use crate::rocks::RocksShare;
+use crate::task::{WorkerStatus, WorkerTask};
+
+/// Bytes of the block cache that all indexes share.
+const CACHE_BYTES: usize = 64 << 20;
+
+type Workers = BTreeMap<(String, LogPartition), watch::Receiver<WorkerStatus>>;
+
+/// The speed layer.
+pub struct SpeedLayer {
+    config: SpeedConfig,
+    log: Arc<dyn Log>,
+    dataset: Dataset,
+    catalog: CatalogHandle,
+    store: PartitionStore,
+    board: StatusBoard,
+    quarantine: Quarantine,
+    share: RocksShare,
+    stop: CancellationToken,
+    runtime: Handle,
+    workers: watch::Sender<Workers>,
+    threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
+}
+
+impl SpeedLayer {
+    /// Starts the layer: opens the quarantine and the record of emissions,
+    /// makes the sources' topics, and starts a worker for each log partition.
+    /// It then follows the catalog until [`SpeedHandle::shutdown`]. Call within
+    /// a tokio runtime.
+    pub async fn start(
+        config: SpeedConfig,
+        log: Arc<dyn Log>,
+        dataset: Dataset,
+        catalog: CatalogHandle,
+        store: PartitionStore,
+        board: StatusBoard,
+    ) -> Result<SpeedHandle> {
+        crate::metrics::describe();
+        let runtime = Handle::current();
+        let dir = config.dir.clone();
+        let quarantine = blocking(move || Quarantine::open(&dir.join("quarantine"))).await?;
+        board.connect_quarantine(Arc::new(quarantine.clone()));
+        let dir = config.dir.join("emitted");
+        let emitter = (Arc::clone(&log), catalog.clone(), store.clone());
+        let emitter = blocking(move || Emitter::open(&dir, emitter.0, emitter.1, emitter.2)).await?;
+        let layer = Self {
+            share: RocksShare::new(CACHE_BYTES),
+            stop: CancellationToken::new(),
+            workers: watch::Sender::new(Workers::new()),
+            threads: Arc::default(),
+            config,
+            log: Arc::clone(&log),
+            dataset,
+            catalog: catalog.clone(),
+            store,
+            board,
+            quarantine,
+            runtime: runtime.clone(),
+        };
+        let emitting = CancellationToken::new();
+        let (stop, handle) = (emitting.clone(), runtime);
+        let emitter = spawn_thread("sanso-emitter", move || emitter.run(&handle, &stop))?;
+        let handle = SpeedHandle {
+            log,
+            catalog,
+            stop: layer.stop.clone(),
+            emitting,
+            emitter: Mutex::new(Some(emitter)),
+            supervisor: Mutex::new(None),
+            workers: layer.workers.subscribe(),
+            threads: Arc::clone(&layer.threads),
+        };
+        layer.follow_catalog().await?;
+        *handle.supervisor.lock() = Some(tokio::spawn(layer.supervise()));
+        Ok(handle)
+    }
+
+    /// Starts the workers of sources that are new in the catalog.
+    async fn follow_catalog(&self) -> Result<()> {
+        for source in self.catalog.current().sources.values() {
+            let mut missing = Vec::new();
+            for partition in (0..source.partitions).map(LogPartition) {
+                let running = |status: &watch::Receiver<WorkerStatus>| status.has_changed().is_ok();
+                let key = (source.name.clone(), partition);
+                if !self.workers.borrow().get(&key).is_some_and(running) {
+                    missing.push(partition);
+                }
+            }
+            if missing.is_empty() {
+                continue;
+            }
+            self.log.ensure_topic(&TopicSpec::new(&source.topic, source.partitions)).await?;
+            for partition in missing {
+                self.start_worker(source, partition)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn start_worker(&self, source: &Arc<Source>, partition: LogPartition) -> Result<()> {
+        let status = watch::Sender::new(WorkerStatus::default());
+        let receiver = status.subscribe();
+        let task = WorkerTask {
+            config: self.config.clone(),
+            place: IndexPlace {
+                dir: self.config.dir.clone(),
+                share: self.share.clone(),
+                log: Arc::clone(&self.log),
+                dataset: self.dataset.clone(),
+                source: Arc::clone(source),
+                partition,
+            },
+            catalog: self.catalog.clone(),
+            store: self.store.clone(),
+            board: self.board.clone(),
+            quarantine: self.quarantine.sink(&source.name),
+            status,
+            stop: self.stop.clone(),
+            runtime: self.runtime.clone(),
+        };
+        let thread = spawn_thread(&format!("sanso-{}-{partition}", source.name), move || task.run())?;
+        self.threads.lock().push(thread);
+        self.workers.send_modify(|workers| {
+            workers.insert((source.name.clone(), partition), receiver);
+        });
+        Ok(())
+    }
+
+    async fn supervise(self) {
+        let mut changes = self.catalog.subscribe();
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                changed = changes.changed() => if changed.is_err() { return },
+            }
+            if let Err(error) = self.follow_catalog().await {
+                tracing::error!(error = error.chain(), "start workers of a new source");
+            }
+        }
+    }
+}
+
+/// The running speed layer. Dropping it stops the layer without waiting.
+pub struct SpeedHandle {
+    log: Arc<dyn Log>,
+    catalog: CatalogHandle,
+    stop: CancellationToken,
+    emitting: CancellationToken,
+    emitter: Mutex<Option<JoinHandle<()>>>,
+    supervisor: Mutex<Option<tokio::task::JoinHandle<()>>>,
+    workers: watch::Receiver<Workers>,
+    threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
+}
+
+impl SpeedHandle {
+    /// Resolves when every view partition live now has applied everything that
+    /// was in the log when this was called. An error says which worker stopped.
+    pub async fn caught_up(&self) -> Result<()> {
+        let catalog = self.catalog.current();
+        for source in catalog.sources.values() {
+            let views: Vec<_> = catalog.live_of(&source.name).iter().map(|view| view.fingerprint).collect();
+            for partition in (0..source.partitions).map(LogPartition) {
+                let key = (source.name.clone(), partition);
+                let stopped = |reason: &str| Error::Stopped {
+                    source_name: source.name.clone(),
+                    partition: partition.0,
+                    reason: reason.to_owned(),
+                };
+                let mut workers = self.workers.clone();
+                let started = workers.wait_for(|workers| workers.contains_key(&key)).await;
+                let mut status = started.map_err(|_| stopped("the layer is shut down"))?[&key].clone();
+                let end = self.log.end_offset(&source.topic, partition.0).await?;
+                let reached = status.wait_for(|status| {
+                    let fed = views.iter().all(|view| status.views.contains(view));
+                    status.stopped.is_some() || (fed && status.acknowledged >= end)
+                });
+                let reached = reached.await.map_err(|_| stopped("the layer is shut down"))?;
+                if let Some(reason) = &reached.stopped {
+                    return Err(stopped(reason));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops the workers, then the emitter after a last round; returns when
+    /// all threads have ended. Everything is where a restart finds it.
+    pub async fn shutdown(self) {
+        self.stop.cancel();
+        let supervisor = self.supervisor.lock().take();
+        if let Some(supervisor) = supervisor
+            && supervisor.await.is_err()
+        {
+            tracing::error!("the supervisor panicked");
+        }
+        let threads = std::mem::take(&mut *self.threads.lock());
+        let (emitter, emitting) = (self.emitter.lock().take(), self.emitting.clone());
+        let joined = tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                if thread.join().is_err() {
+                    tracing::error!("a worker's thread panicked");
+                }
+            }
+            emitting.cancel();
+            if emitter.is_some_and(|emitter| emitter.join().is_err()) {
+                tracing::error!("the emitter's thread panicked");
+            }
+        });
+        if joined.await.is_err() {
+            tracing::error!("the threads could not be joined");
+        }
+    }
+}
+
+impl Drop for SpeedHandle {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.emitting.cancel();
+    }
+}
+
+fn spawn_thread(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    let io = |source| Error::Io { action: "start the thread", path: PathBuf::from(name), source };
+    std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(io)
+}
+
+async fn blocking<T: Send + 'static>(open: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(open).await {
+        Ok(result) => result,
+        Err(join) => std::panic::resume_unwind(join.into_panic()),
+    }
+}

@@ -1,0 +1,314 @@
+//! The running layer over a log, a dataset and view partitions: restarts, lost
+//! indexes, views that come and go.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use sanso_catalog::{Catalog, CatalogHandle, StatusBoard};
+use sanso_core::{PartitionId, PartitionStore, ReadRequest};
+use sanso_dataset::{Dataset, Manifest};
+use sanso_log::{Log, MemoryLog, Record, TopicSpec};
+use sanso_state::{Block, Cut, Groups, LogPartition, Offset, SegmentId, ViewPartition};
+use sanso_view::View;
+
+use super::{Dice, LOG_PARTITIONS, append, expected, history, meter, reading, views};
+use crate::config::SpeedConfig;
+use crate::open_index::index_path;
+use crate::service::{SpeedHandle, SpeedLayer};
+
+struct World {
+    views: Vec<Arc<View>>,
+    log: Arc<MemoryLog>,
+    logs: Vec<Vec<Option<Record>>>,
+    dataset: Dataset,
+    store: PartitionStore,
+    catalog: CatalogHandle,
+    board: StatusBoard,
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    async fn new() -> Self {
+        let views = views();
+        let log = Arc::new(MemoryLog::new());
+        log.ensure_topic(&TopicSpec::new("readings", LOG_PARTITIONS)).await.expect("make the topic");
+        let mut catalog = Catalog::default();
+        catalog.sources.insert("readings".into(), Arc::clone(&views[0].source));
+        let world = Self {
+            log,
+            logs: vec![Vec::new(); LOG_PARTITIONS as usize],
+            dataset: Dataset::in_memory(),
+            store: PartitionStore::new(),
+            catalog: CatalogHandle::new(catalog),
+            board: StatusBoard::new(),
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            views,
+        };
+        world.views.iter().for_each(|view| world.make_live(view, None));
+        world
+    }
+
+    /// Makes a view live, from a block for each view partition or the empty ones.
+    fn make_live(&self, view: &Arc<View>, blocks: Option<Vec<Arc<Block>>>) {
+        for index in 0..view.partitions {
+            let empty = || Arc::new(Block::empty(view.fingerprint, LOG_PARTITIONS));
+            let block = blocks.as_ref().map_or_else(empty, |blocks| Arc::clone(&blocks[index as usize]));
+            let id = PartitionId { view: view.fingerprint, index };
+            self.store.create(id, ViewPartition::new(view.partition_config(), block));
+        }
+        self.catalog.update(|catalog| {
+            catalog.live.insert(view.fingerprint, Arc::clone(view));
+            catalog.serving.insert(view.name.clone(), view.fingerprint);
+        });
+    }
+
+    /// Appends a random history to both log partitions.
+    fn fill(&mut self, length: u64, seed: u64) {
+        let mut dice = Dice::new(seed);
+        for l in 0..LOG_PARTITIONS {
+            for record in history(l, length, &mut dice) {
+                match record {
+                    None => {
+                        self.log.append_hole("readings", l, 1).expect("append a hole");
+                        self.logs[l as usize].push(None);
+                    }
+                    Some(record) => {
+                        let payload = String::from_utf8_lossy(&record.payload).into_owned();
+                        self.append(l, &payload);
+                    }
+                }
+            }
+        }
+    }
+
+    fn append(&mut self, l: u32, payload: &str) {
+        let offsets = self.log.append_now("readings", l, vec![append(payload)]).expect("append");
+        self.logs[l as usize].push(Some(super::record(offsets[0], payload)));
+    }
+
+    /// Starts the layer as a new process does, with a board of its own.
+    async fn start(&mut self) -> SpeedHandle {
+        self.board = StatusBoard::new();
+        let mut config = SpeedConfig::new(self.folder.path());
+        (config.flush_ms, config.chunk_records_max, config.heartbeat_ms) = (1, 7, 20);
+        let started = SpeedLayer::start(
+            config,
+            self.log.clone(),
+            self.dataset.clone(),
+            self.catalog.clone(),
+            self.store.clone(),
+            self.board.clone(),
+        );
+        started.await.expect("start")
+    }
+
+    async fn assert_exact(&self) {
+        let logs: Vec<&[Option<Record>]> = self.logs.iter().map(Vec::as_slice).collect();
+        for view in self.catalog.current().live.values() {
+            for index in 0..view.partitions {
+                let id = PartitionId { view: view.fingerprint, index };
+                let all = ReadRequest::Scan { from: i64::MIN, to: i64::MAX };
+                let reply = self.store.read(id, &all).await.expect("live");
+                let held: Groups = reply.groups.into_iter().collect();
+                assert_eq!(held, expected(view, index, &logs), "{} {index}", view.name);
+            }
+        }
+    }
+
+    /// Commits a manifest at a cut, with the newest-version table below it, as
+    /// the batch layer does. Returns the views' blocks.
+    async fn archive(&self, cut: Vec<Offset>) -> BTreeMap<sanso_state::Fingerprint, Vec<Arc<Block>>> {
+        let source = &self.views[0].source;
+        let mut newest = Vec::new();
+        for (l, &to) in cut.iter().enumerate() {
+            let partition = LogPartition(l as u32);
+            newest.extend(self.newest_file(partition, to).await);
+        }
+        let manifest = Manifest {
+            source: source.name.clone(),
+            version: 1,
+            cut: Cut::new(cut.clone()),
+            segment_size: source.segment_size,
+            columns: Vec::new(),
+            watermarks: vec![None; LOG_PARTITIONS as usize],
+            rules: String::new(),
+            rows: 0,
+            segments: Vec::new(),
+            newest,
+        };
+        self.dataset.commit(&manifest).await.expect("commit");
+        let logs: Vec<_> = self.logs.iter().zip(&cut).map(|(log, &to)| &log[..to as usize]).collect();
+        let block = |view: &Arc<View>, index| {
+            Arc::new(Block {
+                view: view.fingerprint,
+                version: 1,
+                cut: Cut::new(cut.clone()),
+                watermarks_us: vec![None; LOG_PARTITIONS as usize],
+                groups: expected(view, index, &logs),
+            })
+        };
+        let blocks = |view: &Arc<View>| (0..view.partitions).map(|index| block(view, index)).collect();
+        self.views.iter().map(|view| (view.fingerprint, blocks(view))).collect()
+    }
+
+    /// Writes the newest versions below an offset: found by brute force.
+    async fn newest_file(&self, partition: LogPartition, to: Offset) -> Option<sanso_dataset::NewestFile> {
+        let source = &self.views[0].source;
+        let records: Vec<&Record> = self.logs[partition.index()][..to as usize].iter().flatten().collect();
+        let decoded = source.decode(records.iter().map(|record| record.payload.as_ref()));
+        let (ids, versions) = (source.identities(&decoded.rows), source.versions(&decoded.rows));
+        let mut best: BTreeMap<&[u8], usize> = BTreeMap::new();
+        for (row, id) in ids.iter().enumerate() {
+            let key = source.keys(&decoded.rows).value(row);
+            if sanso_log::partition_for_key(key.as_bytes(), source.partitions) != partition.0 {
+                continue;
+            }
+            let kept = best.entry(id).or_insert(row);
+            if versions[row] > versions[*kept] {
+                *kept = row;
+            }
+        }
+        let rows: Vec<u32> = best.values().map(|&row| row as u32).collect();
+        let offsets = best.values().map(|&row| records[decoded.index[row]].offset).collect::<Vec<_>>();
+        let taken = arrow::compute::take_record_batch(&decoded.rows, &arrow::array::UInt32Array::from(rows));
+        let times = vec![0; offsets.len()];
+        // A segment file has the very columns of the table's files.
+        let segment = SegmentId { partition, index: 1_000 };
+        let order = {
+            let mut order: Vec<usize> = (0..offsets.len()).collect();
+            order.sort_by_key(|&at| offsets[at]);
+            order
+        };
+        let picks = arrow::array::UInt32Array::from(order.iter().map(|&at| at as u32).collect::<Vec<_>>());
+        let sorted = arrow::compute::take_record_batch(&taken.expect("take"), &picks).expect("take");
+        let offsets = order.into_iter().map(|at| offsets[at]).collect();
+        let file = self.dataset.put_segment("readings", segment, &sorted, offsets, times).await.expect("put");
+        let rows = self.dataset.read_segment("readings", &file).await.expect("read");
+        let fingerprint = file.content;
+        let put = self.dataset.put_newest("readings", partition, None, fingerprint, rows).await;
+        Some(put.expect("put"))
+    }
+
+    fn lose_index(&self, l: u32) {
+        let path = index_path(self.folder.path(), "readings", LogPartition(l));
+        std::fs::remove_dir_all(path).expect("the index is there");
+    }
+}
+
+fn current_file(path: &Path) -> std::path::PathBuf {
+    path.join("CURRENT")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn views_follow_the_log_and_a_restart_with_nothing_in_memory_carries_on() {
+    let mut world = World::new().await;
+    world.fill(40, 1);
+    let handle = world.start().await;
+    handle.caught_up().await.expect("caught up");
+    world.assert_exact().await;
+    world.fill(30, 2);
+    handle.caught_up().await.expect("caught up");
+    world.assert_exact().await;
+    let counts = world.board.speed()["readings"][&0].counts;
+    let refused = world.board.quarantine().expect("connected").count("readings").expect("count");
+    handle.shutdown().await;
+    world.fill(10, 3);
+    // The process is gone: view partitions start empty, indexes are on disk.
+    world.views.iter().for_each(|view| world.make_live(view, None));
+    let handle = world.start().await;
+    handle.caught_up().await.expect("caught up");
+    world.assert_exact().await;
+    let after = world.board.speed()["readings"][&0].counts;
+    assert!(after.records > counts.records && after.records <= 80, "each record is counted once: {after:?}");
+    let progress = world.board.speed()["readings"][&1].clone();
+    assert_eq!((progress.position, progress.end), (80, 80));
+    let store = world.board.quarantine().expect("connected");
+    let listed = store.list("readings", None, 1000).expect("list");
+    assert!(refused > 0 && store.count("readings") == Ok(listed.len() as u64), "one entry for each record");
+    handle.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_index_is_rebuilt_from_the_dataset_and_the_log() {
+    let mut world = World::new().await;
+    world.fill(40, 4);
+    let handle = world.start().await;
+    handle.caught_up().await.expect("caught up");
+    handle.shutdown().await;
+    let blocks = world.archive(vec![24, 16]).await;
+    for l in 0..LOG_PARTITIONS {
+        world.log.trim("readings", l, [24, 16][l as usize]).await.expect("trim");
+    }
+    world.views.iter().for_each(|view| world.make_live(view, blocks.get(&view.fingerprint).cloned()));
+    world.lose_index(0);
+    let broken = index_path(world.folder.path(), "readings", LogPartition(1));
+    std::fs::write(current_file(&broken), "MANIFEST-999999\n").expect("break the index");
+    let handle = world.start().await;
+    handle.caught_up().await.expect("caught up");
+    world.assert_exact().await;
+    world.fill(20, 5);
+    handle.caught_up().await.expect("caught up");
+    world.assert_exact().await;
+    handle.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_that_comes_later_is_fed_from_its_base_and_one_retired_is_left() {
+    let mut world = World::new().await;
+    let totals = Arc::clone(&world.views[1]);
+    world.catalog.update(|catalog| {
+        catalog.live.remove(&totals.fingerprint);
+    });
+    world.store.remove(totals.fingerprint);
+    world.fill(30, 6);
+    let handle = world.start().await;
+    handle.caught_up().await.expect("caught up");
+    world.make_live(&totals, None);
+    handle.caught_up().await.expect("caught up");
+    world.assert_exact().await;
+    let load = world.views[0].fingerprint;
+    world.store.remove(load);
+    world.catalog.update(|catalog| {
+        catalog.live.remove(&load);
+    });
+    world.fill(10, 7);
+    handle.caught_up().await.expect("caught up");
+    world.assert_exact().await;
+    handle.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_partition_that_is_refilled_is_found_by_heartbeat() {
+    let mut world = World::new().await;
+    world.fill(30, 8);
+    let handle = world.start().await;
+    handle.caught_up().await.expect("caught up");
+    let view = Arc::clone(&world.views[0]);
+    let id = PartitionId { view: view.fingerprint, index: 1 };
+    let empty = Arc::new(Block::empty(view.fingerprint, LOG_PARTITIONS));
+    world.store.create(id, ViewPartition::new(view.partition_config(), empty));
+    loop {
+        let reply = world.store.read(id, &ReadRequest::Progress).await.expect("live");
+        if reply.progress.applied == [30, 30] {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    world.assert_exact().await;
+    handle.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_correction_is_visible_as_soon_as_the_layer_has_caught_up() {
+    let mut world = World::new().await;
+    world.append(0, &reading(&meter(0, 0), 8, 1, 1, 1));
+    let handle = world.start().await;
+    handle.caught_up().await.expect("caught up");
+    world.append(0, &reading(&meter(0, 0), 8, 7, 1, 2));
+    handle.caught_up().await.expect("caught up");
+    world.assert_exact().await;
+    let counts = world.board.speed()["readings"][&0].counts;
+    assert_eq!((counts.new, counts.corrections), (1, 1));
+    handle.shutdown().await;
+}
