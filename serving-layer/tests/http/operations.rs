@@ -30,7 +30,13 @@ impl QuarantineStore for Listed {
 
 fn post_board(world: &World) {
     let counts = RecordCounts { records: 5, new: 4, corrections: 1, ..RecordCounts::default() };
-    let progress = PartitionProgress { end: 7, position: 5, watermark_us: Some(0), counts, ..PartitionProgress::default() };
+    let progress = PartitionProgress {
+        end: 7,
+        position: 5,
+        watermark_us: Some(0),
+        counts,
+        ..PartitionProgress::default()
+    };
     world.board.post_speed("readings", LogPartition(0), progress);
     let audit = AuditCounts { compared: 3, skipped: 1, differing: 0 };
     let cut = Cut::new(vec![8, 0]);
