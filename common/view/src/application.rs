@@ -118,10 +118,7 @@ const SOURCE_OPTIONS: &str = "topic, format, key, identity, version, event_time,
 
 fn source(declaration: Declaration) -> Result<Source, SqlError> {
     let Declaration { name, mut columns, mut options } = declaration;
-    let topic = match options.take("topic") {
-        Some(topic) => checked_topic(&topic)?,
-        None => checked_topic(&name)?,
-    };
+    let topic = checked_topic(&options.take("topic").unwrap_or_else(|| name.clone()))?;
     json_only(&mut options)?;
     let segment_size = count(options.take("segment"), 65_536, 1, 1 << 32)?;
     let partitions = count(options.take("partitions"), 4, 1, 4096)? as u32;
@@ -160,10 +157,7 @@ fn source(declaration: Declaration) -> Result<Source, SqlError> {
         }
     };
     let event_time_column = event_time(&columns, &identity_columns, options.take("event_time"), &name)?;
-    let ignored_columns = match options.take("ignore") {
-        Some(option) => names(&option)?,
-        None => columns.iter().position(|(c, _)| c.name == "received_at").into_iter().collect(),
-    };
+    let ignored_columns = ignored(&columns, options.take("ignore"))?;
     let ignored_but_needed =
         ignored_columns.iter().find(|c| identity_columns.contains(c) || version_column == Some(**c));
     if let Some(column) = ignored_but_needed {
@@ -194,6 +188,15 @@ fn source(declaration: Declaration) -> Result<Source, SqlError> {
         event_time_column,
         ignored_columns,
     })
+}
+
+/// Returns the columns that are no part of a record's content: the option's,
+/// or one named `received_at`.
+fn ignored(columns: &[(Column, Place)], option: Option<Named>) -> Result<Vec<usize>, SqlError> {
+    match option {
+        Some(option) => column_list(columns, &option),
+        None => Ok(columns.iter().position(|(c, _)| c.name == "received_at").into_iter().collect()),
+    }
 }
 
 /// Returns the event time's column: the option's, or the first TIMESTAMP of

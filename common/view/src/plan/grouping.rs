@@ -62,7 +62,7 @@ impl Planner<'_> {
                     grouping.window_canonical = Some(text);
                 }
                 _ => {
-                    let key = self.key(&canonical, written, items, scope, schema, place)?;
+                    let key = self.key(&canonical, (written, place), items, scope, schema)?;
                     if !grouping.keys.iter().any(|other| other.canonical == key.canonical) {
                         grouping.keys.push(key);
                     }
@@ -121,11 +121,10 @@ impl Planner<'_> {
     fn key(
         &self,
         canonical: &Expr,
-        written: &Expr,
+        (written, place): (&Expr, Place),
         items: &[Item],
         scope: &Scope,
         schema: &DFSchema,
-        place: Place,
     ) -> Result<Key, SqlError> {
         self.refuse_aggregates(canonical, "GROUP BY")?;
         let expression = self.expression(canonical, written, schema, place)?;

@@ -31,6 +31,10 @@ use crate::syntax::{ViewStatement, place_of};
 use crate::table::TableDefinition;
 use crate::window::Window;
 
+/// The columns of a reference table that a join compares, and those that bound
+/// a row's validity.
+pub(crate) type Validity = (Vec<usize>, Option<(usize, usize)>);
+
 /// A view, typed and planned; everything but its reference tables' content.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -49,7 +53,7 @@ pub(crate) struct Plan {
     /// The statement in canonical form.
     pub(crate) canonical: String,
     /// For each join the table's columns it compares, and its validity.
-    pub(crate) validity: Vec<(Vec<usize>, Option<(usize, usize)>)>,
+    pub(crate) validity: Vec<Validity>,
     /// For each join the table's definition.
     pub(crate) join_definitions: Vec<Arc<TableDefinition>>,
 }

@@ -8,7 +8,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 use sanso_state::ValueType;
 
-use super::Planner;
+use super::{Planner, Validity};
 use crate::error::{Place, SqlError};
 use crate::expression::Expression;
 use crate::join::JoinPlan;
@@ -23,7 +23,7 @@ pub(super) struct From {
     pub(super) source: Arc<Source>,
     pub(super) scope: Scope,
     pub(super) joins: Vec<JoinPlan>,
-    pub(super) validity: Vec<(Vec<usize>, Option<(usize, usize)>)>,
+    pub(super) validity: Vec<Validity>,
     pub(super) definitions: Vec<Arc<TableDefinition>>,
     pub(super) canonical: String,
 }
