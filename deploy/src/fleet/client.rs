@@ -43,12 +43,6 @@ pub(crate) enum Check {
 pub(crate) struct Report {
     /// The records by kind, those of an earlier run included.
     pub(crate) counts: Counts,
-    /// Records acknowledged in this run.
-    pub(crate) acknowledged: u64,
-    /// Records the node refused at once.
-    pub(crate) refused: u64,
-    /// The simulated time that was reached.
-    pub(crate) now: DateTime<Utc>,
     /// The views' totals against the fleet's own.
     pub(crate) check: Check,
 }
@@ -63,13 +57,11 @@ pub(crate) async fn run(config: FleetConfig, url: &str, cancel: CancellationToke
         client: Client::new(url)?,
         source: config.source.clone(),
         cancel,
-        acknowledged: 0,
-        refused: 0,
         positions: Positions::default(),
     };
     let half_hour = config.half_hour;
     let mut fleet = Fleet::new(config);
-    sender.resume(&mut fleet).await;
+    let resumed_from = sender.resume(&mut fleet).await;
     let mut ticks =
         tokio::time::interval_at(Instant::now() + half_hour, half_hour.max(Duration::from_millis(1)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -97,26 +89,21 @@ pub(crate) async fn run(config: FleetConfig, url: &str, cancel: CancellationToke
     if all_sent && !body.is_empty() {
         all_sent = sender.send(&mut body).await?;
     }
-    let check = if all_sent { sender.check(&fleet).await } else { unsent() };
-    Ok(Report {
-        counts: fleet.counts(),
-        acknowledged: sender.acknowledged,
-        refused: sender.refused,
-        now: fleet.now(),
-        check,
-    })
-}
-
-fn unsent() -> Check {
-    Check::Unknown("the last records were not acknowledged".into())
+    let caught_up = resumed_from.is_none_or(|newest| fleet.now() > newest);
+    let check = match (all_sent, caught_up) {
+        (true, true) => sender.check(&fleet).await,
+        (false, _) => Check::Unknown("the last records were not acknowledged".into()),
+        (true, false) => {
+            Check::Unknown("the fleet was stopped before it caught up with its earlier run".into())
+        }
+    };
+    Ok(Report { counts: fleet.counts(), check })
 }
 
 struct Sender {
     client: Client,
     source: String,
     cancel: CancellationToken,
-    acknowledged: u64,
-    refused: u64,
     positions: Positions,
 }
 
@@ -141,15 +128,14 @@ impl Sender {
             }
         };
         body.clear();
-        self.acknowledged += answer["acknowledged"].as_u64().unwrap_or(0);
-        self.refused += answer["refused_count"].as_u64().unwrap_or(0);
         self.positions.advance(&answer["positions"]);
         Ok(true)
     }
 
     /// Moves a fleet on to where an earlier run stopped, less the time in
-    /// which a late reading or a correction could still be on its way.
-    async fn resume(&self, fleet: &mut Fleet) {
+    /// which a late reading or a correction could still be on its way. Returns
+    /// the newest half-hour of that run, if there was one; up to it nothing waits.
+    async fn resume(&self, fleet: &mut Fleet) -> Option<DateTime<Utc>> {
         let newest = match self.client.query("SELECT MAX(half_hour) AS newest FROM substation_load").await {
             Ok(answer) => answer["rows"][0][0].as_str().and_then(|text| text.parse::<DateTime<Utc>>().ok()),
             // Another application has no such view: then there is nothing to resume.
@@ -159,10 +145,12 @@ impl Sender {
                 None
             }
         };
-        let Some(newest) = newest else { return };
+        let newest = newest?;
+        fleet.hurry_beyond(newest);
         while fleet.now() + TimeDelta::seconds(INTERVAL_S) < newest - RESUME_BACK {
             fleet.next_batch();
         }
+        Some(newest)
     }
 
     async fn check(&self, fleet: &Fleet) -> Check {

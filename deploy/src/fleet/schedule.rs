@@ -45,8 +45,6 @@ pub(crate) struct Counts {
 /// The records of one half-hour, in the order they are sent.
 #[derive(Clone, Debug)]
 pub(crate) struct Batch {
-    /// The start of the half-hour.
-    pub(crate) start: DateTime<Utc>,
     /// Whether history is behind, so that the batch waits for its moment.
     pub(crate) live: bool,
     /// The records, one JSON object each, without line ends.
@@ -91,6 +89,8 @@ pub(crate) struct Fleet {
     /// A reading of this half-hour that was given out and is never corrected.
     settled: Option<Version>,
     next: u64,
+    /// The first interval that waits for its moment.
+    live_from: u64,
     counts: Counts,
 }
 
@@ -102,17 +102,13 @@ impl Fleet {
             model: Model::new(&config),
             oracle: Oracle::new(network.transformers.clone()),
             network,
+            live_from: u64::from(config.history_days) * INTERVALS_PER_DAY,
             config,
             pending: BTreeMap::new(),
             settled: None,
             next: 0,
             counts: Counts::default(),
         }
-    }
-
-    /// Returns the configuration.
-    pub(crate) fn config(&self) -> &FleetConfig {
-        &self.config
     }
 
     /// Returns the reference table of the application as CSV.
@@ -135,6 +131,12 @@ impl Fleet {
     /// Returns the start of the next half-hour.
     pub(crate) fn now(&self) -> DateTime<Utc> {
         self.model.start_of(self.next)
+    }
+
+    /// Sends everything up to a moment as fast as it is taken.
+    pub(crate) fn hurry_beyond(&mut self, moment: DateTime<Utc>) {
+        let passed = (moment - self.model.start_of(0)).num_seconds() / INTERVAL_S + 1;
+        self.live_from = self.live_from.max(u64::try_from(passed).unwrap_or(0));
     }
 
     /// Returns the records of the next half-hour and moves the clock on.
@@ -161,8 +163,7 @@ impl Fleet {
         }
         self.counts.records += lines.len() as u64;
         self.next += 1;
-        let live = interval >= u64::from(self.config.history_days) * INTERVALS_PER_DAY;
-        Batch { start: self.model.start_of(interval), live, lines }
+        Batch { live: interval >= self.live_from, lines }
     }
 
     fn measure(&mut self, rng: &mut StdRng, meter: usize, channel: Channel, lines: &mut Vec<String>) {

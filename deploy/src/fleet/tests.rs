@@ -37,6 +37,15 @@ fn history_ends_after_its_days() {
     assert!(live[4 * 48..].iter().all(|live| *live));
 }
 
+#[test]
+fn a_fleet_that_starts_again_hurries_to_where_it_stopped() {
+    let mut fleet = Fleet::new(config(2));
+    let stopped = fleet.now() + TimeDelta::minutes(30 * 48 * 6);
+    fleet.hurry_beyond(stopped);
+    while !fleet.next_batch().live {}
+    assert_eq!(fleet.now(), stopped + TimeDelta::minutes(60));
+}
+
 /// Applies the newest rule to the lines, from their JSON alone.
 #[test]
 fn the_oracle_is_a_fold_over_the_lines() {

@@ -34,7 +34,7 @@ impl Positions {
         };
         let judged: BTreeMap<String, u64> = of_source("sources")
             .flat_map(partitions)
-            .map(|progress| (progress["partition"].to_string(), progress["applied"].as_u64().unwrap_or(0)))
+            .map(|progress| (progress["partition"].to_string(), progress["position"].as_u64().unwrap_or(0)))
             .collect();
         let mut views = of_source("views").filter(|view| view["serving"] == true).flat_map(partitions);
         let reached = |at: Option<u64>, wanted: &u64| at.is_some_and(|at| at >= *wanted);
@@ -83,7 +83,7 @@ mod tests {
         positions.advance(&json!({ "0": 3, "2": 10 }));
         let status = |judged: [u64; 2], applied: [u64; 2]| {
             let partitions =
-                json!([{ "partition": 0, "applied": judged[0] }, { "partition": 2, "applied": judged[1] }]);
+                json!([{ "partition": 0, "position": judged[0] }, { "partition": 2, "position": judged[1] }]);
             let done = json!({ "partition": 0, "applied": [99, 0, 99] });
             let view = json!({ "partition": 1, "applied": [applied[0], 0, applied[1]] });
             json!({
