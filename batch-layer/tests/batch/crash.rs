@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use async_trait::async_trait;
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
@@ -257,11 +257,12 @@ async fn a_view_published_for_a_version_that_was_rolled_back_is_not_taken_for_th
     let steps = |segments_per_version_max| BatchConfig { segments_per_version_max, ..hasty() };
     world.start(steps(2)).await.expect("start").run_to_end().await.expect("two versions");
     let dataset = world.dataset();
+    let listed: Vec<ObjectMeta> =
+        world.objects.list(Some(&dataset.layout().views(SOURCE))).try_collect().await.expect("listed");
     let mut published = Vec::new();
-    for view in &world.views {
-        let path = dataset.layout().published_version(SOURCE, &view.name, view.fingerprint, 2);
-        let bytes = world.objects.get(&path).await.expect("get").bytes().await.expect("bytes");
-        published.push((path, bytes));
+    for ObjectMeta { location, .. } in listed {
+        let bytes = world.objects.get(&location).await.expect("get").bytes().await.expect("bytes");
+        published.push((location, bytes));
     }
     // A person takes version 2 back, and it is made again with another cut.
     world.objects.delete(&dataset.layout().manifest(SOURCE, 2)).await.expect("delete");
