@@ -306,7 +306,7 @@ impl Summary {
         let rows: Vec<[String; 5]> = std::iter::once(header).chain(rows).collect();
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let widths: [usize; 5] = std::array::from_fn(width);
-        writeln!(out)?;
+        writeln!(out, "\nAs in the files, repeated and corrected readings included:")?;
         for row in &rows {
             let [a, b, c, d, e] = widths;
             let [channel, unit, readings, missing, sum] = row;
