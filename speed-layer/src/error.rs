@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use rocksdb::ErrorKind;
 use sanso_core::StoreError;
 use sanso_dataset::DatasetError;
 use sanso_log::{LogError, Retry};
@@ -114,7 +115,7 @@ impl Error {
                 Retry::Never => Remedy::Stop,
             },
             Self::Dataset(error) if error.is_transient() => Remedy::Retry,
-            Self::Local { source, .. } if source.kind() == rocksdb::ErrorKind::Corruption => Remedy::Rebuild,
+            Self::Local { source, .. } if is_damage(source) => Remedy::Rebuild,
             Self::Store(_) | Self::Local { .. } | Self::Io { .. } => Remedy::Retry,
             Self::Broken { .. } | Self::Row(_) | Self::Behind { .. } => Remedy::Rebuild,
             Self::Dataset(_) | Self::Rows(_) | Self::Gap { .. } | Self::Stopped { .. } => Remedy::Stop,
@@ -131,5 +132,15 @@ impl Error {
             source = cause.source();
         }
         text
+    }
+}
+
+/// Says whether files of a local store are broken or gone; a full disk or a
+/// lock held by another process is no damage.
+fn is_damage(error: &rocksdb::Error) -> bool {
+    match error.kind() {
+        ErrorKind::Corruption | ErrorKind::InvalidArgument => true,
+        ErrorKind::IOError => error.as_ref().contains("No such file"),
+        _ => false,
     }
 }

@@ -17,7 +17,7 @@ fn accepted(identity: &[u8], offset: u64, superseded: Option<u64>) -> Accepted {
 fn commit(from: u64, to: u64, accepted: Vec<Accepted>) -> Commit {
     let counts = RecordCounts { records: to, ..RecordCounts::default() };
     let max_event_us = Some(to as i64 * 100);
-    Commit { from, to, accepted, counts, max_event_us, checkpoint: to % 4 == 0 }
+    Commit { from, to, accepted, counts, max_event_us, checkpoint: to.is_multiple_of(4) }
 }
 
 fn offset_as_of(index: &impl NewestIndex, identity: &[u8], offset: u64) -> Option<u64> {
