@@ -210,7 +210,7 @@ impl FromIterator<(GroupId, GroupState)> for Groups {
 /// Builds [`Groups`] from many updates: hashed until it is finished, and
 /// without an allocation for a group that it has met. Over 8,000 groups about
 /// seven times as fast as [`Groups::update`] (`examples/groups.rs` measures it).
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct GroupsBuilder(HashMap<GroupId, GroupState>);
 
 impl GroupsBuilder {
