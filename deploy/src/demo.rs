@@ -63,7 +63,9 @@ async fn run_in(args: &DemoArgs, folder: &Path) -> anyhow::Result<ExitCode> {
     std::fs::write(&app, APP).context("write the demo's application")?;
     std::fs::write(folder.join("network.csv"), Fleet::new(config.clone()).network_csv())
         .context("write the demo's network")?;
-    let settings = Settings::read(None)?;
+    let mut settings = Settings::read(None)?;
+    // The demo's segments are small, so that one can see them move.
+    settings.batch.segments_per_version_max = 64;
     let node = Node::start(NodeConfig {
         app,
         data: folder.join("data"),

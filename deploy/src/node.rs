@@ -83,6 +83,7 @@ impl Node {
             .with_context(|| format!("create data folder {}", config.data.display()))?;
         let log = open_log(&config, &declared).await?;
         let dataset = Dataset::open_local(&config.data.join("dataset")).context("open master dataset")?;
+        let metrics = sanso_serving::metrics::install().context("install the metrics recorder")?;
         let board = StatusBoard::new();
         let store = PartitionStore::new();
         let sources = declared.application.sources.iter();
@@ -116,7 +117,8 @@ impl Node {
         let serving = ServingLayer::new(
             config.serving.clone(),
             ServingContext { catalog, store, dataset, log, board: board.clone() },
-        );
+        )
+        .with_metrics(metrics);
         let listener =
             TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
         let address = listener.local_addr().context("read listen address")?;
@@ -183,7 +185,9 @@ impl Parts {
             .with_context(|| format!("backfill view {}", view.name))?;
         ensure!(blocks.len() == view.partitions as usize, "view {}: a block is missing", view.name);
         for (index, block) in (0..).zip(blocks) {
-            let partition = ViewPartition::new(view.partition_config(), block);
+            // What closed before is offered again: the emitter knows what was
+            // written, and a window that closed just before a crash was not.
+            let partition = ViewPartition::resume(view.partition_config(), block, i64::MIN);
             self.store.create(PartitionId { view: view.fingerprint, index }, partition);
         }
         self.catalog.update(|catalog| {

@@ -23,19 +23,19 @@ CREATE VIEW transformer_load AS
     SELECT n.transformer, TUMBLE(r.start_utc, INTERVAL '30 minutes') AS window,
            SUM(r.value) AS kwh, COUNT(DISTINCT r.usage_point) AS meters
     FROM readings r JOIN network n ON r.usage_point = n.usage_point
-    WHERE r.channel = 'general_supply'
+    WHERE r.channel IN ('general_supply', 'controlled_load')
     GROUP BY n.transformer, window;
 
 CREATE VIEW feeder_load AS
     SELECT n.feeder, TUMBLE(r.start_utc, INTERVAL '30 minutes') AS window,
            SUM(r.value) AS kwh, COUNT(DISTINCT r.usage_point) AS meters
     FROM readings r JOIN network n ON r.usage_point = n.usage_point
-    WHERE r.channel = 'general_supply'
+    WHERE r.channel IN ('general_supply', 'controlled_load')
     GROUP BY n.feeder, window;
 
 CREATE VIEW substation_load AS
     SELECT n.substation, TUMBLE(r.start_utc, INTERVAL '30 minutes') AS window,
            SUM(r.value) AS kwh, COUNT(*) AS readings
     FROM readings r JOIN network n ON r.usage_point = n.usage_point
-    WHERE r.channel = 'general_supply'
+    WHERE r.channel IN ('general_supply', 'controlled_load')
     GROUP BY n.substation, window;
