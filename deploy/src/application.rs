@@ -19,7 +19,8 @@ pub(crate) struct Declared {
 
 /// Reads and binds an application. Reference tables lie beside it.
 pub(crate) fn read(path: &Path) -> anyhow::Result<Declared> {
-    let sql = std::fs::read_to_string(path).with_context(|| format!("read application {}", path.display()))?;
+    let sql =
+        std::fs::read_to_string(path).with_context(|| format!("read application {}", path.display()))?;
     let application = Application::parse(&sql)
         .map_err(anyhow::Error::from)
         .with_context(|| format!("declare application {}", path.display()))?;

@@ -28,7 +28,8 @@ impl Settings {
     pub(crate) fn read(file: Option<&Path>) -> anyhow::Result<Settings> {
         let mut settings: toml::Table = DEFAULT.parse().context("read the built-in settings")?;
         if let Some(file) = file {
-            let text = std::fs::read_to_string(file).with_context(|| format!("read settings {}", file.display()))?;
+            let text =
+                std::fs::read_to_string(file).with_context(|| format!("read settings {}", file.display()))?;
             let own: toml::Table =
                 text.parse().with_context(|| format!("parse settings {}", file.display()))?;
             overlay(&mut settings, own);

@@ -25,7 +25,9 @@ const APP: &str = include_str!("../apps/demo/app.sql");
 /// with daily shape, solar export, late, resent, corrected and broken records.
 /// With --ingest the files are read instead.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  sanso demo\n  sanso demo --seconds 60\n  sanso demo --ingest ./meter-files")]
+#[command(
+    after_help = "Examples:\n  sanso demo\n  sanso demo --seconds 60\n  sanso demo --ingest ./meter-files"
+)]
 pub(crate) struct DemoArgs {
     /// Where HTTP is served.
     #[arg(long, default_value = "127.0.0.1:7070", value_name = "HOST:PORT")]
@@ -106,7 +108,12 @@ impl Fed {
     }
 }
 
-async fn feed(files: Option<PathBuf>, config: FleetConfig, url: String, cancel: CancellationToken) -> anyhow::Result<Fed> {
+async fn feed(
+    files: Option<PathBuf>,
+    config: FleetConfig,
+    url: String,
+    cancel: CancellationToken,
+) -> anyhow::Result<Fed> {
     match files {
         Some(files) => {
             let code = ingest::run(ingest::IngestArgs::of_folder(&url, files)).await?;

@@ -144,10 +144,8 @@ impl Node {
 }
 
 async fn open_log(config: &NodeConfig, declared: &Declared) -> anyhow::Result<Arc<dyn Log>> {
-    let address = config
-        .log
-        .clone()
-        .unwrap_or_else(|| format!("embedded:{}", config.data.join("log").display()));
+    let address =
+        config.log.clone().unwrap_or_else(|| format!("embedded:{}", config.data.join("log").display()));
     let opened = address.clone();
     let log = tokio::task::spawn_blocking(move || sanso_log::open(&opened))
         .await

@@ -14,7 +14,8 @@ pub struct Answer {
 impl Answer {
     fn new(document: Value) -> anyhow::Result<Self> {
         let columns = document["columns"].as_array().context("an answer has columns")?;
-        let columns = columns.iter().map(|column| column["name"].as_str().unwrap_or_default().to_owned()).collect();
+        let columns =
+            columns.iter().map(|column| column["name"].as_str().unwrap_or_default().to_owned()).collect();
         Ok(Self { document, columns })
     }
 

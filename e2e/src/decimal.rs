@@ -12,7 +12,8 @@ pub fn micro(text: &str) -> i128 {
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let fraction = fraction.trim_end_matches('0');
     assert!(fraction.len() <= 6, "{text} has more than six digits after the point");
-    let number: i128 = format!("{whole}{fraction:0<6}").parse().unwrap_or_else(|_| panic!("{text} is a decimal"));
+    let number: i128 =
+        format!("{whole}{fraction:0<6}").parse().unwrap_or_else(|_| panic!("{text} is a decimal"));
     sign * number
 }
 

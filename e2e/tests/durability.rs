@@ -41,7 +41,8 @@ async fn send(client: &Client, lines: String) -> anyhow::Result<String> {
 /// The kilowatt-hours and the number of readings of all meters, by day, with
 /// at least what the token stands for.
 async fn totals(client: &Client, session: &str) -> anyhow::Result<Vec<(i128, i64)>> {
-    let sql = "SELECT day, SUM(kwh) AS kwh, SUM(readings) AS readings FROM meter_daily GROUP BY day ORDER BY day";
+    let sql =
+        "SELECT day, SUM(kwh) AS kwh, SUM(readings) AS readings FROM meter_daily GROUP BY day ORDER BY day";
     let answer = client.query_at(sql, session).await?;
     Ok(answer.rows().iter().map(|row| (micro_of(&row[1]), row[2].as_i64().expect("a count"))).collect())
 }

@@ -78,7 +78,8 @@ fn rows(path: &Path) -> Vec<csv::StringRecord> {
 async fn nem12_files_give_the_reference_totals() -> anyhow::Result<()> {
     let Some(data) = shared_data() else { return Ok(()) };
     let expected = rows(&data.join("expected/nem_expected_daily.csv"));
-    let mut files: Vec<&str> = expected.iter().map(|row| &row[0]).filter(|file| file.starts_with("nem12/")).collect();
+    let mut files: Vec<&str> =
+        expected.iter().map(|row| &row[0]).filter(|file| file.starts_with("nem12/")).collect();
     files.dedup();
     assert_eq!(files.len(), 15, "the data folder holds fifteen sound NEM12 files");
     let folder = tempfile::tempdir()?;
@@ -117,14 +118,16 @@ fn scaled(text: &str, divisor: i128) -> i128 {
 async fn green_button_feeds_give_the_reference_totals() -> anyhow::Result<()> {
     let Some(data) = shared_data() else { return Ok(()) };
     let expected = rows(&data.join("expected/espi_expected_daily_utc.csv"));
-    let mut files: Vec<&str> = expected.iter().map(|row| &row[0]).filter(|f| f.starts_with("electricity/")).collect();
+    let mut files: Vec<&str> =
+        expected.iter().map(|row| &row[0]).filter(|f| f.starts_with("electricity/")).collect();
     files.dedup();
     let folder = tempfile::tempdir()?;
     let node = start(&application(&files, "UTC"), folder.path()).await?;
     for (index, file) in files.iter().enumerate() {
         let path = data.join("espi").join(file);
         let source = format!("file{index}");
-        let (code, summary) = ingest(&node.client, &["--source", &source, path.to_str().expect("a plain path")])?;
+        let (code, summary) =
+            ingest(&node.client, &["--source", &source, path.to_str().expect("a plain path")])?;
         assert_eq!(code, 0, "{file}: {summary}");
         let mut found = BTreeMap::new();
         for ((_, _, day), total) in totals(&node.client, &format!("daily{index}"), 0).await? {
@@ -146,15 +149,19 @@ async fn london_file_gives_the_reference_totals() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let node = start(&application(&["lcl"], "UTC"), folder.path()).await?;
     let path = data.join("interval/lcl/MAC000002.csv");
-    let (code, summary) =
-        ingest(&node.client, &["--source", "file0", "--mapping", "lcl", path.to_str().expect("a plain path")])?;
+    let (code, summary) = ingest(
+        &node.client,
+        &["--source", "file0", "--mapping", "lcl", path.to_str().expect("a plain path")],
+    )?;
     // One row holds no number at a time off the grid: refused, the rest goes on.
     assert_eq!(code, 1, "{summary}");
     let answer = client_total(&node.client, "daily0").await?;
     assert_eq!(answer, (24_140, micro("6095.672")));
     // The same file again changes no total.
-    let (code, _) =
-        ingest(&node.client, &["--source", "file0", "--mapping", "lcl", path.to_str().expect("a plain path")])?;
+    let (code, _) = ingest(
+        &node.client,
+        &["--source", "file0", "--mapping", "lcl", path.to_str().expect("a plain path")],
+    )?;
     assert_eq!(code, 1);
     assert_eq!(client_total(&node.client, "daily0").await?, (24_140, micro("6095.672")));
     node.stop()

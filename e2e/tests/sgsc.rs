@@ -36,7 +36,8 @@ write(f"""SELECT customer_id, CAST(date AS VARCHAR) AS date, n, general_supply_k
 type Totals = BTreeMap<(String, i64), (i64, i128)>;
 
 fn prepare(data: &Path, folder: &Path) -> Option<()> {
-    let output = Command::new(python()?).args(["-c", PREPARE]).arg(data).arg(folder).output().expect("run python");
+    let output =
+        Command::new(python()?).args(["-c", PREPARE]).arg(data).arg(folder).output().expect("run python");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Some(())
 }
@@ -51,12 +52,9 @@ fn expected(path: &Path) -> Totals {
     .collect()
 }
 
-async fn found(client: &Client, view: &str, place: &str) -> anyhow::Result<Totals> {
-    let answer = client
-        .query(&format!(
-            "SELECT {place}, CAST(window AS BIGINT) / 1000000 AS start_s, meters, kwh FROM {view}"
-        ))
-        .await?;
+async fn found(client: &Client, view: &str, place: &str, session: &str) -> anyhow::Result<Totals> {
+    let sql = format!("SELECT {place}, CAST(window AS BIGINT) / 1000000 AS start_s, meters, kwh FROM {view}");
+    let answer = client.query_at(&sql, session).await?;
     let row = |row: &serde_json::Value| {
         let key = (row[0].as_str().expect("a place").to_owned(), row[1].as_i64().expect("a time"));
         (key, (row[2].as_i64().expect("a count"), micro_of(&row[3])))
@@ -68,7 +66,8 @@ async fn found(client: &Client, view: &str, place: &str) -> anyhow::Result<Total
 fn assert_same(found: &Totals, wanted: &Totals, what: &str) {
     let keys = found.keys().chain(wanted.keys());
     let different: Vec<_> = keys.filter(|key| found.get(key) != wanted.get(key)).take(5).collect();
-    let show = |key: &&(String, i64)| format!("{key:?}: found {:?}, wanted {:?}", found.get(key), wanted.get(key));
+    let show =
+        |key: &&(String, i64)| format!("{key:?}: found {:?}, wanted {:?}", found.get(key), wanted.get(key));
     assert!(different.is_empty(), "{what}: {:#?}", different.iter().map(show).collect::<Vec<_>>());
     assert_eq!(found.len(), wanted.len(), "{what}");
 }
@@ -83,28 +82,34 @@ async fn households_roll_up_to_the_reference_totals() -> anyhow::Result<()> {
     let node = Node::start(&app, &folder.path().join("data"), &[])?;
     for file in ["readings.csv", "controlled.csv"] {
         let file = folder.path().join(file);
-        let (code, summary) = ingest(&node.client, &["--mapping", "sgsc", file.to_str().expect("a plain path")])?;
+        let (code, summary) =
+            ingest(&node.client, &["--mapping", "sgsc", file.to_str().expect("a plain path")])?;
         assert_eq!(code, 0, "{summary}");
     }
-    compare(&node.client, folder.path()).await?;
+    let session = compare(&node.client, folder.path(), "").await?;
 
-    // A restart answers the same from batch blocks and the log after their cut.
+    // A restart answers the same from batch blocks and the log after their cut:
+    // one who brings what it has seen never goes back in time.
     node.stop()?;
     let node = Node::start(&app, &folder.path().join("data"), &[])?;
-    compare(&node.client, folder.path()).await?;
+    compare(&node.client, folder.path(), &session).await?;
     node.stop()
 }
 
-async fn compare(client: &Client, folder: &Path) -> anyhow::Result<()> {
-    let transformers = found(client, "transformer_load", "transformer").await?;
+/// Holds every total against the reference; returns a token of what was seen.
+async fn compare(client: &Client, folder: &Path, session: &str) -> anyhow::Result<String> {
+    let transformers = found(client, "transformer_load", "transformer", session).await?;
     assert_same(&transformers, &expected(&folder.join("transformer.csv")), "transformers");
-    let feeders = found(client, "feeder_load", "feeder").await?;
+    let feeders = found(client, "feeder_load", "feeder", session).await?;
     assert_same(&feeders, &expected(&folder.join("mv_feeder.csv")), "feeders");
     let total: i128 = feeders.values().map(|(_, kwh)| kwh).sum();
     assert_eq!(total, micro("371464.671"));
 
     let answer = client
-        .query("SELECT usage_point, CAST(to_char(day + INTERVAL '10 hours', '%Y-%m-%d') AS TEXT) AS date, readings, kwh FROM meter_daily")
+        .query_at(
+            "SELECT usage_point, to_char(day + INTERVAL '10 hours', '%Y-%m-%d') AS date, readings, kwh FROM meter_daily",
+            session,
+        )
         .await?;
     let found: BTreeMap<(String, String), (i64, i128)> = answer
         .rows()
@@ -120,5 +125,6 @@ async fn compare(client: &Client, folder: &Path) -> anyhow::Result<()> {
         let wanted = Some((row[2].parse()?, micro(&row[3])));
         assert_eq!(found.get(&(row[0].to_owned(), row[1].to_owned())).copied(), wanted, "{row:?}");
     }
-    Ok(())
+    let session = answer.document["freshness"]["session"].as_str();
+    Ok(session.expect("an answer has a token").to_owned())
 }

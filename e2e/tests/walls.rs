@@ -34,10 +34,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "sanso-serving",
         ],
     ),
-    (
-        "sanso-law",
-        &["sanso-log", "sanso-state", "sanso-view", "sanso-core", "sanso-catalog", "sanso-speed"],
-    ),
+    ("sanso-law", &["sanso-log", "sanso-state", "sanso-view", "sanso-core", "sanso-catalog", "sanso-speed"]),
     ("sanso-e2e", &[]),
 ];
 

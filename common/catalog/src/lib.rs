@@ -15,7 +15,7 @@ use sanso_view::{Source, View};
 use tokio::sync::watch;
 
 pub use status::{
-    AuditCounts, BatchProgress, PartitionProgress, Quarantined, QuarantineStore, RecordCounts, StatusBoard,
+    AuditCounts, BatchProgress, PartitionProgress, QuarantineStore, Quarantined, RecordCounts, StatusBoard,
 };
 
 /// A snapshot of what is declared and live.

@@ -178,7 +178,10 @@ impl History {
         let encoded = self.source.encode_rows(&rows);
         let rows = newest.iter().zip(identities).zip(contents).zip(encoded);
         rows.map(|((((offset, reading), identity), content), row)| {
-            (identity, Version { offset: *offset, version: reading.version, content: *content.as_bytes(), row })
+            (
+                identity,
+                Version { offset: *offset, version: reading.version, content: *content.as_bytes(), row },
+            )
         })
         .collect()
     }

@@ -51,7 +51,10 @@ fn declare(segment: u64) -> Declared {
         (Arc::clone(&application.sources[0]), views)
     };
     let bound: Vec<_> = versions.into_iter().map(bind).collect();
-    Declared { source: Arc::clone(&bound[0].0), generations: bound.into_iter().map(|(_, views)| views).collect() }
+    Declared {
+        source: Arc::clone(&bound[0].0),
+        generations: bound.into_iter().map(|(_, views)| views).collect(),
+    }
 }
 
 /// Reads a number from the environment.

@@ -162,7 +162,8 @@ impl World {
             None if self.generations.last() == Some(&(self.declared.generations.len() - 1)) => {}
             None => {
                 let next = self.generations.last().map_or(0, |last| last + 1);
-                let versions = self.replicas.values().filter_map(|r| r.state.as_ref()).map(|s| s.version() as usize);
+                let versions =
+                    self.replicas.values().filter_map(|r| r.state.as_ref()).map(|s| s.version() as usize);
                 let lowest = versions.chain(self.rebuilding.iter().map(|(_, k)| *k)).min().unwrap_or(0);
                 self.backfill = Some((next, self.rng.random_range(lowest..self.cuts.len())));
             }
@@ -194,7 +195,8 @@ impl World {
     }
 
     fn generation_of(&self, id: PartitionId) -> usize {
-        let of = |generation: &&usize| self.views(**generation).iter().any(|view| view.fingerprint == id.view);
+        let of =
+            |generation: &&usize| self.views(**generation).iter().any(|view| view.fingerprint == id.view);
         *self.generations.iter().find(of).expect("a live view has a generation")
     }
 
@@ -299,7 +301,8 @@ impl World {
 
     fn pick_worker(&mut self, replaced: bool) -> Option<usize> {
         let current = &self.current;
-        let ids: Vec<usize> = self.actors.keys().copied().filter(|id| current.contains(id) != replaced).collect();
+        let ids: Vec<usize> =
+            self.actors.keys().copied().filter(|id| current.contains(id) != replaced).collect();
         (!ids.is_empty()).then(|| choose(&mut self.rng, &ids))
     }
 
@@ -575,7 +578,8 @@ impl World {
                 return self.check_quarantine();
             }
         }
-        let behind: Vec<_> = self.replicas.values().map(|r| r.state.as_ref().map(|s| s.applied().to_vec())).collect();
+        let behind: Vec<_> =
+            self.replicas.values().map(|r| r.state.as_ref().map(|s| s.applied().to_vec())).collect();
         Err(format!("stuck: the log ends at {ends:?}, view partitions stand at {behind:?}"))
     }
 
@@ -594,7 +598,8 @@ impl World {
     }
 
     fn check_quarantine(&self) -> Result<(), Failure> {
-        let kind = |kind: &str| ["undecodable", "misplaced", "conflict"].into_iter().find(|known| *known == kind);
+        let kind =
+            |kind: &str| ["undecodable", "misplaced", "conflict"].into_iter().find(|known| *known == kind);
         let found: BTreeSet<(u32, u64, &'static str)> = self
             .refused
             .iter()
@@ -613,7 +618,9 @@ impl World {
 impl Message {
     fn again(&self) -> Self {
         match self {
-            Message::Delta { to, delta, from } => Message::Delta { to: *to, delta: delta.clone(), from: *from },
+            Message::Delta { to, delta, from } => {
+                Message::Delta { to: *to, delta: delta.clone(), from: *from }
+            }
             Message::Outcome { to, from, outcome } => {
                 Message::Outcome { to: *to, from: *from, outcome: outcome.clone() }
             }

@@ -24,7 +24,10 @@ fn batch_and_speed_equal_a_fold_over_everything() {
             "view version retired",
             "segment audited",
         ] {
-            assert!(happened.get(what).is_some_and(|count| *count > 20), "'{what}' hardly happened: {happened:?}");
+            assert!(
+                happened.get(what).is_some_and(|count| *count > 20),
+                "'{what}' hardly happened: {happened:?}"
+            );
         }
     }
 }

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
@@ -21,6 +22,9 @@ use crate::plan::plan;
 use crate::sql::condition;
 use crate::sql::failure::carry;
 use crate::sql::statement::Reading;
+
+/// Rows in a batch, as DataFusion's operators like them.
+const BATCH_ROWS: usize = 8_192;
 
 /// One serving view within one statement.
 pub(crate) struct ViewTable {
@@ -83,7 +87,19 @@ impl TableProvider for ViewTable {
         let reservation = consumer.register(&state.runtime_env().memory_pool);
         reservation.try_grow(rows.get_array_memory_size())?;
         self.reading.reservations.lock().push(reservation);
-        let plan = MemorySourceConfig::try_new_exec(&[vec![rows]], self.schema(), projection.cloned())?;
+        let batches = apart(&rows)?;
+        let plan = MemorySourceConfig::try_new_exec(&[batches], self.schema(), projection.cloned())?;
         Ok(plan)
     }
+}
+
+/// Copies rows into batches of their own. Slices of one batch would each be
+/// accounted with the memory of the whole by operators that hold them.
+fn apart(rows: &RecordBatch) -> Result<Vec<RecordBatch>, DataFusionError> {
+    let batch = |from: usize| {
+        let to = rows.num_rows().min(from + BATCH_ROWS);
+        let indices = UInt32Array::from_iter_values(from as u32..to as u32);
+        Ok(take_record_batch(rows, &indices)?)
+    };
+    (0..rows.num_rows()).step_by(BATCH_ROWS).map(batch).collect()
 }
