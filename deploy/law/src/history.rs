@@ -69,13 +69,16 @@ enum Slot {
 /// One row's contribution to a view: the group and the inputs.
 type Contributions = Rc<Vec<(GroupId, Box<[Option<Value>]>)>>;
 
+/// The groups of a prefix, one map for each view partition.
+type Folded = Rc<Vec<Groups>>;
+
 /// The whole log, with caches of what its prefixes mean.
 pub(crate) struct History {
     source: Arc<Source>,
     meters: Vec<String>,
     log: Vec<Vec<Slot>>,
     lifted: RefCell<HashMap<(Fingerprint, Rc<Reading>), Contributions>>,
-    folded: RefCell<HashMap<(Fingerprint, u32, u64), Rc<Vec<Groups>>>>,
+    folded: RefCell<HashMap<(Fingerprint, u32, u64), Folded>>,
 }
 
 impl History {
@@ -198,7 +201,7 @@ impl History {
     }
 
     /// Folds one log partition's prefix naively, apart by view partition.
-    pub(crate) fn fold_one(&self, view: &View, partition: u32, below: u64) -> Rc<Vec<Groups>> {
+    pub(crate) fn fold_one(&self, view: &View, partition: u32, below: u64) -> Folded {
         let key = (view.fingerprint, partition, below);
         if let Some(known) = self.folded.borrow().get(&key) {
             return Rc::clone(known);
