@@ -4,6 +4,8 @@
 #   make demo     a running platform with data in it (SECONDS=60 stops by itself, DATA=path ingests real files)
 #   make test     everything that must hold
 #   make verify   read-only gate: format, clippy, docs, licences
+#   make law      the law over more histories: make law SEEDS=100000 START=0
+#   make mutants  breaks each rule of exactness on purpose; the law must notice
 #
 # Compiled dependencies are kept outside the checkout, in $(CARGO_TARGET_DIR).
 
@@ -17,7 +19,7 @@ LISTEN ?= 127.0.0.1:7070
 SECONDS ?=
 DATA ?=
 
-.PHONY: help setup build demo test verify fmt
+.PHONY: help setup build demo test verify law mutants fmt
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -44,6 +46,15 @@ verify: setup
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps
 	cargo deny --offline check licenses bans sources
+
+SEEDS ?= 20000
+START ?= 0
+
+law: setup
+	SANSO_LAW_SEEDS=$(SEEDS) SANSO_LAW_START=$(START) $(CARGO) test --release --package sanso-law -- --nocapture
+
+mutants: setup
+	CACHE=$(CACHE) python3 deploy/law/mutants.py $(MUTANTS)
 
 fmt:
 	cargo fmt --all
