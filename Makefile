@@ -51,7 +51,7 @@ SEEDS ?= 20000
 START ?= 0
 
 law: setup
-	SANSO_LAW_SEEDS=$(SEEDS) SANSO_LAW_START=$(START) $(CARGO) test --release --package sanso-law -- --nocapture
+	SANSO_LAW_SEEDS=$(SEEDS) SANSO_LAW_START=$(START) $(CARGO) test --release --workspace --test law -- --nocapture
 
 mutants: setup
 	CACHE=$(CACHE) python3 deploy/law/mutants.py $(MUTANTS)

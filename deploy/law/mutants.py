@@ -15,6 +15,8 @@ import tomllib
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CACHE = pathlib.Path(os.environ.get("CACHE", pathlib.Path.home() / ".cache/sanso"))
 COPY = CACHE / "mutants/tree"
+# The whole workspace is selected so that dependencies are those of the other targets.
+SELECT = ["--workspace"]
 
 
 def copy_tree():
@@ -36,11 +38,11 @@ def apply(edits, back=False):
 def fails(tests):
     """Whether the tests fail; a tree that does not compile is an error, not a kill."""
     environment = dict(os.environ, SANSO_LAW_SEEDS=os.environ.get("SANSO_LAW_SEEDS", "600"))
-    build = ["cargo", "test", "--release", "--locked", "--no-run", *tests]
+    build = ["cargo", "test", "--release", "--locked", "--no-run", *SELECT, *tests]
     built = subprocess.run(build, cwd=COPY, env=environment, capture_output=True, text=True)
     if built.returncode != 0:
         sys.exit(f"does not compile:\n{built.stderr}")
-    run = ["cargo", "test", "--release", "--locked", *tests]
+    run = ["cargo", "test", "--release", "--locked", *SELECT, *tests]
     return subprocess.run(run, cwd=COPY, env=environment, capture_output=True, text=True).returncode != 0
 
 
