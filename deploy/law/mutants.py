@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """Breaks each rule of exactness on purpose and says whether the tests notice.
 
-Works on a copy of the tree, so the checkout is never touched.
+Works on a copy of the tree with a target folder of its own, so that neither
+the checkout nor its compiled packages are touched: cargo takes packages at the
+same place within a workspace for the same, and would reuse a mutant's. The
+first run therefore compiles all dependencies once more.
 usage: mutants.py [NAME PART ...]   (all mutants when none is named)
 """
 import os
@@ -37,7 +40,7 @@ def apply(edits, back=False):
 
 def fails(tests):
     """Whether the tests fail; a tree that does not compile is an error, not a kill."""
-    environment = dict(os.environ, SANSO_LAW_SEEDS=os.environ.get("SANSO_LAW_SEEDS", "600"))
+    environment = dict(os.environ, CARGO_TARGET_DIR=str(CACHE / "mutants/target"), SANSO_LAW_SEEDS=os.environ.get("SANSO_LAW_SEEDS", "600"))
     build = ["cargo", "test", "--release", "--locked", "--no-run", *SELECT, *tests]
     built = subprocess.run(build, cwd=COPY, env=environment, capture_output=True, text=True)
     if built.returncode != 0:

@@ -101,7 +101,7 @@ impl World {
     }
 
     fn step(&mut self) -> Result<(), Failure> {
-        match self.rng.random_range(0..158) {
+        match self.rng.random_range(0..160) {
             0..14 => self.history.append(&mut self.rng, &self.rates),
             14..40 => self.work(false)?,
             40..48 => self.with_worker(false, Worker::flush),
@@ -119,7 +119,8 @@ impl World {
             152..153 => self.lose(),
             153..155 => self.rebuild(0.4),
             155..157 => self.new_generation(),
-            _ => self.retire(),
+            157 => self.retire(),
+            _ => self.advance_all()?,
         }
         Ok(())
     }
@@ -444,6 +445,29 @@ impl World {
         if replica.state.is_some() {
             replica.pending.push_back((Entry::Adopt(block), None));
         }
+    }
+
+    /// Everything that is up adopts the newest cut and the floor follows, so
+    /// that only what is pinned keeps older offsets readable.
+    fn advance_all(&mut self) -> Result<(), Failure> {
+        let version = self.cuts.len() - 1;
+        self.published.extend(self.generations.iter().map(|generation| (*generation, version)));
+        for id in self.replicas.keys().copied().collect::<Vec<_>>() {
+            let block = self.block(&self.replicas[&id].view.clone(), id.index, version);
+            let replica = self.replicas.get_mut(&id).expect("listed");
+            if replica.state.is_some() {
+                replica.pending.push_back((Entry::Adopt(block), None));
+            }
+            while !self.replicas[&id].pending.is_empty() {
+                self.commit_one(id)?;
+            }
+        }
+        for partition in 0..PARTITIONS {
+            let (floor, id) = (self.floor(partition), self.current[partition as usize]);
+            self.actor(id).worker.collapse(floor).expect("memory does not fail");
+        }
+        self.count("floor raised");
+        Ok(())
     }
 
     /// The lowest offset that anything live may have to be replayed from.
