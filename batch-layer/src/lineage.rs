@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 
 use sanso_dataset::NewestFile;
-use sanso_state::{Fingerprint, LogPartition, SegmentId, ValueType};
+use sanso_state::{Fingerprint, LogPartition, SegmentId};
 use sanso_view::Source;
 
 /// Raised when the newest rule or the table's order changes, so that no old file is taken for new.
@@ -41,7 +41,7 @@ impl TableRules {
         };
         let columns = source.columns.iter().map(|column| {
             let null = if column.nullable { "" } else { " not null" };
-            format!("{} {}{null}", column.name, type_name(column.value_type))
+            format!("{} {}{null}", column.name, column.value_type)
         });
         let version = source.version_column.map_or_else(|| "offset".to_owned(), |column| names(&[column]));
         let rules = format!(
@@ -69,18 +69,6 @@ impl TableRules {
     /// Describes the rules in one line, for comparison and for people.
     pub(crate) fn describe(columns: &[String], rules: &str) -> String {
         format!("{}; {rules}", columns.join(", "))
-    }
-}
-
-fn type_name(value_type: ValueType) -> String {
-    match value_type {
-        ValueType::Bool => "boolean".to_owned(),
-        ValueType::Int => "bigint".to_owned(),
-        ValueType::Decimal { precision, scale } => format!("decimal({precision},{scale})"),
-        ValueType::Float => "double".to_owned(),
-        ValueType::Text => "text".to_owned(),
-        ValueType::Timestamp => "timestamp".to_owned(),
-        ValueType::Date => "date".to_owned(),
     }
 }
 

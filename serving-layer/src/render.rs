@@ -16,7 +16,6 @@ use arrow::datatypes::{
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use chrono::{DateTime, SecondsFormat};
-use sanso_state::ValueType;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -71,19 +70,6 @@ pub fn type_name(data_type: &DataType) -> String {
         DataType::Dictionary(_, values) => type_name(values),
         DataType::List(field) | DataType::LargeList(field) => format!("{}[]", type_name(field.data_type())),
         other => other.to_string().to_lowercase(),
-    }
-}
-
-/// Returns the name of a declared type, the same as its Arrow type's.
-pub fn value_type_name(value_type: ValueType) -> String {
-    match value_type {
-        ValueType::Bool => "boolean".to_owned(),
-        ValueType::Int => "bigint".to_owned(),
-        ValueType::Decimal { precision, scale } => format!("decimal({precision},{scale})"),
-        ValueType::Float => "double".to_owned(),
-        ValueType::Text => "text".to_owned(),
-        ValueType::Timestamp => "timestamp".to_owned(),
-        ValueType::Date => "date".to_owned(),
     }
 }
 

@@ -252,6 +252,21 @@ fn take_text(bytes: &mut &[u8]) -> Result<String, KeyDecodeError> {
     String::from_utf8(text).map_err(|_| KeyDecodeError { at: 0 })
 }
 
+impl fmt::Display for ValueType {
+    /// Writes the name in SQL, in lower case; part of what a source is compared by.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ValueType::Bool => f.write_str("boolean"),
+            ValueType::Int => f.write_str("bigint"),
+            ValueType::Decimal { precision, scale } => write!(f, "decimal({precision},{scale})"),
+            ValueType::Float => f.write_str("double"),
+            ValueType::Text => f.write_str("text"),
+            ValueType::Timestamp => f.write_str("timestamp"),
+            ValueType::Date => f.write_str("date"),
+        }
+    }
+}
+
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::params::Params;
 use crate::problem::Problem;
-use crate::render::{time_text, value_type_name};
+use crate::render::time_text;
 use crate::service::Shared;
 
 pub(crate) async fn list(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Response, Problem> {
@@ -76,7 +76,7 @@ async fn describe(shared: &Shared, sources: Vec<Arc<Source>>) -> Result<Vec<Valu
 }
 
 fn columns(source: &Source) -> Vec<Value> {
-    let column = |column: &sanso_view::Column| json!({ "name": column.name, "type": value_type_name(column.value_type), "nullable": column.nullable });
+    let column = |column: &sanso_view::Column| json!({ "name": column.name, "type": column.value_type.to_string(), "nullable": column.nullable });
     source.columns.iter().map(column).collect()
 }
 

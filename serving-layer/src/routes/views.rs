@@ -12,7 +12,7 @@ use sanso_view::{View, Window};
 use crate::finish::window_column;
 use crate::params::Params;
 use crate::problem::Problem;
-use crate::render::{columns, value_type_name};
+use crate::render::columns;
 use crate::service::Shared;
 
 pub(crate) async fn list(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Response, Problem> {
@@ -23,7 +23,7 @@ pub(crate) async fn list(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<
 }
 
 fn describe(view: &View) -> Value {
-    let key = |(name, value_type): &(String, sanso_state::ValueType)| json!({ "name": name, "type": value_type_name(*value_type) });
+    let key = |(name, value_type): &(String, sanso_state::ValueType)| json!({ "name": name, "type": value_type.to_string() });
     json!({
         "name": view.name,
         "version": view.fingerprint.to_string(),
