@@ -1,11 +1,20 @@
 //! Where the real data lies, and the Python that reads reference files.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+/// Returns the folder of this package, as cargo says at run time. Compiled in,
+/// it would be that of another checkout whenever two share a target folder.
+///
+/// # Panics
+/// When the test is not run by cargo.
+pub fn package() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo names the package's folder").into()
+}
 
 /// Returns the folder of real meter data beside the project, or none after
 /// saying that the test is skipped.
 pub fn shared_data() -> Option<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
+    let folder = package().join("../../shared/data");
     if folder.is_dir() {
         return Some(folder.canonicalize().expect("resolve the data folder"));
     }

@@ -12,6 +12,6 @@ mod decimal;
 mod node;
 
 pub use client::{Answer, Client};
-pub use data::{python, shared_data};
+pub use data::{package, python, shared_data};
 pub use decimal::{micro, micro_of};
 pub use node::{Node, binary, ingest};

@@ -8,13 +8,14 @@ use std::sync::mpsc;
 use anyhow::{Context, bail, ensure};
 
 use crate::client::Client;
+use crate::data::package;
 
 /// Returns the binary under test.
 ///
 /// # Panics
 /// When there is none; `make build` makes it.
 pub fn binary() -> PathBuf {
-    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../bin/sanso");
+    let default = || package().join("../bin/sanso");
     let binary = std::env::var_os("SANSO_BIN").map_or_else(default, PathBuf::from);
     assert!(binary.is_file(), "no binary at {}: run `make build` first", binary.display());
     binary

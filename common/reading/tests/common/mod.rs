@@ -10,7 +10,10 @@ use sanso_reading::{Event, FileError, FileSummary, ReadOptions, Reading, Refused
 /// Returns the folder of real data, or says that the test is skipped.
 #[allow(clippy::print_stdout, reason = "who runs the tests must see that one was skipped")]
 pub(crate) fn shared_data() -> Option<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
+    // Asked for at run time: compiled in, it would be that of another checkout
+    // whenever two share a target folder.
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo names the package's folder");
+    let folder = Path::new(&package).join("../../../shared/data");
     if folder.is_dir() {
         return Some(folder);
     }
