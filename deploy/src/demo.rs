@@ -79,7 +79,7 @@ async fn run_in(args: &DemoArgs, folder: &Path) -> anyhow::Result<ExitCode> {
     })
     .await?;
     let url = format!("http://{}", node.address);
-    say(&welcome(&url, folder));
+    say(&welcome(&url, folder, args.ingest.is_some()));
     let cancel = CancellationToken::new();
     let work = tokio::spawn(feed(args.ingest.clone(), config, url, cancel.clone()));
     let work_failed = wait(args.seconds, &work).await?;
@@ -152,15 +152,35 @@ fn audit(node: &Node) -> AuditCounts {
     })
 }
 
-fn welcome(url: &str, folder: &Path) -> String {
+/// Says what to look at. One's own meters are not in the demo's network, so with `own_files` the
+/// view that needs none is shown, and what to edit to have the others.
+fn welcome(url: &str, folder: &Path, own_files: bool) -> String {
+    let program = std::env::args().next().unwrap_or_else(|| "sanso".to_owned());
+    let (sql, top, live) = if own_files {
+        ("SELECT * FROM meter_daily ORDER BY day DESC LIMIT 6", "meter_daily?top=5&by=kwh", "meter_daily")
+    } else {
+        (
+            "SELECT * FROM substation_load ORDER BY half_hour DESC LIMIT 6",
+            "substation_load?top=5&by=kwh_net",
+            "feeder_load",
+        )
+    };
+    let network = if own_files {
+        format!(
+            "\n  Your meters      {}  (say there where they hang, and the load views fill)",
+            folder.join("network.csv").display()
+        )
+    } else {
+        String::new()
+    };
     format!(
         "\n  Sanso is running.\n\n\
          \x20 Look at it       {url}/\n\
-         \x20 Ask it           sanso query --to {url} 'SELECT * FROM substation_load ORDER BY half_hour DESC LIMIT 6'\n\
-         \x20 Over HTTP        curl -s '{url}/v1/views/substation_load?top=5&by=kwh_net'\n\
-         \x20 Live             curl -sN '{url}/v1/views/feeder_load/stream'\n\
+         \x20 Ask it           {program} query --to {url} '{sql}'\n\
+         \x20 Over HTTP        curl -s '{url}/v1/views/{top}'\n\
+         \x20 Live             curl -sN '{url}/v1/views/{live}/stream'\n\
          \x20 What was refused curl -s '{url}/v1/quarantine/readings?limit=3'\n\
-         \x20 Change it        {}  (saved changes take effect while it runs)\n\n\
+         \x20 Change it        {}  (saved changes take effect while it runs){network}\n\n\
          \x20 Stop it with Ctrl-C.\n",
         folder.join("app.sql").display()
     )
