@@ -52,6 +52,7 @@ START ?= 0
 
 law: setup
 	SANSO_LAW_SEEDS=$(SEEDS) SANSO_LAW_START=$(START) $(CARGO) test --release --workspace --test law -- --nocapture
+	SANSO_SYSTEM_SEEDS=$$(( $(SEEDS) / 100 )) SANSO_LAW_START=$(START) $(CARGO) test --release --workspace --test system -- --nocapture
 
 mutants: setup
 	CACHE=$(CACHE) python3 deploy/law/mutants.py $(MUTANTS)

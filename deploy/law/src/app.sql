@@ -1,7 +1,7 @@
 CREATE SOURCE readings (
     usage_point TEXT, channel TEXT, start_utc TIMESTAMP, value DECIMAL(18,6), quality TEXT, source_version BIGINT
 ) WITH (
-    topic = 'readings', format = 'json', key = 'usage_point', identity = 'usage_point, channel, start_utc',
+    topic = '{topic}', format = 'json', key = 'usage_point', identity = 'usage_point, channel, start_utc',
     version = 'source_version', segment = '{segment}', partitions = '3'
 );
 

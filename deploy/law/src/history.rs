@@ -20,15 +20,15 @@ use sanso_view::{Source, View};
 pub(crate) const PARTITIONS: u32 = 3;
 
 /// Event times around the hour that Berlin skips in 2026.
-const STARTS: [&str; 5] = [
+pub(crate) const STARTS: [&str; 5] = [
     "2026-03-28T22:30:00Z",
     "2026-03-28T23:00:00Z",
     "2026-03-29T00:30:00Z",
     "2026-03-29T21:30:00Z",
     "2026-03-29T22:00:00Z",
 ];
-const VALUES: [&str; 7] = ["null", "0", "1", "2.5", "-3", "0.000001", "999999999999.999999"];
-const QUALITIES: [&str; 2] = ["actual", "estimated"];
+pub(crate) const VALUES: [&str; 7] = ["null", "0", "1", "2.5", "-3", "0.000001", "999999999999.999999"];
+pub(crate) const QUALITIES: [&str; 2] = ["actual", "estimated"];
 
 /// A reading as it was produced.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -13,6 +13,7 @@
 //! `SANSO_LAW_SEEDS=10000 SANSO_LAW_START=0` runs more; a failing seed is printed.
 
 mod history;
+pub mod system;
 mod world;
 
 use std::collections::BTreeMap;
@@ -39,12 +40,12 @@ pub(crate) struct Declared {
     pub(crate) generations: Vec<Vec<Arc<View>>>,
 }
 
-fn declare(segment: u64) -> Declared {
+fn declare(segment: u64, topic: &str) -> Declared {
     let folder = tempfile::tempdir().expect("make a folder");
     std::fs::write(folder.path().join("network.csv"), NETWORK).expect("write the network");
     let versions = [("", "1"), ("WHERE quality = 'actual'", "2"), ("WHERE channel = 'E1'", "3")];
     let bind = |(filter, factor): (&str, &str)| {
-        let sql = APP.replace("{segment}", &segment.to_string());
+        let sql = APP.replace("{segment}", &segment.to_string()).replace("{topic}", topic);
         let sql = sql.replace("{where}", filter).replace("{factor}", factor);
         let application = Application::parse(&sql).unwrap_or_else(|error| panic!("{error}"));
         let views = application.bind(folder.path()).unwrap_or_else(|error| panic!("{error}"));
@@ -70,7 +71,8 @@ pub fn environment(name: &str, default: u64) -> u64 {
 /// # Panics
 /// When the law is broken, with the seed that shows it.
 pub fn run(seeds: std::ops::Range<u64>) -> BTreeMap<&'static str, u64> {
-    let declared: Vec<Arc<Declared>> = (2..=5).map(|segment| Arc::new(declare(segment))).collect();
+    let declared: Vec<Arc<Declared>> =
+        (2..=5).map(|segment| Arc::new(declare(segment, "readings"))).collect();
     let happened = Mutex::new(BTreeMap::new());
     let next = std::sync::atomic::AtomicU64::new(seeds.start);
     let threads = std::thread::available_parallelism().map_or(2, usize::from);

@@ -1,0 +1,60 @@
+//! The law over the whole single-node system, on every kind of log.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use sanso_law::environment;
+use sanso_law::system::{LogPlace, run};
+use sanso_log::{Log, MemoryLog};
+
+/// A log in memory lives as long as the test: it stands for one that does not crash.
+struct Memory(Arc<MemoryLog>);
+
+impl LogPlace for Memory {
+    fn open(&self) -> Arc<dyn Log> {
+        Arc::clone(&self.0) as Arc<dyn Log>
+    }
+}
+
+/// A log at an address, opened anew by each life.
+struct At(String);
+
+impl LogPlace for At {
+    fn open(&self) -> Arc<dyn Log> {
+        sanso_log::open(&self.0).expect("open the log")
+    }
+}
+
+fn embedded(folder: &Path) -> At {
+    At(format!("embedded:{}", folder.display()))
+}
+
+/// Runs seeds and says what happened in them.
+#[expect(clippy::print_stdout, reason = "who runs many seeds wants to see what happened in them")]
+async fn seeds(count: u64, place: impl Fn() -> Box<dyn LogPlace>) {
+    let start = environment("SANSO_LAW_START", 0);
+    let mut happened = std::collections::BTreeMap::new();
+    for seed in start..start + environment("SANSO_SYSTEM_SEEDS", count) {
+        for (what, count) in run(seed, place().as_ref()).await {
+            *happened.entry(what).or_insert(0) += count;
+        }
+    }
+    println!("{happened:?}");
+    // A world in which nothing goes wrong proves nothing.
+    for what in
+        ["crash", "version published", "view partition adopted", "segment audited", "new view version"]
+    {
+        assert!(happened.get(what).is_some_and(|count| *count > 1), "'{what}' hardly happened: {happened:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_system_keeps_the_law_on_a_log_in_memory() {
+    seeds(10, || Box::new(Memory(Arc::new(MemoryLog::new())))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_system_keeps_the_law_on_the_embedded_log() {
+    let folder = tempfile::tempdir().expect("make a folder");
+    seeds(6, || Box::new(embedded(folder.path()))).await;
+}
