@@ -5,6 +5,7 @@
 #   make test     everything that must hold
 #   make verify   read-only gate: format, clippy, docs, licences
 #   make law      the law over more histories: make law SEEDS=100000 START=0
+#   make bench    how fast, against whom: make bench SECTIONS="http freshness"
 #   make mutants  breaks each rule of exactness on purpose; the law must notice
 #
 # Compiled dependencies are kept outside the checkout, in $(CARGO_TARGET_DIR).
@@ -19,7 +20,7 @@ LISTEN ?= 127.0.0.1:7070
 SECONDS ?=
 DATA ?=
 
-.PHONY: help setup build demo test verify law mutants fmt
+.PHONY: help setup build demo test verify law bench mutants fmt
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -53,6 +54,13 @@ START ?= 0
 law: setup
 	SANSO_LAW_SEEDS=$(SEEDS) SANSO_LAW_START=$(START) $(CARGO) test --release --workspace --test law -- --nocapture
 	SANSO_SYSTEM_SEEDS=$$(( $(SEEDS) / 100 )) SANSO_LAW_START=$(START) $(CARGO) test --release --workspace --test system -- --nocapture
+
+SECTIONS ?=
+
+bench: build
+	@deploy/setup/install.sh bench
+	$(CARGO) build --release --workspace --bin sanso-bench
+	SANSO_BIN=$(CURDIR)/bin/sanso $(CARGO_TARGET_DIR)/release/sanso-bench $(SECTIONS) --results $(CACHE)/bench
 
 mutants: setup
 	CACHE=$(CACHE) python3 deploy/law/mutants.py $(MUTANTS)

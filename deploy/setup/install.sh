@@ -4,6 +4,7 @@
 #   install.sh          what the build needs: a C/C++ compiler, make, zlib, libclang (RocksDB's bindings)
 #   install.sh test     and DuckDB for Python, which checks that ordinary tools read the master dataset
 #   install.sh verify   and rustfmt, clippy, cargo-deny
+#   install.sh bench    and nginx, to measure against
 #
 # Safe to repeat: what is there already is left alone.
 set -euo pipefail
@@ -55,8 +56,9 @@ verify)
         cargo install --quiet --locked --root "$cache/tools" --target-dir "$cache/tools-target" cargo-deny@0.20.2
     fi
     ;;
+bench) debian_packages nginx-light ;;
 *)
-    say "unknown argument '$1': build, test or verify"
+    say "unknown argument '$1': build, test, verify or bench"
     exit 2
     ;;
 esac

@@ -71,6 +71,11 @@ impl Node {
         }
     }
 
+    /// Returns the process's number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Kills the node as a power cut would (SIGKILL).
     pub fn kill(mut self) -> anyhow::Result<()> {
         self.child.kill()?;

@@ -34,7 +34,20 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "sanso-serving",
         ],
     ),
-    ("sanso-law", &["sanso-log", "sanso-state", "sanso-view", "sanso-core", "sanso-catalog", "sanso-speed"]),
+    (
+        "sanso-law",
+        &[
+            "sanso-log",
+            "sanso-state",
+            "sanso-view",
+            "sanso-core",
+            "sanso-dataset",
+            "sanso-catalog",
+            "sanso-batch",
+            "sanso-speed",
+        ],
+    ),
+    ("sanso-bench", &["sanso-e2e"]),
     ("sanso-e2e", &[]),
 ];
 
