@@ -10,7 +10,7 @@ use arrow::array::{Array, RecordBatch};
 use arrow::compute::{concat_batches, interleave_record_batch};
 use arrow::error::ArrowError;
 use sanso_dataset::{offsets, source_columns};
-use sanso_state::{Fingerprint, SegmentId};
+use sanso_state::{Fingerprint, Offset, SegmentId};
 use sanso_view::Source;
 use sanso_view::newest::{Known, Verdict, judge};
 
@@ -40,6 +40,19 @@ pub(crate) struct Advanced {
     pub(crate) rows: RecordBatch,
     /// The effects of each segment that has any.
     pub(crate) effects: BTreeMap<SegmentId, Effects>,
+    /// The records of each segment that conflict with what was known before them.
+    pub(crate) conflicts: BTreeMap<SegmentId, Vec<Conflict>>,
+}
+
+/// A record that is refused because another of its identity and version came before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Conflict {
+    /// Its offset.
+    pub(crate) offset: Offset,
+    /// The version of both.
+    pub(crate) version: i64,
+    /// The offset of the one that came before.
+    pub(crate) known: Offset,
 }
 
 /// Advances a part that holds `previous` over the rows that each segment has for it.
@@ -55,8 +68,12 @@ pub(crate) fn advance(
         part.load(batch);
     }
     let mut changes = BTreeMap::new();
+    let mut conflicts = BTreeMap::new();
     for (segment, rows) in segments {
-        let changed = part.apply(rows);
+        let (changed, refused) = part.apply(rows);
+        if !refused.is_empty() {
+            conflicts.insert(segment, refused);
+        }
         if !changed.is_empty() {
             changes.insert(segment, changed);
         }
@@ -71,7 +88,7 @@ pub(crate) fn advance(
         effects.insert(segment, Effects { rows: source_columns(&gather(&places)?), signs });
     }
     let places: Vec<Place> = part.newest.values().map(|entry| entry.place).collect();
-    Ok(Advanced { rows: gather(&places)?, effects })
+    Ok(Advanced { rows: gather(&places)?, effects, conflicts })
 }
 
 /// A row's batch and its row there.
@@ -79,6 +96,7 @@ type Place = (usize, usize);
 
 struct Entry {
     place: Place,
+    offset: Offset,
     version: i64,
     content: Fingerprint,
 }
@@ -97,9 +115,9 @@ impl Part<'_> {
         });
     }
 
-    /// Judges rows in order; returns what they change.
-    fn apply(&mut self, rows: RecordBatch) -> Vec<(Place, i64)> {
-        let mut changed = Vec::new();
+    /// Judges rows in order; returns what they change, and those that conflict.
+    fn apply(&mut self, rows: RecordBatch) -> (Vec<(Place, i64)>, Vec<Conflict>) {
+        let (mut changed, mut conflicts) = (Vec::new(), Vec::new());
         self.each(rows, |newest, identity, entry| {
             let known = newest.get(&identity);
             let verdict = judge(
@@ -108,14 +126,20 @@ impl Part<'_> {
                 entry.content.as_bytes(),
             );
             match verdict {
-                Verdict::Duplicate | Verdict::Conflict | Verdict::Stale => return,
+                Verdict::Duplicate | Verdict::Stale => return,
+                Verdict::Conflict => {
+                    let known = known.expect("a conflict conflicts with something known");
+                    let (offset, version) = (entry.offset, entry.version);
+                    conflicts.push(Conflict { offset, version, known: known.offset });
+                    return;
+                }
                 Verdict::New => {}
                 Verdict::Correction => changed.extend(known.map(|known| (known.place, -1))),
             }
             changed.push((entry.place, 1));
             newest.insert(identity, entry);
         });
-        changed
+        (changed, conflicts)
     }
 
     fn each(
@@ -131,8 +155,9 @@ impl Part<'_> {
         debug_assert_eq!(positions.null_count(), 0);
         for (row, identity) in identities.into_iter().enumerate() {
             // Without versions the offset is the version.
-            let version = versions[row].unwrap_or_else(|| positions.value(row) as i64);
-            let entry = Entry { place: (batch, row), version, content: contents[row] };
+            let offset = positions.value(row);
+            let version = versions[row].unwrap_or(offset as i64);
+            let entry = Entry { place: (batch, row), offset, version, content: contents[row] };
             take(&mut self.newest, identity, entry);
         }
         self.batches.push(rows);

@@ -1,10 +1,12 @@
-//! The audit: speed's state of each segment against batch's own computation of it.
+//! The audit: speed's state of each segment against batch's own computation of it, and likewise what
+//! either has refused of it.
 
 use std::sync::Arc;
 
-use sanso_catalog::AuditCounts;
+use sanso_catalog::{AuditCounts, StatusBoard};
 use sanso_core::{PartitionId, PartitionStore, StoreError};
-use sanso_state::{Difference, Entry, GroupState, Groups, Outcome, SegmentId, Value};
+use sanso_dataset::Manifest;
+use sanso_state::{Difference, Entry, GroupState, Groups, Outcome, RefusalCounts, SegmentId, Value};
 use sanso_view::View;
 
 /// Differences logged one by one for each segment and view partition; the rest is counted.
@@ -35,6 +37,39 @@ pub(crate) async fn audit(
         tracing::error!(view = view.name, partition = %id, %segment, rebuilt, "the segment is rebuilt from batch");
     }
     Ok(counts)
+}
+
+/// Compares how many records of each segment are in quarantine with what the speed layer has refused of
+/// it. What batch found stands; a difference is reported, for one of both has judged wrongly. To be
+/// called before the version is posted: then the speed layer drops its own.
+pub(crate) fn audit_quarantine(
+    board: &StatusBoard,
+    manifest: &Manifest,
+    segments: &[SegmentId],
+) -> AuditCounts {
+    let mut counts = AuditCounts::default();
+    let speed = board.speed().remove(&manifest.source).unwrap_or_default();
+    let store = board.quarantine();
+    for segment in segments {
+        let offsets = segment.index * manifest.segment_size..(segment.index + 1) * manifest.segment_size;
+        let partition = segment.partition.0;
+        let judged = speed.get(&partition).is_some_and(|progress| progress.position >= offsets.end);
+        let kept = store.as_ref().filter(|_| judged);
+        let kept = kept.and_then(|store| store.counts(&manifest.source, partition, offsets).ok());
+        let Some(kept) = kept else {
+            counts.skipped += 1;
+            continue;
+        };
+        counts.compared += 1;
+        let file = manifest.quarantine.iter().find(|file| file.segment == *segment);
+        let batch = file.map_or_else(RefusalCounts::default, |file| file.counts);
+        if batch != (RefusalCounts { expression: 0, ..kept }) {
+            counts.differing += 1;
+            let source = &manifest.source;
+            tracing::error!(source, %segment, speed = ?kept, ?batch, "audit: speed and batch refuse differently");
+        }
+    }
+    counts
 }
 
 fn report(view: &View, id: PartitionId, differences: &[Difference]) {

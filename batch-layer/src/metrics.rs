@@ -5,6 +5,7 @@ use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 use crate::report::SourceReport;
 
 const AUDIT_SEGMENTS: &str = "sanso_audit_segments_total";
+const QUARANTINE_AUDIT: &str = "sanso_audit_quarantine_segments_total";
 const SEGMENTS_ARCHIVED: &str = "sanso_batch_segments_archived_total";
 const ROWS_ARCHIVED: &str = "sanso_batch_rows_archived_total";
 const NEWEST_FILES: &str = "sanso_batch_newest_files_total";
@@ -17,6 +18,10 @@ pub(crate) fn describe() {
         AUDIT_SEGMENTS,
         "(segment, view partition) pairs by result of the audit: equal, differing, skipped"
     );
+    describe_counter!(
+        QUARANTINE_AUDIT,
+        "segments by whether both layers refused equally much of them: equal, differing, skipped"
+    );
     describe_counter!(SEGMENTS_ARCHIVED, "segments of the log written to the master dataset");
     describe_counter!(ROWS_ARCHIVED, "records written to the master dataset");
     describe_counter!(NEWEST_FILES, "files of the newest-version table by result: rewritten, carried");
@@ -27,13 +32,14 @@ pub(crate) fn describe() {
 /// Records what a run did.
 pub(crate) fn record(source: &str, report: &SourceReport, run_ms: u64) {
     let source = || source.to_owned();
-    let audit = report.audit;
-    for (result, count) in [
-        ("equal", audit.compared - audit.differing),
-        ("differing", audit.differing),
-        ("skipped", audit.skipped),
-    ] {
-        counter!(AUDIT_SEGMENTS, "source" => source(), "result" => result).increment(count);
+    for (name, audit) in [(AUDIT_SEGMENTS, report.audit), (QUARANTINE_AUDIT, report.quarantine_audit)] {
+        for (result, count) in [
+            ("equal", audit.compared - audit.differing),
+            ("differing", audit.differing),
+            ("skipped", audit.skipped),
+        ] {
+            counter!(name, "source" => source(), "result" => result).increment(count);
+        }
     }
     if report.version.is_none() {
         return;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sanso_catalog::AuditCounts;
-use sanso_state::{LogPartition, SegmentId};
+use sanso_state::{LogPartition, RefusalCounts, SegmentId};
 
 /// What one run did, by source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,8 +33,8 @@ pub struct SourceReport {
     pub segments: Vec<SegmentId>,
     /// Rows written to segments.
     pub rows_archived: u64,
-    /// Records left out of segments: undecodable, or of another log partition.
-    pub records_refused: u64,
+    /// Records written to the quarantine, by kind.
+    pub refused: RefusalCounts,
     /// The files of the newest-version table that were made anew, by log partition and date.
     pub newest_rewritten: Vec<(LogPartition, Option<i32>)>,
     /// The files of the newest-version table that were carried by reference.
@@ -51,6 +51,8 @@ pub struct SourceReport {
     pub waiting: u64,
     /// What the audit compared in this run.
     pub audit: AuditCounts,
+    /// What of the quarantine was compared in this run, by segment.
+    pub quarantine_audit: AuditCounts,
     /// Whether more complete segments wait.
     pub backlog: bool,
 }

@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sanso_catalog::{AuditCounts, BatchProgress, StatusBoard};
+use sanso_catalog::{AuditCounts, BatchProgress, BatchQuarantine, StatusBoard};
 use sanso_core::{PartitionId, PartitionStore, ReadRequest};
 use sanso_dataset::{Dataset, DatasetError, Manifest};
 use sanso_log::{Log, LogError};
@@ -23,7 +23,7 @@ use sanso_view::{Source, View};
 use crate::adoption::{Decision, decide};
 use crate::advance::Effects;
 use crate::archive::{blocking, plan};
-use crate::audit::audit;
+use crate::audit::{audit, audit_quarantine};
 use crate::config::BatchConfig;
 use crate::contribution::contributions;
 use crate::error::{BatchError, Result};
@@ -152,6 +152,7 @@ impl SourceState {
         let (manifest, effects) = make_version(world, &before, plan, report).await?;
         self.manifest = Some(Arc::clone(&manifest));
         report.version = Some(manifest.version);
+        report.quarantine_audit = audit_quarantine(world.board, &manifest, &report.segments);
         self.publish_all(world, &manifest, effects, report).await?;
         self.adopt(world, report).await;
         self.clean(world, &manifest).await?;
@@ -283,8 +284,8 @@ impl SourceState {
         Ok(())
     }
 
-    /// Returns the progress to post: the version in force and the counters so far.
-    pub(crate) fn progress(&self, source: &Source, audit: AuditCounts) -> BatchProgress {
+    /// Returns the progress to post: the version in force and the counters so far with the run's.
+    pub(crate) fn progress(&self, source: &Source, run: &SourceReport) -> BatchProgress {
         let mut progress = self.progress.clone().unwrap_or_else(|| BatchProgress {
             version: 0,
             cut: Cut::zero(source.partitions),
@@ -292,13 +293,18 @@ impl SourceState {
             run_ms: 0,
             newest_rows: 0,
             audit: AuditCounts::default(),
+            quarantine: None,
             error: None,
         });
-        add(&mut progress.audit, audit);
+        add(&mut progress.audit, run.audit);
         if let Some(manifest) = &self.manifest {
             progress.version = manifest.version;
             progress.cut = manifest.cut.clone();
             progress.newest_rows = manifest.rows;
+            let mut audit = progress.quarantine.map(|before| before.audit).unwrap_or_default();
+            add(&mut audit, run.quarantine_audit);
+            let (division, counts) = (manifest.division(), manifest.refusals());
+            progress.quarantine = Some(BatchQuarantine { division, counts, audit });
         }
         progress
     }
@@ -334,6 +340,8 @@ fn beginning(source: &Source, rules: TableRules) -> Manifest {
         rows: 0,
         segments: Vec::new(),
         newest: Vec::new(),
+        quarantine_from: Some(Cut::zero(source.partitions)),
+        quarantine: Vec::new(),
     }
 }
 

@@ -1,4 +1,5 @@
-//! Makes one version: archives segments, advances the newest-version table, commits the manifest.
+//! Makes one version: archives segments, advances the newest-version table, writes down what was
+//! refused, commits the manifest.
 //!
 //! A file of the newest-version table that is damaged or gone is made again from its lineage, the
 //! segments of its log partition. The same rows make the same bytes, so the manifest stays true.
@@ -10,12 +11,12 @@ use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::error::ArrowError;
 use futures::{StreamExt, TryStreamExt, stream};
-use sanso_dataset::{DatasetError, Manifest, NewestFile, SegmentFile, append_times};
+use sanso_dataset::{DatasetError, Manifest, NewestFile, QuarantineFile, SegmentFile, append_times};
 use sanso_state::{LogPartition, SegmentId, Watermark};
 use sanso_view::Source;
 
-use crate::advance::{Effects, advance};
-use crate::archive::{ArchivePlan, archive, blocking};
+use crate::advance::{Conflict, Effects, advance};
+use crate::archive::{ArchivePlan, archive, blocking, fetch_conflicts};
 use crate::error::{BatchError, Result};
 use crate::lineage::{TableRules, TableTask, Touched, plan_table};
 use crate::report::SourceReport;
@@ -33,11 +34,12 @@ pub(crate) async fn make_version(
     report: &mut SourceReport,
 ) -> Result<(Arc<Manifest>, BTreeMap<SegmentId, Option<Effects>>)> {
     let mut archived: Vec<SegmentFile> = Vec::with_capacity(plan.segments.len());
+    let mut refused: BTreeMap<SegmentId, QuarantineFile> = BTreeMap::new();
     for &segment in &plan.segments {
         let read_bytes_max = world.config.read_bytes_max;
         let done = archive(world.log, world.dataset, world.source, segment, read_bytes_max).await?;
         report.rows_archived += done.file.rows;
-        report.records_refused += done.refused;
+        refused.extend(done.refused.map(|file| (segment, file)));
         archived.push(done.file);
     }
     let mut newest = Vec::new();
@@ -52,7 +54,15 @@ pub(crate) async fn make_version(
         newest.extend(part.carried);
         newest.extend(part.rewritten);
         effects.extend(part.effects);
+        for (segment, conflicts) in part.conflicts {
+            let file = add_conflicts(world, segment, refused.get(&segment), conflicts).await?;
+            refused.extend(file.map(|file| (segment, file)));
+        }
     }
+    refused.values().for_each(|file| report.refused.add(&file.counts));
+    let mut quarantine = before.quarantine.clone();
+    quarantine.extend(refused.into_values());
+    quarantine.sort_by_key(|file| file.segment);
     newest.sort_by_key(|file| (file.partition, file.date));
     let mut segments: Vec<SegmentFile> = before.segments.iter().cloned().chain(archived).collect();
     segments.sort_by_key(|file| file.segment);
@@ -64,10 +74,32 @@ pub(crate) async fn make_version(
         rows: newest.iter().map(|file| file.rows).sum(),
         segments,
         newest,
+        quarantine_from: Some(before.division().from),
+        quarantine,
         ..before.clone()
     };
     world.dataset.commit(&manifest).await?;
     Ok((Arc::new(manifest), effects))
+}
+
+/// Adds a segment's conflicts, in any order, to the file of what was refused before them. In memory:
+/// the quarantine of one segment.
+async fn add_conflicts(
+    world: &World<'_>,
+    segment: SegmentId,
+    refused: Option<&QuarantineFile>,
+    mut conflicts: Vec<Conflict>,
+) -> Result<Option<QuarantineFile>> {
+    let (source, bytes_max) = (world.source, world.config.read_bytes_max);
+    // Those of one date come in offset order; of several they do not.
+    conflicts.sort_by_key(|conflict| conflict.offset);
+    let mut records = match refused {
+        Some(file) => world.dataset.read_quarantine(&source.name, file).await?,
+        None => Vec::new(),
+    };
+    records.extend(fetch_conflicts(world.log, source, segment.partition, &conflicts, bytes_max).await?);
+    records.sort_by_key(|record| record.offset);
+    Ok(world.dataset.put_quarantine(&source.name, segment, &records).await?)
 }
 
 /// One log partition's part of a new version.
@@ -75,6 +107,7 @@ struct PartitionPart {
     carried: Vec<NewestFile>,
     rewritten: Vec<NewestFile>,
     effects: BTreeMap<SegmentId, Option<Effects>>,
+    conflicts: BTreeMap<SegmentId, Vec<Conflict>>,
 }
 
 /// Advances one log partition's part of the newest-version table over its new segments. In memory:
@@ -113,8 +146,12 @@ async fn advance_partition(
     // Several at once, since most of the time is waiting for the disk; in order, so that effects are.
     let mut tasks = stream::iter(tasks).buffered(DATES_AT_ONCE);
     let mut rewritten = Vec::new();
-    while let Some((file, parts)) = tasks.try_next().await? {
+    let mut conflicts: BTreeMap<SegmentId, Vec<Conflict>> = BTreeMap::new();
+    while let Some((file, parts, conflicting)) = tasks.try_next().await? {
         rewritten.push(file);
+        for (segment, found) in conflicting {
+            conflicts.entry(segment).or_default().extend(found);
+        }
         parts.into_iter().for_each(|(segment, part)| effects.entry(segment).or_default().push(part));
     }
     drop(tasks);
@@ -122,7 +159,7 @@ async fn advance_partition(
     for (segment, parts) in effects {
         joined.insert(segment, Effects::join(&parts).map_err(rows_error(source))?);
     }
-    Ok(PartitionPart { carried: plan.carried, rewritten, effects: joined })
+    Ok(PartitionPart { carried: plan.carried, rewritten, effects: joined, conflicts })
 }
 
 /// Advances one date's part of the table and writes it.
@@ -132,7 +169,7 @@ async fn advance_date(
     partition: LogPartition,
     task: TableTask,
     rows: Vec<(SegmentId, RecordBatch)>,
-) -> Result<(NewestFile, BTreeMap<SegmentId, Effects>)> {
+) -> Result<(NewestFile, BTreeMap<SegmentId, Effects>, BTreeMap<SegmentId, Vec<Conflict>>)> {
     let source = world.source;
     let previous = match &task.previous {
         Some(file) => read_or_rebuild(world, before, file).await?,
@@ -142,7 +179,7 @@ async fn advance_date(
     let advanced = blocking(move || advance(&advancing, previous, rows)).await.map_err(rows_error(source))?;
     let (date, fingerprint) = (task.date, task.fingerprint);
     let file = world.dataset.put_newest(&source.name, partition, date, fingerprint, advanced.rows).await?;
-    Ok((file, advanced.effects))
+    Ok((file, advanced.effects, advanced.conflicts))
 }
 
 fn rows_error(source: &Source) -> impl Fn(ArrowError) -> BatchError + '_ {

@@ -4,6 +4,7 @@
 //!   GET /v1/views/…   ──▶ params ──▶ plan ──▶ fetch ──▶ finish ──▶ answer ──▶ JSON, Arrow
 //!   GET …/stream      ──▶            plan ──▶ fetch ◀── changes of the view partitions
 //!   POST /v1/query    ──▶ DataFusion ──▶ views (plan, fetch, finish), dataset (Parquet)
+//!   GET /v1/quarantine/… ──▶ batch below the cut, speed from it on; POST …/replay ──▶ log
 //!   POST /v1/ingest/… ──▶ decode ──▶ partition by key ──▶ log ──▶ acknowledged
 //! ```
 //!
@@ -31,6 +32,7 @@ pub mod metrics;
 pub mod params;
 pub mod plan;
 pub mod problem;
+mod quarantine;
 mod readiness;
 pub mod render;
 pub mod routes;

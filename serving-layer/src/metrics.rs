@@ -3,7 +3,10 @@
 use std::fmt::Write;
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use sanso_catalog::{PartitionProgress, RecordCounts, StatusBoard};
+use sanso_catalog::{Catalog, PartitionProgress, RecordCounts, StatusBoard};
+use sanso_state::Refusal;
+
+use crate::quarantine::posted_counts;
 
 /// Histogram, seconds: time to answer a request, by `route`, `method` and `status`.
 pub const REQUEST_SECONDS: &str = "sanso_http_request_seconds";
@@ -11,6 +14,8 @@ pub const REQUEST_SECONDS: &str = "sanso_http_request_seconds";
 pub const INGEST_ACKNOWLEDGED: &str = "sanso_ingest_acknowledged_total";
 /// Counter: lines refused over HTTP, by `source`.
 pub const INGEST_REFUSED: &str = "sanso_ingest_refused_total";
+/// Counter: quarantined records appended anew, by `source`.
+pub const REPLAYED: &str = "sanso_quarantine_replayed_total";
 /// Gauge: live update streams open.
 pub const STREAMS: &str = "sanso_http_streams";
 
@@ -35,23 +40,28 @@ pub(crate) fn describe() {
     metrics::describe_histogram!(REQUEST_SECONDS, metrics::Unit::Seconds, "Time to answer a request");
     metrics::describe_counter!(INGEST_ACKNOWLEDGED, "Records acknowledged over HTTP");
     metrics::describe_counter!(INGEST_REFUSED, "Lines refused over HTTP");
+    metrics::describe_counter!(REPLAYED, "Quarantined records appended anew");
     metrics::describe_gauge!(STREAMS, "Live update streams open");
 }
 
 /// Writes what the layers posted on the board in the Prometheus text format.
-pub(crate) fn board_text(board: &StatusBoard) -> String {
+pub(crate) fn board_text(board: &StatusBoard, catalog: &Catalog) -> String {
     let mut out = String::new();
     speed_text(board, &mut out);
     batch_text(board, &mut out);
-    if let Some(store) = board.quarantine() {
-        head(&mut out, "sanso_quarantined_records", "gauge", "Records in quarantine");
-        for source in board.speed().keys() {
-            if let Ok(count) = store.count(source) {
-                let _ = writeln!(out, "sanso_quarantined_records{{source=\"{}\"}} {count}", escape(source));
-            }
+    quarantine_text(board, catalog, &mut out);
+    out
+}
+
+fn quarantine_text(board: &StatusBoard, catalog: &Catalog, out: &mut String) {
+    head(out, "sanso_quarantined_records", "gauge", "Records in quarantine, replayed ones too, by kind");
+    for source in catalog.sources.keys() {
+        let Some(counts) = posted_counts(board, catalog, source) else { continue };
+        for kind in Refusal::ALL {
+            let (source, count) = (escape(source), counts.at(kind));
+            let _ = writeln!(out, "sanso_quarantined_records{{source=\"{source}\",kind=\"{kind}\"}} {count}");
         }
     }
-    out
 }
 
 fn speed_text(board: &StatusBoard, out: &mut String) {

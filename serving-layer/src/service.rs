@@ -18,6 +18,7 @@ use crate::config::ServingConfig;
 use crate::ends::LogEnds;
 use crate::error::Error;
 use crate::problem::Problem;
+use crate::quarantine::ReplayMarks;
 use crate::readiness::Readiness;
 use crate::routes;
 use crate::sql::QueryThreads;
@@ -51,6 +52,10 @@ pub(crate) struct Shared {
     pub(crate) queries: Arc<Semaphore>,
     pub(crate) query_threads: QueryThreads,
     pub(crate) closing: watch::Sender<bool>,
+    /// Which quarantined records were replayed.
+    pub(crate) replays: ReplayMarks,
+    /// Held by the one replay that is done at a time.
+    pub(crate) replaying: tokio::sync::Mutex<()>,
     /// Renders the metrics of this process.
     pub(crate) metrics: OnceLock<PrometheusHandle>,
 }
@@ -80,6 +85,8 @@ impl ServingLayer {
             query_threads: QueryThreads::new(config.query_threads),
             metrics: OnceLock::new(),
             closing: watch::Sender::new(false),
+            replays: ReplayMarks::default(),
+            replaying: tokio::sync::Mutex::default(),
             config,
             context,
         };

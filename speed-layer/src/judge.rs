@@ -10,9 +10,9 @@
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use hashbrown::HashMap;
-use sanso_catalog::{Quarantined, RecordCounts};
+use sanso_catalog::RecordCounts;
 use sanso_log::{Record, partition_for_key};
-use sanso_state::{LogPartition, Offset, Watermark};
+use sanso_state::{LogPartition, Offset, Quarantined, Refusal, Watermark, conflict_reason, misplaced_reason};
 use sanso_view::Source;
 use sanso_view::newest::{Known, Verdict, judge};
 
@@ -59,15 +59,17 @@ pub(crate) fn add_counts(to: &mut RecordCounts, other: &RecordCounts) {
 pub(crate) fn quarantined(
     partition: LogPartition,
     record: &Record,
-    kind: &str,
+    kind: Refusal,
     reason: String,
 ) -> Quarantined {
     Quarantined {
         partition: partition.0,
         offset: record.offset,
-        kind: kind.to_owned(),
+        append_time_us: record.append_time_us,
+        kind,
         reason,
-        payload: String::from_utf8_lossy(&record.payload).into_owned(),
+        view: None,
+        payload: record.payload.to_vec(),
     }
 }
 
@@ -84,7 +86,7 @@ pub(crate) fn judge_span(
     judging.counts.records = records.len() as u64;
     for (at, reason) in decoded.rejected {
         judging.counts.undecodable += 1;
-        judging.refuse(&records[at], "undecodable", reason);
+        judging.refuse(&records[at], Refusal::Undecodable, reason);
     }
     let rows = decoded.rows;
     let keys = source.keys(&rows);
@@ -96,8 +98,7 @@ pub(crate) fn judge_span(
             placed.push((row, &records[at]));
         } else {
             judging.counts.misplaced += 1;
-            let reason = format!("key {key:?} belongs to log partition {home}, not {partition}");
-            judging.refuse(&records[at], "misplaced", reason);
+            judging.refuse(&records[at], Refusal::Misplaced, misplaced_reason(key, home, partition));
         }
     }
     judging.newest_rule(source, index, &rows, &placed)?;
@@ -129,7 +130,7 @@ impl Judging {
         }
     }
 
-    fn refuse(&mut self, record: &Record, kind: &str, reason: String) {
+    fn refuse(&mut self, record: &Record, kind: Refusal, reason: String) {
         self.quarantined.push(quarantined(self.partition, record, kind, reason));
     }
 
@@ -204,11 +205,8 @@ impl Judging {
             Verdict::Conflict => {
                 self.counts.conflicts += 1;
                 let known = known.as_ref().expect("a conflict conflicts with something known");
-                let reason = format!(
-                    "version {} came before at offset {} with other content: restate it with a higher version",
-                    known.version, known.offset
-                );
-                self.refuse(record, "conflict", reason);
+                let reason = conflict_reason(known.version, known.offset);
+                self.refuse(record, Refusal::Conflict, reason);
                 return None;
             }
         }

@@ -137,7 +137,7 @@ impl SpeedLayer {
             catalog: self.catalog.clone(),
             store: self.store.clone(),
             board: self.board.clone(),
-            quarantine: self.quarantine.sink(&source.name),
+            quarantine: self.quarantine.of(source)?,
             status,
             stop: self.stop.clone(),
             runtime: self.runtime.clone(),

@@ -10,6 +10,7 @@
 //! view partitions' progress, as after a crash.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -93,7 +94,11 @@ impl WorkerTask {
 
     fn session(&self, rebuild: bool) -> Result<()> {
         let base = self.base_cut().unwrap_or(Offset::MAX);
+        let rebuild = rebuild || !self.quarantine.has_begun(self.partition())?;
         let (index, built) = self.runtime.block_on(self.place.open(base, rebuild))?;
+        if built {
+            self.quarantine.begin(self.partition())?;
+        }
         let metrics = WorkerMetrics::new(self.source(), self.partition(), index.counts());
         if built && index.position() > 0 {
             tracing::info!(floor = index.floor(), "built the index of newest versions");
@@ -117,6 +122,7 @@ impl WorkerTask {
             last_heartbeat: now,
             last_collapse: now,
             collapse_to: None,
+            published: 0..0,
         }
         .run()
     }
@@ -161,6 +167,8 @@ struct Session<'a> {
     /// The floor found at the last collapse; used at the next, so that a view
     /// partition that starts from the base before finds it still readable.
     collapse_to: Option<Offset>,
+    /// The offsets whose quarantine was dropped here, since the batch layer has published it.
+    published: Range<Offset>,
 }
 
 impl Session<'_> {
@@ -172,7 +180,7 @@ impl Session<'_> {
                 if !catalog.sources.contains_key(self.task.source()) {
                     return Ok(());
                 }
-                self.follow(&catalog);
+                self.follow(&catalog)?;
             }
             let began = Instant::now();
             let read = self.read_and_feed()?;
@@ -184,6 +192,7 @@ impl Session<'_> {
             }
             self.heartbeat();
             self.post();
+            self.discard_published()?;
             self.collapse()?;
             if self.worker.next_read_offset() >= self.end && read == 0 {
                 self.wait()?;
@@ -196,7 +205,7 @@ impl Session<'_> {
     }
 
     /// Takes the live view partitions from the catalog as targets.
-    fn follow(&mut self, catalog: &Catalog) {
+    fn follow(&mut self, catalog: &Catalog) -> Result<()> {
         let mut live = Vec::new();
         self.unresolved = false;
         for view in catalog.live_of(self.task.source()) {
@@ -213,6 +222,22 @@ impl Session<'_> {
         }
         self.live = live;
         self.worker.targets_changed(self.live.clone());
+        let live: Vec<Fingerprint> =
+            catalog.live_of(self.task.source()).iter().map(|view| view.fingerprint).collect();
+        self.sink.retain_views(self.task.partition(), &live)
+    }
+
+    /// Drops the quarantine of offsets that the batch layer has published by now: it is read from there.
+    fn discard_published(&mut self) -> Result<()> {
+        let task = self.task;
+        let Some(progress) = task.board.batch().remove(task.source()) else { return Ok(()) };
+        let Some(quarantine) = progress.quarantine else { return Ok(()) };
+        let published = quarantine.division.batch(task.partition());
+        if published != self.published {
+            self.sink.discard(task.partition(), published.clone())?;
+            self.published = published;
+        }
+        Ok(())
     }
 
     /// Reads what follows and feeds it; returns how many offsets that were.

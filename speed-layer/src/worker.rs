@@ -25,10 +25,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use sanso_catalog::{Quarantined, RecordCounts};
+use sanso_catalog::RecordCounts;
 use sanso_core::PartitionId;
 use sanso_log::{Batch, Record};
-use sanso_state::{Delta, Fingerprint, LogPartition, Offset, Outcome, Watermark};
+use sanso_state::{Delta, Fingerprint, LogPartition, Offset, Outcome, Quarantined, Refusal, Watermark};
 use sanso_view::{Lifted, Source, View};
 
 use crate::error::Result;
@@ -58,7 +58,7 @@ impl Chunk {
 /// Takes refused records. Called before the index commits their span, and
 /// again with the same content when the span is read again.
 pub trait QuarantineSink {
-    /// Keeps refused records durably; idempotent by (log partition, offset).
+    /// Keeps refused records durably; idempotent by (log partition, offset, view).
     fn put(&mut self, refused: &[Quarantined]) -> Result<()>;
 }
 
@@ -352,7 +352,9 @@ impl<I: NewestIndex> Worker<I> {
             let offset = judged.added.offsets[*row];
             let at = records.binary_search_by_key(&offset, |record| record.offset);
             let record = &records[at.expect("an accepted row has its record")];
-            quarantined(self.partition, record, "expression", format!("view {}: {reason}", view.name))
+            let reason = format!("view {}: {reason}", view.name);
+            let refused = quarantined(self.partition, record, Refusal::Expression, reason);
+            Quarantined { view: Some(view.fingerprint), ..refused }
         };
         added.errors.iter().map(error).collect()
     }

@@ -4,4 +4,4 @@ mod plan;
 mod writer;
 
 pub(crate) use plan::{ArchivePlan, plan};
-pub(crate) use writer::{archive, blocking};
+pub(crate) use writer::{archive, blocking, fetch_conflicts};

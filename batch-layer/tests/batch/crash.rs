@@ -14,6 +14,7 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use sanso_batch::BatchConfig;
+use sanso_log::{Log, partition_for_key};
 
 use crate::support::{Reading, SMALL, SOURCE, World, hasty};
 
@@ -86,7 +87,8 @@ impl ObjectStore for Mortal {
     }
 }
 
-/// Two rounds of readings with corrections of the first in the second.
+/// Two rounds of readings with corrections of the first in the second, and of each kind of refusal
+/// one or more.
 fn round(world: &mut World, number: u8) {
     for meter in 0..3 {
         for hour in [0, 12, 30] {
@@ -99,6 +101,11 @@ fn round(world: &mut World, number: u8) {
             });
             world.append(&Reading { meter, channel: 0, hour, value: Some(7), version: number });
         }
+        let other = Reading { meter, channel: 0, hour: 12, value: Some(8), version: number };
+        let home = partition_for_key(other.key().as_bytes(), SMALL.partitions);
+        world.append_raw(home, &other.key(), other.payload());
+        world.append_raw(1 - home, &other.key(), other.payload());
+        world.append_raw(home, &other.key(), "{".to_owned());
     }
 }
 
@@ -126,19 +133,18 @@ async fn survives(writes: i64, after: bool) -> bool {
     for view in &world.views {
         world.check(view, &life.batch.ensure_published(view).await.expect("published"));
     }
+    world.check_quarantine().await;
     life.run_to_end().await.expect("run");
     for view in &world.views {
         let blocks = life.batch.ensure_published(view).await.expect("published");
         world.check(view, &blocks);
-        assert!(
-            blocks[0]
-                .cut
-                .offsets()
-                .iter()
-                .zip(&world.history)
-                .all(|(cut, records)| { *cut == records.len() as u64 / SMALL.segment * SMALL.segment })
-        );
+        for partition in 0..SMALL.partitions {
+            let end = world.log.end_offset(SOURCE, partition).await.expect("end");
+            assert_eq!(blocks[0].cut.offsets()[partition as usize], end / SMALL.segment * SMALL.segment);
+        }
     }
+    let refused = world.check_quarantine().await;
+    assert!(refused.undecodable > 0 && refused.misplaced > 0 && refused.conflict > 0, "{refused:?}");
     survived
 }
 
@@ -178,7 +184,10 @@ async fn damage(world: &World, part: &str) -> String {
         .objects
         .list(None)
         .filter_map(|file| async { file.ok() })
-        .filter(|file| futures::future::ready(file.location.as_ref().contains(part)))
+        .filter(|file| {
+            let path = file.location.as_ref();
+            futures::future::ready(path.contains(part) && !path.contains("/quarantine/"))
+        })
         .collect()
         .await;
     let path =

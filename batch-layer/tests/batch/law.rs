@@ -73,6 +73,7 @@ async fn law_holds(shape: Shape, ops: Vec<Op>, segments_per_version_max: usize) 
             }
             Op::Run => {
                 life.batch.run_once().await.expect("run");
+                world.check_quarantine().await;
             }
             Op::Restart => life = world.start(config.clone()).await.expect("restart"),
         }
@@ -96,6 +97,7 @@ async fn law_holds(shape: Shape, ops: Vec<Op>, segments_per_version_max: usize) 
             assert!(reply.groups.iter().map(|(id, state)| (id, state)).eq(rows));
         }
     }
+    world.check_quarantine().await;
     recomputation_agrees(&world).await;
 }
 

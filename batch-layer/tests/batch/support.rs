@@ -1,5 +1,6 @@
 //! A small world around the batch layer, and histories to put into it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use object_store::ObjectStore;
@@ -10,7 +11,7 @@ use sanso_catalog::{Catalog, CatalogHandle, StatusBoard};
 use sanso_core::{PartitionId, PartitionStore, Progress, ReadRequest};
 use sanso_dataset::Dataset;
 use sanso_log::{Append, Log, MemoryLog, TopicSpec, partition_for_key};
-use sanso_state::{Block, Cut, Groups, ViewPartition};
+use sanso_state::{Block, Cut, Groups, Refusal, RefusalCounts, ViewPartition};
 use sanso_view::{Application, Source, View, oracle};
 
 /// The source's topic and name.
@@ -194,6 +195,71 @@ impl World {
             all.combine(&block.groups);
         }
         assert_eq!(all, self.oracle(view, &blocks[0].cut), "{} at {:?}", view.name, blocks[0].cut);
+    }
+}
+
+/// A refused record: where, when the log took it, why, and its bytes.
+type Refused = (u32, u64, i64, Refusal, Vec<u8>);
+
+impl World {
+    /// Checks that the quarantine of the version in force is what a plain reading of the log below its
+    /// cut refuses. Returns how much that is, by kind.
+    pub(crate) async fn check_quarantine(&self) -> RefusalCounts {
+        let dataset = self.dataset();
+        let Some(manifest) = dataset.manifest(SOURCE).await.expect("load") else {
+            return RefusalCounts::default();
+        };
+        let mut found: Vec<Refused> = Vec::new();
+        for file in &manifest.quarantine {
+            let records = dataset.read_quarantine(SOURCE, file).await.expect("read");
+            assert_eq!(file.counts, RefusalCounts::of(&records));
+            for record in records {
+                assert!(!record.reason.is_empty());
+                let place = (record.partition, record.offset, record.append_time_us);
+                found.push((place.0, place.1, place.2, record.kind, record.payload));
+            }
+        }
+        let mut wanted = Vec::new();
+        for partition in 0..self.shape.partitions {
+            wanted.extend(self.judge(partition, manifest.cut.offsets()[partition as usize]).await);
+        }
+        assert_eq!(found, wanted, "at {:?}", manifest.cut);
+        manifest.refusals()
+    }
+
+    /// Reads one log partition below an offset and refuses, one record after the other.
+    async fn judge(&self, partition: u32, below: u64) -> Vec<Refused> {
+        let (source, mut refused) = (self.source(), Vec::new());
+        let mut newest: BTreeMap<Box<[u8]>, (i64, Vec<u8>)> = BTreeMap::new();
+        let batch = self.log.read(SOURCE, partition, 0, usize::MAX, usize::MAX).await.expect("read");
+        for record in batch.records.into_iter().filter(|record| record.offset < below) {
+            let payload = record.payload.to_vec();
+            let rows = source.decode([payload.as_slice()]).rows;
+            let mut refuse = |kind, payload: Vec<u8>| {
+                refused.push((partition, record.offset, record.append_time_us, kind, payload));
+            };
+            if rows.num_rows() == 0 {
+                refuse(Refusal::Undecodable, payload);
+                continue;
+            }
+            let key = source.keys(&rows).value(0).as_bytes();
+            if partition_for_key(key, self.shape.partitions) != partition {
+                refuse(Refusal::Misplaced, payload);
+                continue;
+            }
+            let identity = source.identities(&rows).remove(0);
+            let version = source.versions(&rows)[0].unwrap_or(record.offset as i64);
+            match newest.get(&identity) {
+                Some((known, content)) if *known == version && *content != payload => {
+                    refuse(Refusal::Conflict, payload);
+                }
+                Some((known, _)) if *known >= version => {}
+                _ => {
+                    newest.insert(identity, (version, payload));
+                }
+            }
+        }
+        refused
     }
 }
 

@@ -15,7 +15,8 @@ use sanso_view::{Source, View};
 use tokio::sync::watch;
 
 pub use status::{
-    AuditCounts, BatchProgress, PartitionProgress, QuarantineStore, Quarantined, RecordCounts, StatusBoard,
+    AuditCounts, BatchProgress, BatchQuarantine, Order, PartitionProgress, QuarantineStore, RecordCounts,
+    StatusBoard,
 };
 
 /// A snapshot of what is declared and live.

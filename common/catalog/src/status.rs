@@ -1,10 +1,11 @@
 //! The status board: what each layer says of itself, for answers, the console and metrics.
 
 use std::collections::BTreeMap;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use sanso_state::{Cut, LogPartition, Offset};
+use sanso_state::{Cut, Division, Fingerprint, LogPartition, Offset, Quarantined, RefusalCounts};
 use serde::Serialize;
 
 /// How the records of a log partition were judged, since its beginning.
@@ -71,38 +72,63 @@ pub struct BatchProgress {
     pub newest_rows: u64,
     /// The audit's counters.
     pub audit: AuditCounts,
+    /// What it keeps of the quarantine; none until the dataset has been read.
+    pub quarantine: Option<BatchQuarantine>,
     /// The error of the last run, if it failed.
     pub error: Option<String>,
 }
 
-/// A record that was refused, kept with all that is needed to mend it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
-pub struct Quarantined {
-    /// The log partition.
-    pub partition: u32,
-    /// The offset.
-    pub offset: Offset,
-    /// Why: `undecodable`, `misplaced`, `conflict` or `expression`.
-    pub kind: String,
-    /// What was wrong, and where in the record.
-    pub reason: String,
-    /// The record as it came.
-    pub payload: String,
+/// What the batch layer knows of a source's quarantine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BatchQuarantine {
+    /// Which offsets it keeps.
+    pub division: Division,
+    /// What it keeps of them, by kind.
+    pub counts: RefusalCounts,
+    /// Segments whose counts were held against the speed layer's since the process started.
+    pub audit: AuditCounts,
 }
 
-/// Lists quarantined records.
+/// The part of the quarantine that the speed layer keeps: whole from the batch cut on.
+/// Calls may block on the local disk.
 pub trait QuarantineStore: Send + Sync {
-    /// Returns at most `limit` records of a source in order of (partition,
-    /// offset), after the given position.
-    fn list(
+    /// Visits the records that the source refused in one log partition at offsets within `range`, in order of
+    /// offset, or against it, until told to stop.
+    fn visit(
         &self,
         source: &str,
-        after: Option<(u32, Offset)>,
-        limit: usize,
-    ) -> Result<Vec<Quarantined>, String>;
+        partition: u32,
+        range: Range<Offset>,
+        order: Order,
+        visit: &mut dyn FnMut(Quarantined) -> ControlFlow<()>,
+    ) -> Result<(), String>;
 
-    /// Returns how many records of a source are in quarantine.
-    fn count(&self, source: &str) -> Result<u64, String>;
+    /// Visits, likewise, the records that expressions of views failed on; of view versions that were
+    /// retired there may still be some.
+    fn visit_expressions(
+        &self,
+        source: &str,
+        partition: u32,
+        range: Range<Offset>,
+        order: Order,
+        visit: &mut dyn FnMut(Quarantined) -> ControlFlow<()>,
+    ) -> Result<(), String>;
+
+    /// Counts what the source refused at offsets within `range`, whose ends are segment boundaries
+    /// (or the end of all offsets). Does not count what views' expressions failed on.
+    fn counts(&self, source: &str, partition: u32, range: Range<Offset>) -> Result<RefusalCounts, String>;
+
+    /// Counts the records of a log partition that expressions of these view versions failed on.
+    fn expressions(&self, source: &str, partition: u32, views: &[Fingerprint]) -> Result<u64, String>;
+}
+
+/// An order of offsets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// The lowest first.
+    Rising,
+    /// The highest first.
+    Falling,
 }
 
 #[derive(Default)]

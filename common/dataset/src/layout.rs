@@ -10,8 +10,13 @@
 //!     newest/log_partition=00003/event_date=2026-01-31/{fingerprint}.parquet
 //!         The newest version of each reading of that UTC date of event time (`event_date=all` where
 //!         the identity does not hold the event time), in order of identity. Replaced, not changed.
+//!     quarantine/log_partition=00003/000000000042.parquet
+//!         Every record of that segment that was refused: kind, reason, payload. No file where none was.
+//!     replays/00000000000000000004.json, 00000000000000000004.done.json
+//!         The fourth replay of quarantined records: what it appends; and where it went, once it has.
 //!     manifests/00000000000000000017.json
-//!         Version 17: the cut, and the complete list of the segment and newest files that are valid.
+//!         Version 17: the cut, and the complete list of the segment, newest and quarantine files that
+//!         are valid.
 //!         The highest number is in force. Files it does not list are from other versions.
 //!     views/{view}/{fingerprint}/versions/00000000000000000017.json
 //!         The view's blocks at version 17.
@@ -19,8 +24,9 @@
 //!         View partition 2's groups (the encoding of `sanso_state::encode_groups`).
 //! ```
 //!
-//! Parquet columns: the source's columns as declared, then `_offset` (unsigned 64-bit: the position
-//! in the log) and `_append_time` (timestamp, microseconds UTC: when the log took the record).
+//! Parquet columns: the source's columns as declared (of the quarantine: `kind`, `reason` and the
+//! record's own bytes as `payload`), then `_offset` (unsigned 64-bit: the position in the log) and
+//! `_append_time` (timestamp, microseconds UTC: when the log took the record).
 //! Times are timestamps in microseconds UTC, exact values decimals.
 //!
 //! Read the whole history, or the newest readings at the version in force, with DuckDB:
@@ -65,6 +71,22 @@ impl Layout {
     /// Returns the path of a segment's file, relative to the source's folder.
     pub fn segment(segment: SegmentId) -> String {
         format!("segments/log_partition={:05}/{:012}.parquet", segment.partition.0, segment.index)
+    }
+
+    /// Returns the path of a segment's quarantine, relative to the source's folder.
+    pub fn quarantine(segment: SegmentId) -> String {
+        format!("quarantine/log_partition={:05}/{:012}.parquet", segment.partition.0, segment.index)
+    }
+
+    /// Returns the folder of a source's replays.
+    pub fn replays(&self, source: &str) -> Path {
+        self.source(source).join("replays")
+    }
+
+    /// Returns the path of one replay: what it appends, or where it went.
+    pub fn replay(&self, source: &str, number: u64, done: bool) -> Path {
+        let done = if done { ".done" } else { "" };
+        self.replays(source).join(format!("{number:020}{done}.json"))
     }
 
     /// Returns the path of a newest-version file, relative to the source's folder.

@@ -4,6 +4,7 @@
 //!   archiver ──Parquet──▶ segments/…          every record, by (log partition, segment)
 //!   advance ───Parquet──▶ newest/…            newest version of each reading, by (log partition, date)
 //!            ──JSON─────▶ manifests/…         version k: cut, watermarks, list of all files above
+//!           ───Parquet──▶ quarantine/…        every record refused, by (log partition, segment)
 //!   publish ───blocks───▶ views/…             version k of a view: one block per view partition
 //! ```
 //!
@@ -27,6 +28,8 @@ mod layout;
 mod manifest;
 mod newest;
 mod parquet_file;
+mod quarantine;
+mod replays;
 mod schema;
 mod segment;
 
@@ -36,7 +39,11 @@ pub use error::{DatasetError, Result};
 pub use layout::{Layout, date_label};
 pub use manifest::{Manifest, NewestFile, SegmentFile};
 pub use newest::NewestBase;
+pub use quarantine::QuarantineFile;
+pub use replays::{ReplayDone, ReplayPlan, ReplayRecord};
 pub use schema::{APPEND_TIME_COLUMN, OFFSET_COLUMN, append_times, archived_schema, offsets, source_columns};
 
+#[cfg(test)]
+mod quarantine_tests;
 #[cfg(test)]
 mod tests;

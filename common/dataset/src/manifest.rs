@@ -18,9 +18,12 @@ use serde_json::value::RawValue;
 use crate::dataset::Dataset;
 use crate::error::{DatasetError, ROLL_BACK, Result};
 use crate::layout::version_of;
+use crate::quarantine::QuarantineFile;
 
 /// The format of manifests that this program writes, and the newest that it reads.
-const FORMAT: u32 = 1;
+///
+/// 2: lists the quarantine. A program that knows only 1 would drop it, so it must not go on from here.
+const FORMAT: u32 = 2;
 
 /// One version of a source's dataset: everything below a cut.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +49,12 @@ pub struct Manifest {
     pub segments: Vec<SegmentFile>,
     /// The files of the newest-version table, in order of log partition and date.
     pub newest: Vec<NewestFile>,
+    /// From where on the quarantine is listed; none in manifests of format 1, which list nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantine_from: Option<Cut>,
+    /// The quarantine of the segments that have refused records, in order of log partition and index.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quarantine: Vec<QuarantineFile>,
 }
 
 impl Manifest {
@@ -176,8 +185,14 @@ impl Dataset {
         files.map(|file| self.layout().listed(&manifest.source, &file.path)).collect()
     }
 
-    /// Deletes all but the `keep` newest manifests of a source, and the segment and newest files
-    /// that none of those kept lists: replaced ones, and orphans of a crash. Returns how many files
+    /// Returns the object paths of the quarantine's files at a manifest.
+    pub fn quarantine_files(&self, manifest: &Manifest) -> Vec<Path> {
+        let files = manifest.quarantine.iter();
+        files.map(|file| self.layout().listed(&manifest.source, &file.path)).collect()
+    }
+
+    /// Deletes all but the `keep` newest manifests of a source, and the segment, newest and quarantine
+    /// files that none of those kept lists: replaced ones, and orphans of a crash. Returns how many files
     /// it deleted.
     ///
     /// Only the process that writes the source may call it, and not while it writes.
@@ -189,13 +204,14 @@ impl Dataset {
             let manifest = self.manifest_at(source, version).await?;
             listed.extend(self.newest_files(&manifest));
             listed.extend(self.segment_files(&manifest));
+            listed.extend(self.quarantine_files(&manifest));
         }
         let mut deleted = 0;
         for &version in gone {
             self.delete(&self.layout().manifest(source, version)).await?;
             deleted += 1;
         }
-        for folder in ["segments", "newest"] {
+        for folder in ["segments", "newest", "quarantine"] {
             for file in self.list(&self.layout().source(source).join(folder)).await? {
                 if !listed.contains(&file.location) {
                     self.delete(&file.location).await?;

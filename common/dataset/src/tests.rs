@@ -60,6 +60,8 @@ async fn commit(dataset: &Dataset, version: u64) -> Manifest {
         rows: 1,
         segments,
         newest: vec![newest.expect("put")],
+        quarantine_from: Some(Cut::zero(1)),
+        quarantine: Vec::new(),
     };
     dataset.commit(&manifest).await.expect("commit");
     manifest

@@ -20,6 +20,11 @@ impl Fingerprint {
         FingerprintBuilder(blake3::Hasher::new())
     }
 
+    /// Makes a fingerprint of its raw bytes, as [`Fingerprint::as_bytes`] gives them.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// Returns the raw bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0

@@ -18,6 +18,7 @@ mod fingerprint;
 mod group;
 mod partition;
 mod position;
+mod quarantine;
 mod value;
 mod watermark;
 
@@ -28,5 +29,6 @@ pub use fingerprint::{Fingerprint, FingerprintBuilder};
 pub use group::{GroupId, GroupState, Groups, GroupsBuilder, partition_of};
 pub use partition::{ViewPartition, ViewPartitionConfig};
 pub use position::{Cut, LogPartition, Offset, SegmentId, Segments};
+pub use quarantine::{Division, Quarantined, Refusal, RefusalCounts, conflict_reason, misplaced_reason};
 pub use value::{Value, ValueType};
 pub use watermark::Watermark;

@@ -1,12 +1,9 @@
 //! From the start of a node that was killed to its first exact answer, beside
-//! the size of what it holds. It is killed once the batch layer has covered all
-//! complete segments, as it has but for seconds after a burst.
+//! the size of what it holds.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Context, ensure};
-use sanso_e2e::Node;
-use serde_json::Value;
+use anyhow::ensure;
 use tokio::runtime::Runtime;
 
 use crate::figure::Figure;
@@ -22,11 +19,6 @@ pub(crate) fn run() -> anyhow::Result<Vec<Figure>> {
         let session = send(&node, bodies(0..HALF_HOURS)).await?;
         let total = "SELECT SUM(readings) AS n FROM feeder_load";
         let before = node.client.query_at(total, &session).await?;
-        let covering = Instant::now();
-        while !is_covered(&node).await? {
-            tokio::time::sleep(Duration::from_millis(250)).await;
-        }
-        let covered_s = covering.elapsed().as_secs_f64();
         let held = peak_mb(node.pid())?;
         node.kill()?;
         let disk = size_mb(&folder.path().join("data"))?;
@@ -39,7 +31,6 @@ pub(crate) fn run() -> anyhow::Result<Vec<Figure>> {
         let peak = peak_mb(node.pid())?;
         node.stop()?;
         Ok(vec![
-            Figure::cost("last reading visible to batch has covered it", covered_s, "s"),
             Figure::cost("kill -9 to ready", ready_s, "s"),
             Figure::cost("kill -9 to the exact answer", exact_s, "s"),
             Figure::rate("readings held", f64::from(METERS) * f64::from(HALF_HOURS), "readings"),
@@ -48,22 +39,6 @@ pub(crate) fn run() -> anyhow::Result<Vec<Figure>> {
             Figure::cost("peak memory after", peak, "MB"),
         ])
     })
-}
-
-/// Offsets of one segment; see the application.
-const SEGMENT: u64 = 65_536;
-
-/// Says whether every view partition stands on a batch version with all complete segments.
-async fn is_covered(node: &Node) -> anyhow::Result<bool> {
-    let status = node.client.get("/v1/status").await?;
-    let views = status["views"].as_array().context("the views")?;
-    let partitions = views.iter().flat_map(|view| view["partitions"].as_array().into_iter().flatten());
-    let offsets =
-        |of: &Value| of.as_array().into_iter().flatten().filter_map(Value::as_u64).collect::<Vec<_>>();
-    Ok(partitions.into_iter().all(|partition| {
-        let (applied, cut) = (offsets(&partition["applied"]), offsets(&partition["cut"]));
-        applied.len() == cut.len() && applied.iter().zip(&cut).all(|(applied, cut)| applied - cut < SEGMENT)
-    }))
 }
 
 fn size_mb(folder: &std::path::Path) -> anyhow::Result<f64> {

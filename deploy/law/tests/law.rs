@@ -23,6 +23,8 @@ fn batch_and_speed_equal_a_fold_over_everything() {
             "new view version",
             "view version retired",
             "segment audited",
+            "quarantine lost",
+            "quarantine discarded",
         ] {
             assert!(
                 happened.get(what).is_some_and(|count| *count > 20),

@@ -60,6 +60,7 @@ fn endpoints() -> Vec<Endpoint> {
         Endpoint::get("/v1/sources/{source}", get(sources::one)),
         Endpoint::get("/v1/status", get(status::read)),
         Endpoint::get("/v1/quarantine/{source}", get(quarantine::list)),
+        Endpoint::post("/v1/quarantine/{source}/replay", post(quarantine::append)),
         Endpoint::get("/healthz", get(health::alive)),
         Endpoint::get("/readyz", get(health::ready)),
         Endpoint::get("/metrics", get(metrics::scrape)),

@@ -26,7 +26,7 @@ pub(super) fn openapi() -> Value {
 
 fn paths() -> Value {
     let mut all = reads();
-    for more in [queries(), sources(), operations()] {
+    for more in [queries(), sources(), quarantine(), operations()] {
         if let (Value::Object(all), Value::Object(more)) = (&mut all, more) {
             all.extend(more);
         }
@@ -146,16 +146,41 @@ fn sources() -> Value {
             "operationId": "readSource", "tags": ["sources"], "summary": "Describes one source",
             "parameters": [parameter("source")],
             "responses": answers("The source", "Source")
-        } },
+        } }
+    })
+}
+
+fn quarantine() -> Value {
+    let query = |name: &str, description: &str, schema: Value| json!({ "name": name, "in": "query", "description": description, "schema": schema });
+    let time = json!({ "type": "string", "format": "date-time" });
+    let kinds = json!({ "enum": ["undecodable", "misplaced", "conflict", "expression"] });
+    json!({
         "/v1/quarantine/{source}": { "get": {
-            "operationId": "listQuarantine", "tags": ["sources"],
-            "summary": "Lists records that could not be used, in order of log partition and offset",
+            "operationId": "listQuarantine", "tags": ["quarantine"],
+            "summary": "Lists records of the log that can't be used, in order of log partition and offset",
+            "description": "Complete and exact: what was archived is the batch layer's own judgement, what came after it the speed layer's. A record of kind expression is in the source, but left out of a view whose expression fails on it.",
             "parameters": [
                 parameter("source"),
-                { "name": "after", "in": "query", "description": "`next` of the page before", "schema": { "type": "string" } },
-                { "name": "limit", "in": "query", "schema": { "type": "integer", "minimum": 1, "maximum": 1000, "default": 100 } }
+                query("kind", "Only these kinds; repeat it for several", array(kinds)),
+                query("partition", "Only this log partition", json!({ "type": "integer", "minimum": 0 })),
+                query("from", "Only records that the log took at or after this time", time.clone()),
+                query("to", "Only records that the log took before this time", time),
+                query("replayed", "Only records that were replayed, or were not", json!({ "enum": ["yes", "no"] })),
+                query("order", "newest: what the log took last comes first, without further pages", json!({ "enum": ["log", "newest"], "default": "log" })),
+                query("after", "`next` of the page before", json!({ "type": "string", "pattern": "^[0-9]+:[0-9]+$" })),
+                query("limit", "Most records; a page with large records may have fewer", json!({ "type": "integer", "minimum": 1, "maximum": 1000, "default": 100 }))
             ],
             "responses": answers("One page", "Quarantine")
+        } },
+        "/v1/quarantine/{source}/replay": { "post": {
+            "operationId": "replayQuarantine", "tags": ["quarantine"],
+            "summary": "Appends quarantined records to the log anew, once their cause is mended",
+            "description": "A misplaced record goes where its key belongs; a conflict needs a higher version, or a mended payload; an undecodable record a mended payload, or another source (`into`) that can read it. Each record is replayed once, however often it is asked for, and stays in the list with its mark. At most 1000 records at once: go on with `next` as `after`.",
+            "parameters": [parameter("source")],
+            "requestBody": { "required": true, "content": { "application/json": {
+                "schema": schema("Replay"), "example": { "kind": "misplaced" }
+            } } },
+            "responses": answers("What became of the records", "Replayed")
         } }
     })
 }
@@ -241,10 +266,59 @@ fn array(items: Value) -> Value {
 
 fn schemas() -> Value {
     let mut all = answer_schemas();
-    if let (Value::Object(all), Value::Object(more)) = (&mut all, state_schemas()) {
-        all.extend(more);
+    for more in [state_schemas(), quarantine_schemas()] {
+        if let (Value::Object(all), Value::Object(more)) = (&mut all, more) {
+            all.extend(more);
+        }
     }
     all
+}
+
+fn quarantine_schemas() -> Value {
+    let text = json!({ "type": "string" });
+    let whole = json!({ "type": "integer", "minimum": 0 });
+    let next = json!({ "type": ["string", "null"], "description": "Where to go on: the next `after`; null at the end" });
+    let mark = object(
+        json!({
+            "number": whole, "at": text, "source": text, "partition": whole,
+            "offset": { "type": ["integer", "null"], "description": "null while it is under way" }
+        }),
+        &["number", "at", "source", "partition", "offset"],
+    );
+    let record = object(
+        json!({
+            "partition": whole, "offset": whole, "appended": { "type": ["string", "null"], "format": "date-time" },
+            "kind": text, "reason": text, "view": { "type": ["string", "null"] }, "payload": text,
+            "payload_hex": { "type": "string", "description": "Where the payload is no UTF-8 text" },
+            "replayed": { "oneOf": [{ "type": "null" }, mark] }
+        }),
+        &["partition", "offset", "appended", "kind", "reason", "payload", "replayed"],
+    );
+    let place = object(
+        json!({ "source": text, "partition": whole, "offset": whole }),
+        &["source", "partition", "offset"],
+    );
+    json!({
+        "Quarantine": object(json!({
+            "source": text, "count": whole, "replayed": whole, "next": next,
+            "counts": { "type": "object", "additionalProperties": whole }, "records": array(record)
+        }), &["source", "count", "counts", "replayed", "records", "next"]),
+        "Replay": {
+            "type": "object", "additionalProperties": false,
+            "properties": {
+                "records": array(object(json!({ "at": { "type": "string", "description": "log partition and offset, such as 0:17" }, "payload": { "type": "object", "description": "the mended record" } }), &["at"])),
+                "kind": text, "partition": whole, "from": text, "to": text, "after": text, "limit": whole,
+                "into": { "type": "string", "description": "the source to append to, by default the same" },
+                "version": { "type": "integer", "description": "the version to give every record" },
+                "as_newest": { "type": "boolean", "description": "for a source without versions: what is replayed becomes the newest" }
+            }
+        },
+        "Replayed": object(json!({
+            "number": { "type": ["integer", "null"] }, "next": next, "session": text,
+            "replayed": array(object(json!({ "partition": whole, "offset": whole, "to": place }), &["partition", "offset", "to"])),
+            "refused": array(object(json!({ "partition": whole, "offset": whole, "kind": text, "reason": text }), &["partition", "offset", "kind", "reason"]))
+        }), &["number", "replayed", "refused", "next", "session"])
+    })
 }
 
 fn answer_schemas() -> Value {
@@ -313,14 +387,9 @@ fn state_schemas() -> Value {
         "Source": object(json!({
             "name": text, "topic": text, "key": text, "segment_size": whole, "log_partitions": whole,
             "columns": array(any.clone()), "counts": any, "lag_records": whole, "quarantined": { "type": ["integer", "null"] },
+            "quarantine": { "type": ["object", "null"], "description": "Records in quarantine by kind" },
             "partitions": array(any.clone()), "batch": { "type": ["object", "null"] }
         }), &["name", "topic", "key", "columns", "counts", "partitions", "batch"]),
-        "Quarantine": object(json!({
-            "source": text, "count": whole, "next": { "type": ["string", "null"] },
-            "records": array(object(json!({
-                "partition": whole, "offset": whole, "kind": text, "reason": text, "payload": text
-            }), &["partition", "offset", "kind", "reason", "payload"]))
-        }), &["source", "count", "records", "next"]),
         "Status": object(json!({
             "product": text, "version": text, "time": text, "ready": { "type": "boolean" }, "not_ready": array(text.clone()),
             "audit": any, "sources": array(schema("Source")), "views": array(any.clone())

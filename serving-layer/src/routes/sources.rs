@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::params::Params;
 use crate::problem::Problem;
+use crate::quarantine::posted_counts;
 use crate::render::time_text;
 use crate::service::Shared;
 
@@ -46,14 +47,14 @@ pub(crate) async fn describe_all(shared: &Shared) -> Result<Vec<Value>, Problem>
 }
 
 async fn describe(shared: &Shared, sources: Vec<Arc<Source>>) -> Result<Vec<Value>, Problem> {
-    let board = shared.context.board.clone();
-    // Counting the quarantine reads from disk.
+    let (board, catalog) = (shared.context.board.clone(), shared.context.catalog.current());
+    // Counting the quarantine may wait for the disk.
     let described = tokio::task::spawn_blocking(move || {
-        let (speed, batch, quarantine) = (board.speed(), board.batch(), board.quarantine());
+        let (speed, batch) = (board.speed(), board.batch());
         let describe = |source: &Arc<Source>| {
             let empty = std::collections::BTreeMap::new();
             let progress = speed.get(&source.name).unwrap_or(&empty);
-            let quarantined = quarantine.as_ref().and_then(|store| store.count(&source.name).ok());
+            let quarantine = posted_counts(&board, &catalog, &source.name);
             let partitions: Vec<Value> =
                 progress.iter().map(|(id, progress)| partition(*id, progress)).collect();
             json!({
@@ -65,7 +66,8 @@ async fn describe(shared: &Shared, sources: Vec<Arc<Source>>) -> Result<Vec<Valu
                 "columns": columns(source),
                 "counts": sum(progress.values()),
                 "lag_records": progress.values().map(|p| p.end.saturating_sub(p.position)).sum::<u64>(),
-                "quarantined": quarantined,
+                "quarantined": quarantine.map(|counts| counts.total()),
+                "quarantine": quarantine,
                 "partitions": partitions,
                 "batch": batch.get(&source.name).map(batch_progress),
             })

@@ -36,6 +36,8 @@ async fn archive(world: &World) {
         rows: 2,
         segments: vec![segment],
         newest: vec![newest],
+        quarantine_from: Some(Cut::zero(2)),
+        quarantine: Vec::new(),
     };
     world.dataset.commit(&manifest).await.expect("commits");
 }

@@ -3,6 +3,7 @@
 mod dataset;
 mod ingest;
 mod operations;
+mod quarantine;
 mod server;
 mod sql;
 mod stream;

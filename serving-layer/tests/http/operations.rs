@@ -5,28 +5,12 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use metrics_exporter_prometheus::PrometheusBuilder;
-use sanso_catalog::{
-    AuditCounts, BatchProgress, PartitionProgress, QuarantineStore, Quarantined, RecordCounts,
-};
-use sanso_state::{Cut, LogPartition, Offset};
+use sanso_catalog::{AuditCounts, BatchProgress, BatchQuarantine, PartitionProgress, RecordCounts};
+use sanso_state::{Cut, Division, LogPartition, RefusalCounts};
 use serde_json::json;
 
+use crate::quarantine::{SpeedQuarantine, refused};
 use crate::world::{World, line, sample};
-
-/// Quarantined records in a list.
-struct Listed(Vec<Quarantined>);
-
-impl QuarantineStore for Listed {
-    fn list(&self, _: &str, after: Option<(u32, Offset)>, limit: usize) -> Result<Vec<Quarantined>, String> {
-        let after =
-            |record: &&Quarantined| after.is_none_or(|after| (record.partition, record.offset) > after);
-        Ok(self.0.iter().filter(after).take(limit).cloned().collect())
-    }
-
-    fn count(&self, _: &str) -> Result<u64, String> {
-        Ok(self.0.len() as u64)
-    }
-}
 
 fn post_board(world: &World) {
     let counts = RecordCounts { records: 5, new: 4, corrections: 1, ..RecordCounts::default() };
@@ -42,16 +26,23 @@ fn post_board(world: &World) {
     let cut = Cut::new(vec![8, 0]);
     world.board.post_batch(
         "readings",
-        BatchProgress { version: 2, cut, published_us: 0, run_ms: 12, newest_rows: 4, audit, error: None },
+        BatchProgress {
+            version: 2,
+            cut: cut.clone(),
+            published_us: 0,
+            run_ms: 12,
+            newest_rows: 4,
+            audit,
+            quarantine: Some(BatchQuarantine {
+                division: Division { from: Cut::zero(2), cut },
+                counts: RefusalCounts { conflict: 2, ..RefusalCounts::default() },
+                audit: AuditCounts::default(),
+            }),
+            error: None,
+        },
     );
-    let record = |offset| Quarantined {
-        partition: 1,
-        offset,
-        kind: "undecodable".to_owned(),
-        reason: "not JSON".to_owned(),
-        payload: "x".to_owned(),
-    };
-    world.board.connect_quarantine(Arc::new(Listed((3..6).map(record).collect())));
+    let speed = [refused(0, 3), refused(1, 3), refused(1, 11)];
+    world.board.connect_quarantine(Arc::new(SpeedQuarantine::of(&speed)));
 }
 
 #[tokio::test]
@@ -87,7 +78,8 @@ async fn metrics_say_what_the_layers_posted() {
         "sanso_batch_version{source=\"readings\"} 2",
         "sanso_audit_differing_total{source=\"readings\"} 0",
         "sanso_audit_compared_total{source=\"readings\"} 3",
-        "sanso_quarantined_records{source=\"readings\"} 3",
+        "sanso_quarantined_records{source=\"readings\",kind=\"undecodable\"} 2",
+        "sanso_quarantined_records{source=\"readings\",kind=\"conflict\"} 2",
     ] {
         assert!(text.lines().any(|line| line == expected), "{expected} is not in\n{text}");
     }
@@ -110,19 +102,6 @@ async fn the_status_tells_of_all_layers() {
     assert_eq!(source["counts"]["corrections"], 1);
     let (_, sources) = world.get("/v1/sources").await;
     assert_eq!(sources["sources"][0], source);
-}
-
-#[tokio::test]
-async fn the_quarantine_is_read_page_by_page() {
-    let world = World::new().await;
-    assert_eq!(world.get("/v1/quarantine/readings").await.0, StatusCode::SERVICE_UNAVAILABLE);
-    post_board(&world);
-    let (_, page) = world.get("/v1/quarantine/readings?limit=2").await;
-    assert_eq!((&page["count"], &page["next"]), (&json!(3), &json!("1:4")));
-    let (_, page) = world.get("/v1/quarantine/readings?limit=2&after=1:4").await;
-    assert_eq!(page["records"][0]["offset"], 5);
-    assert_eq!(page["next"], json!(null));
-    assert_eq!(world.get("/v1/quarantine/readings?after=x").await.0, StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test]

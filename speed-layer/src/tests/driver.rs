@@ -2,14 +2,19 @@
 //! indexes, views that come and go.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use sanso_catalog::{Catalog, CatalogHandle, StatusBoard};
+use sanso_catalog::{
+    AuditCounts, BatchProgress, BatchQuarantine, Catalog, CatalogHandle, Order, StatusBoard,
+};
 use sanso_core::{PartitionId, PartitionStore, ReadRequest};
 use sanso_dataset::{Dataset, Manifest};
 use sanso_log::{Log, MemoryLog, Record, TopicSpec};
-use sanso_state::{Block, Cut, Groups, LogPartition, Offset, SegmentId, ViewPartition};
+use sanso_state::{
+    Block, Cut, Division, Groups, LogPartition, Offset, RefusalCounts, SegmentId, ViewPartition,
+};
 use sanso_view::View;
 
 use super::{Dice, LOG_PARTITIONS, append, expected, history, meter, reading, views};
@@ -136,6 +141,8 @@ impl World {
             rows: 0,
             segments: Vec::new(),
             newest,
+            quarantine_from: None,
+            quarantine: Vec::new(),
         };
         self.dataset.commit(&manifest).await.expect("commit");
         let logs: Vec<_> = self.logs.iter().zip(&cut).map(|(log, &to)| &log[..to as usize]).collect();
@@ -190,6 +197,27 @@ impl World {
         Some(put.expect("put"))
     }
 
+    /// Lists where the source's refused records are within a range.
+    fn refused(&self, range: std::ops::Range<Offset>) -> Vec<(u32, Offset)> {
+        let store = self.board.quarantine().expect("connected");
+        let mut found = Vec::new();
+        for l in 0..LOG_PARTITIONS {
+            let mut visit = |record: sanso_state::Quarantined| {
+                found.push((record.partition, record.offset));
+                ControlFlow::Continue(())
+            };
+            store.visit("readings", l, range.clone(), Order::Rising, &mut visit).expect("visit");
+        }
+        found
+    }
+
+    /// Counts the source's refused records within a range.
+    fn refused_count(&self, range: std::ops::Range<Offset>) -> usize {
+        let store = self.board.quarantine().expect("connected");
+        let count = |l| store.counts("readings", l, range.clone()).expect("count").total() as usize;
+        (0..LOG_PARTITIONS).map(count).sum()
+    }
+
     fn lose_index(&self, l: u32) {
         let path = index_path(self.folder.path(), "readings", LogPartition(l));
         std::fs::remove_dir_all(path).expect("the index is there");
@@ -211,7 +239,7 @@ async fn views_follow_the_log_and_a_restart_with_nothing_in_memory_carries_on() 
     handle.caught_up().await.expect("caught up");
     world.assert_exact().await;
     let counts = world.board.speed()["readings"][&0].counts;
-    let refused = world.board.quarantine().expect("connected").count("readings").expect("count");
+    let refused = world.refused(0..Offset::MAX);
     handle.shutdown().await;
     world.fill(10, 3);
     // The process is gone: view partitions start empty, indexes are on disk.
@@ -223,9 +251,8 @@ async fn views_follow_the_log_and_a_restart_with_nothing_in_memory_carries_on() 
     assert!(after.records > counts.records && after.records <= 80, "each record is counted once: {after:?}");
     let progress = world.board.speed()["readings"][&1].clone();
     assert_eq!((progress.position, progress.end), (80, 80));
-    let store = world.board.quarantine().expect("connected");
-    let listed = store.list("readings", None, 1000).expect("list");
-    assert!(refused > 0 && store.count("readings") == Ok(listed.len() as u64), "one entry for each record");
+    let listed = world.refused(0..Offset::MAX);
+    assert!(!refused.is_empty() && refused.iter().all(|at| listed.contains(at)), "{refused:?} {listed:?}");
     handle.shutdown().await;
 }
 
@@ -251,6 +278,62 @@ async fn a_lost_index_is_rebuilt_from_the_dataset_and_the_log() {
     handle.caught_up().await.expect("caught up");
     world.assert_exact().await;
     handle.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_is_lost_the_quarantine_is_whole_from_the_cut_on() {
+    for lost in [&["index"][..], &["quarantine"], &["index", "quarantine"]] {
+        let mut world = World::new().await;
+        world.fill(40, 9);
+        let handle = world.start().await;
+        handle.caught_up().await.expect("caught up");
+        let refused = world.refused(16..Offset::MAX);
+        assert!(refused.len() > 4, "{refused:?}");
+        handle.shutdown().await;
+        let blocks = world.archive(vec![16, 16]).await;
+        world.views.iter().for_each(|view| world.make_live(view, blocks.get(&view.fingerprint).cloned()));
+        for folder in lost {
+            std::fs::remove_dir_all(world.folder.path().join(folder)).expect("it is there");
+        }
+        let handle = world.start().await;
+        handle.caught_up().await.expect("caught up");
+        assert_eq!(world.refused(16..Offset::MAX), refused, "{lost:?}");
+        assert_eq!(world.refused_count(16..Offset::MAX), refused.len(), "{lost:?}");
+        handle.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_quarantine_of_what_batch_published_is_dropped() {
+    let mut world = World::new().await;
+    world.fill(40, 10);
+    let handle = world.start().await;
+    handle.caught_up().await.expect("caught up");
+    let left = world.refused(16..Offset::MAX);
+    assert!(world.refused(0..Offset::MAX).len() > left.len());
+    let cut = Cut::new(vec![16, 16]);
+    let quarantine = BatchQuarantine {
+        division: Division { from: Cut::zero(LOG_PARTITIONS), cut: cut.clone() },
+        counts: RefusalCounts::default(),
+        audit: AuditCounts::default(),
+    };
+    let progress = BatchProgress {
+        version: 1,
+        cut,
+        published_us: 0,
+        run_ms: 0,
+        newest_rows: 0,
+        audit: AuditCounts::default(),
+        quarantine: Some(quarantine),
+        error: None,
+    };
+    world.board.post_batch("readings", progress);
+    // It happens in the worker's next round, at the latest with a heartbeat.
+    while world.refused(0..Offset::MAX) != left {
+        tokio::task::yield_now().await;
+    }
+    handle.shutdown().await;
+    assert_eq!(world.refused_count(0..Offset::MAX), left.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

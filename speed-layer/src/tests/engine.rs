@@ -350,7 +350,7 @@ fn an_index_that_answers_the_latest_is_caught() {
     assert!((0..60).any(|seed| run(seed, 250, true).is_some()), "the planted bug went unseen");
 }
 
-fn fed(payloads: &[&str]) -> (Sender, Vec<sanso_catalog::Quarantined>) {
+fn fed(payloads: &[&str]) -> (Sender, Vec<sanso_state::Quarantined>) {
     let views = views();
     let mut worker = Worker::new(source(&views), LogPartition(0), Planted::default(), 4);
     let starts = views.iter().flat_map(|view| {
@@ -381,7 +381,7 @@ fn records_are_judged_and_refused_ones_say_why() {
     assert_eq!((counts.records, counts.new, counts.corrections, counts.late), (8, 2, 1, 1));
     assert_eq!((counts.duplicates, counts.conflicts, counts.stale), (1, 1, 1));
     assert_eq!((counts.undecodable, counts.misplaced), (1, 1));
-    let kinds: Vec<_> = refused.iter().map(|r| (r.offset, r.kind.as_str())).collect();
+    let kinds: Vec<_> = refused.iter().map(|r| (r.offset, r.kind.name())).collect();
     assert_eq!(kinds, [(3, "conflict"), (5, "misplaced"), (6, "undecodable"), (7, "expression")]);
     assert!(refused[3].reason.contains("totals"), "{}", refused[3].reason);
 }

@@ -1,0 +1,97 @@
+//! Replays of quarantined records: what was appended for which of them, and where it went.
+//!
+//! ```text
+//!   plan n (new, or refused) ──▶ append to the log ──▶ done n
+//!          crash here: the log is searched from the plan's ends on for what is missing
+//! ```
+//!
+//! A quarantined record stays in the quarantine for ever; that it was replayed, when, and at which
+//! new offset is said here. The numbers have no gaps, so two processes can't plan the same one.
+
+use std::collections::BTreeMap;
+
+use sanso_state::Offset;
+use serde::{Deserialize, Serialize};
+
+use crate::dataset::Dataset;
+use crate::error::{RESTORE, Result};
+use crate::manifest::{seal, unseal};
+
+/// One replay: written before anything of it is appended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayPlan {
+    /// Its number: 1, 2, …
+    pub number: u64,
+    /// When it was asked for, in microseconds since 1970 UTC.
+    pub planned_us: i64,
+    /// The source it appends to.
+    pub into: String,
+    /// For each log partition of that source where the log ended.
+    pub ends: Vec<Offset>,
+    /// The records, in the order they are appended in.
+    pub records: Vec<ReplayRecord>,
+}
+
+/// One quarantined record and what is appended for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayRecord {
+    /// The log partition that it is quarantined at.
+    pub partition: u32,
+    /// The offset that it is quarantined at.
+    pub offset: Offset,
+    /// The log partition to append to.
+    pub to: u32,
+    /// The partitioning key.
+    pub key: String,
+    /// The payload: JSON, since it could be decoded.
+    pub payload: String,
+}
+
+/// Where a replay's records went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayDone {
+    /// The replay's number.
+    pub number: u64,
+    /// For each record of the plan its new offset.
+    pub offsets: Vec<Offset>,
+}
+
+impl Dataset {
+    /// Writes down a replay before it is done. False when its number is taken.
+    pub async fn plan_replay(&self, source: &str, plan: &ReplayPlan) -> Result<bool> {
+        self.put_new(&self.layout().replay(source, plan.number, false), seal(plan)).await
+    }
+
+    /// Writes down that a replay is done. Idempotent.
+    pub async fn finish_replay(&self, source: &str, done: &ReplayDone) -> Result<()> {
+        self.put(&self.layout().replay(source, done.number, true), seal(done)).await
+    }
+
+    /// Reads the replays of a source whose number is above `after`, in order; with each whether it is done.
+    pub async fn replays(&self, source: &str, after: u64) -> Result<Vec<(ReplayPlan, Option<ReplayDone>)>> {
+        let mut found: BTreeMap<u64, bool> = BTreeMap::new();
+        for file in self.list(&self.layout().replays(source)).await? {
+            let Some(name) = file.location.filename().and_then(|name| name.strip_suffix(".json")) else {
+                continue;
+            };
+            let (digits, done) = name.strip_suffix(".done").map_or((name, false), |digits| (digits, true));
+            if let Ok(number) = digits.parse() {
+                *found.entry(number).or_default() |= done;
+            }
+        }
+        let mut replays = Vec::new();
+        for (number, done) in found.into_iter().filter(|(number, _)| *number > after) {
+            let path = self.layout().replay(source, number, false);
+            let plan: ReplayPlan = unseal(&path, &self.get(&path).await?, RESTORE)?;
+            let done = match done {
+                false => None,
+                true => {
+                    let path = self.layout().replay(source, number, true);
+                    Some(unseal(&path, &self.get(&path).await?, RESTORE)?)
+                }
+            };
+            replays.push((plan, done));
+        }
+        Ok(replays)
+    }
+}
