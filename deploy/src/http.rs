@@ -164,6 +164,12 @@ impl Client {
         self.answer(url.clone(), self.http.post(url).json(&body)).await
     }
 
+    /// Replays quarantined records of a source. Asking again appends nothing twice.
+    pub(crate) async fn replay(&self, source: &str, body: &Value) -> Result<Value, HttpError> {
+        let url = self.url(&["v1", "quarantine", source, "replay"]);
+        self.answer(url.clone(), self.http.post(url).json(body)).await
+    }
+
     /// Appends records to a source, one JSON object a line. Sending the same
     /// records again is harmless: they are judged duplicates.
     pub(crate) async fn ingest(&self, source: &str, lines: Vec<u8>) -> Result<Value, HttpError> {

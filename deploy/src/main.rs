@@ -9,6 +9,7 @@ mod http;
 mod ingest;
 mod node;
 mod plan;
+mod quarantine;
 mod query;
 mod telemetry;
 mod versions;
@@ -35,6 +36,7 @@ enum Command {
     Demo(demo::DemoArgs),
     Ingest(ingest::IngestArgs),
     Query(query::QueryArgs),
+    Quarantine(quarantine::QuarantineArgs),
     Plan(plan::PlanArgs),
 }
 
@@ -45,6 +47,7 @@ async fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args).await,
         Command::Ingest(args) => ingest::run(args).await,
         Command::Query(args) => query::run(args).await,
+        Command::Quarantine(args) => quarantine::run(args).await,
         Command::Plan(args) => plan::run(args).await,
     };
     outcome.unwrap_or_else(|error| {

@@ -49,23 +49,19 @@ async fn quarantined(
     source: &str,
     partition: &Value,
 ) -> Result<Vec<Quarantined>, HttpError> {
-    let number = partition["partition"].as_u64().unwrap_or(0);
+    let number = partition["partition"].as_u64().unwrap_or(0).to_string();
     let limit = QUARANTINED_MAX.to_string();
-    let mut parameters = vec![("limit", limit.as_str())];
+    let mut parameters = vec![("limit", limit.as_str()), ("partition", number.as_str())];
     // Positions are exclusive: after the offset before the old end.
-    let after = match (number, partition["end"].as_u64().unwrap_or(0)) {
-        (0, 0) => None,
-        (number, 0) => Some(format!("{}:{}", number - 1, i64::MAX)),
-        (number, end) => Some(format!("{number}:{}", end - 1)),
-    };
+    let last = partition["end"].as_u64().unwrap_or(0).checked_sub(1);
+    let after = last.map(|last| format!("{number}:{last}"));
     if let Some(after) = &after {
         parameters.push(("after", after));
     }
     let answer = client.get_with(&["v1", "quarantine", source], &parameters).await?;
     let records = answer["records"].as_array().into_iter().flatten();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let here = records.filter(|record| record["partition"].as_u64() == Some(number));
-    Ok(here
+    Ok(records
         .map(|record| Quarantined {
             file: None,
             kind: text(&record["kind"]),
