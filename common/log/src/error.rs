@@ -91,7 +91,7 @@ pub enum LogError {
         bytes_max: usize,
     },
     /// Stored bytes are not what was written; never skipped, a person decides.
-    #[error("{} is corrupt at byte {position}: {what}", .path.display())]
+    #[error("{} is corrupt at byte {position}: {what}; restore it from a copy of the data folder", .path.display())]
     Corrupt {
         /// The file.
         path: PathBuf,

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::{EmbeddedLog, KafkaLog, Log, LogError, MemoryLog, Result};
+use crate::{EmbeddedConfig, EmbeddedLog, KafkaLog, Log, LogError, MemoryLog, Result};
 
-/// Opens the log that `address` names: `embedded:DIR`, `memory:`, or
+/// Opens the log that `address` names: `embedded:DIR`, `embedded:DIR?file_bytes=BYTES` (the size at
+/// which the next file is started), `memory:`, or
 /// `kafka://HOST:PORT,HOST:PORT?option=value&…` with options passed to librdkafka as they are.
 ///
 /// Blocks while an embedded log is checked; call it at start, or from a blocking thread.
@@ -13,8 +14,18 @@ pub fn open(address: &str) -> Result<Arc<dyn Log>> {
         |reason: &str| Err(LogError::Address { address: address.to_owned(), reason: reason.to_owned() });
     match address.split_once(':') {
         Some(("memory", "")) => Ok(Arc::new(MemoryLog::new())),
-        Some(("embedded", "")) => refuse("the directory is missing"),
-        Some(("embedded", dir)) => Ok(Arc::new(EmbeddedLog::open(dir)?)),
+        Some(("embedded", place)) => {
+            let (dir, file_bytes) = match place.split_once("?file_bytes=") {
+                Some((dir, bytes)) => (dir, bytes.parse().ok()),
+                None => (place, Some(EmbeddedConfig::default().file_bytes)),
+            };
+            let Some(file_bytes) = file_bytes else { return refuse("file_bytes is not a number of bytes") };
+            if dir.is_empty() {
+                return refuse("the directory is missing");
+            }
+            let config = EmbeddedConfig { file_bytes, ..EmbeddedConfig::default() };
+            Ok(Arc::new(EmbeddedLog::open_with(dir, config)?))
+        }
         Some(("kafka", _)) => Ok(Arc::new(KafkaLog::new(address)?)),
         Some((kind, _)) => refuse(&format!("'{kind}' is not a kind of log")),
         None => refuse("it has no kind"),
