@@ -20,6 +20,17 @@ pub enum BatchError {
         #[source]
         source: LogError,
     },
+    /// What is to be archived next is no longer in the log.
+    #[error(
+        "the newest manifest of source {source_name} ends before its log begins: a manifest or files of the log were deleted; restore {source_name}/manifests in the dataset, or the log, from a copy"
+    )]
+    BehindLog {
+        /// The source.
+        source_name: String,
+        /// The cause.
+        #[source]
+        source: LogError,
+    },
     /// The dataset refused or failed.
     #[error(transparent)]
     Dataset(#[from] DatasetError),

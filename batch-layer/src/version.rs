@@ -221,6 +221,24 @@ async fn read_or_rebuild(
     }
 }
 
+/// Reads a segment; one that is damaged or gone is archived again where the log still has it.
+async fn read_or_archive_again(world: &World<'_>, file: &SegmentFile) -> Result<RecordBatch> {
+    let source = world.source;
+    let damage = match world.dataset.read_segment(&source.name, file).await {
+        Err(error @ (DatasetError::Damaged { .. } | DatasetError::Missing { .. })) => error,
+        read => return Ok(read?),
+    };
+    let from = file.segment.index * source.segments().size();
+    let start = world.log.start_offset(&source.topic, file.segment.partition.0).await;
+    if start.is_ok_and(|start| start <= from) {
+        tracing::warn!(error = %damage, "a segment is archived again from the log");
+        let read_bytes_max = world.config.read_bytes_max;
+        archive(world.log, world.dataset, source, file.segment, read_bytes_max).await?;
+        return Ok(world.dataset.read_segment(&source.name, file).await?);
+    }
+    Err(BatchError::Dataset(damage))
+}
+
 /// Makes every damaged file of the newest-version table again.
 pub(crate) async fn rebuild_damaged(world: &World<'_>, manifest: &Manifest) -> Result<()> {
     for file in &manifest.newest {
@@ -241,7 +259,7 @@ async fn rebuild(
     let rules = TableRules::of(source);
     let mut rows = Vec::new();
     for segment in manifest.segments.iter().filter(|segment| segment.segment.partition == file.partition) {
-        let archived = world.dataset.read_segment(&source.name, segment).await?;
+        let archived = read_or_archive_again(world, segment).await?;
         let events = source.event_times(&archived);
         let divided = divide(source, &rules, &archived, &events)?;
         let mine = divided.into_iter().filter(|(date, _)| *date == file.date);

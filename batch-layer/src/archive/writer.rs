@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::{concat_batches, filter_record_batch};
 use sanso_dataset::{Dataset, QuarantineFile, SegmentFile};
-use sanso_log::{Log, Record, partition_for_key};
+use sanso_log::{Log, LogError, Record, partition_for_key};
 use sanso_state::{LogPartition, Quarantined, Refusal, SegmentId, conflict_reason, misplaced_reason};
 use sanso_view::Source;
 
@@ -50,7 +50,7 @@ pub(crate) async fn archive(
         let batch = log
             .read(&source.topic, segment.partition.0, next, records_max, read_bytes_max)
             .await
-            .map_err(|error| BatchError::Log { source_name: source.name.clone(), source: error })?;
+            .map_err(|error| unreadable(source, error))?;
         assert!(batch.next > next, "a complete segment has something to read, or a hole to pass");
         next = batch.next;
         let decoder = Arc::clone(source);
@@ -63,6 +63,14 @@ pub(crate) async fn archive(
     let file = dataset.put_segment(&source.name, segment, &rows, offsets, append_times_us).await?;
     let refused = dataset.put_quarantine(&source.name, segment, &refused).await?;
     Ok(Archived { file, refused })
+}
+
+fn unreadable(archived: &Source, source: LogError) -> BatchError {
+    let source_name = archived.name.clone();
+    match source {
+        LogError::Truncated { .. } => BatchError::BehindLog { source_name, source },
+        _ => BatchError::Log { source_name, source },
+    }
 }
 
 /// Decodes records; refuses what can't be, and what belongs to another log partition. Pure.
@@ -116,7 +124,7 @@ pub(crate) async fn fetch_conflicts(
         let batch = log
             .read(&source.topic, partition.0, next.offset, CONFLICTS_READ, read_bytes_max)
             .await
-            .map_err(|error| BatchError::Log { source_name: source.name.clone(), source: error })?;
+            .map_err(|error| unreadable(source, error))?;
         let before = fetched.len();
         for record in &batch.records {
             let wanted = conflicts.get(fetched.len()).filter(|wanted| wanted.offset == record.offset);

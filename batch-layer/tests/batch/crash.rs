@@ -240,12 +240,32 @@ async fn a_view_is_backfilled_though_a_newest_file_is_damaged() {
     }
 }
 
-#[tokio::test]
-async fn a_newest_file_whose_segments_are_damaged_too_is_refused_by_name() {
+/// A newest file is damaged, and so are the segments it could be made of.
+async fn damaged_with_segments() -> (World, Vec<String>) {
     let (world, _) = damaged("/newest/").await;
     let mut segments = Vec::new();
     for number in 0..4 {
         segments.push(damage(&world, &format!("/00000000000{number}.parquet")).await);
+    }
+    (world, segments)
+}
+
+#[tokio::test]
+async fn a_damaged_segment_is_archived_again_while_the_log_has_it() {
+    let (world, _) = damaged_with_segments().await;
+    let life = world.start(hasty()).await.expect("start");
+    life.run_to_end().await.expect("run");
+    for view in &world.views {
+        world.check(view, &life.batch.ensure_published(view).await.expect("published"));
+    }
+}
+
+#[tokio::test]
+async fn a_newest_file_whose_segments_are_damaged_too_is_refused_by_name() {
+    let (world, segments) = damaged_with_segments().await;
+    let manifest = world.dataset().manifest(SOURCE).await.expect("whole").expect("committed");
+    for (partition, &cut) in (0..).zip(manifest.cut.offsets()) {
+        world.log.trim(SOURCE, partition, cut).await.expect("trim");
     }
     let life = world.start(hasty()).await.expect("start");
     let error = life.batch.run_once().await.expect_err("nothing to make it from").to_string();

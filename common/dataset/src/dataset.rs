@@ -3,20 +3,20 @@
 //! All reading and writing of whole files goes through here, so that fingerprints are
 //! checked, local files are on disk, and errors name the file.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path as DiskPath, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt, stream};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use sanso_state::Fingerprint;
 
-use crate::error::{DatasetError, Result};
+use crate::error::{DatasetError, RESTORE, Result};
 use crate::layout::Layout;
 
 /// A dataset in an object store. Clones share it.
@@ -25,7 +25,12 @@ pub struct Dataset {
     store: Arc<dyn ObjectStore>,
     layout: Arc<Layout>,
     disk: Option<Arc<Disk>>,
+    /// Files found whole by [`Dataset::verify`], by what they were listed for.
+    verified: Arc<Mutex<BTreeMap<String, BTreeSet<Path>>>>,
 }
+
+/// Files that are verified at the same time; each is in memory whole.
+const VERIFIED_AT_ONCE: usize = 2;
 
 /// A local directory, and which folders in it are known to be on disk themselves.
 struct Disk {
@@ -62,6 +67,7 @@ impl Dataset {
             store: Arc::new(store),
             layout: Arc::new(Layout::new(Path::default())),
             disk: Some(Arc::new(Disk { root, folders: Mutex::default() })),
+            verified: Arc::default(),
         })
     }
 
@@ -72,7 +78,7 @@ impl Dataset {
 
     /// Opens a dataset below `prefix` in any object store; the store says how durable a put is.
     pub fn with_store(store: Arc<dyn ObjectStore>, prefix: Path) -> Dataset {
-        Dataset { store, layout: Arc::new(Layout::new(prefix)), disk: None }
+        Dataset { store, layout: Arc::new(Layout::new(prefix)), disk: None, verified: Arc::default() }
     }
 
     /// Returns the object store, for engines that read the Parquet files themselves.
@@ -145,6 +151,21 @@ impl Dataset {
             return Err(DatasetError::damaged(path, what, remedy));
         }
         Ok(bytes)
+    }
+
+    /// Refuses damaged files, for those who let an engine read them by itself: Parquet alone does
+    /// not notice a bit that is another. `list` names what the files are listed for; each file of a
+    /// list is read once in the life of the process, or again after a list without it.
+    pub async fn verify(&self, list: &str, files: Vec<(Path, Fingerprint)>) -> Result<()> {
+        let known = || self.verified.lock().expect("no panic while it is held");
+        let before = known().get(list).cloned().unwrap_or_default();
+        let paths: BTreeSet<Path> = files.iter().map(|(path, _)| path.clone()).collect();
+        let unknown = files.into_iter().filter(|(path, _)| !before.contains(path));
+        let reads = unknown
+            .map(|(path, content)| async move { self.get_checked(&path, content, RESTORE).await.map(drop) });
+        stream::iter(reads).buffer_unordered(VERIFIED_AT_ONCE).try_collect::<()>().await?;
+        known().insert(list.to_owned(), paths);
+        Ok(())
     }
 
     /// Lists the files below a folder, in no order.

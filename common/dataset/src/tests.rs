@@ -267,3 +267,23 @@ async fn old_view_versions_are_removed_but_not_the_blocks_a_kept_one_carries() {
     assert_eq!(dataset.remove_views_before(SOURCE, 4).await.expect("remove"), 3);
     assert!(dataset.published_versions(id).await.expect("list").is_empty());
 }
+
+#[tokio::test]
+async fn a_flipped_bit_is_found_before_an_engine_reads_the_file_by_itself() {
+    let dataset = Dataset::in_memory();
+    let manifest = commit(&dataset, 2).await;
+    let contents = manifest.segments.iter().map(|file| file.content);
+    let files: Vec<_> = dataset.segment_files(&manifest).into_iter().zip(contents).collect();
+    dataset.verify("history", files[..1].to_vec()).await.expect("whole files");
+    let path = &files[1].0;
+    let mut bytes = dataset.get(path).await.expect("read").to_vec();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    dataset.object_store().put(path, PutPayload::from(bytes)).await.expect("damage");
+    let refused = dataset.verify("history", files.clone()).await;
+    assert!(matches!(refused, Err(DatasetError::Damaged { path: found, .. }) if found == path.to_string()));
+    // What is not known to be whole is read again.
+    dataset.object_store().delete(path).await.expect("delete");
+    let refused = dataset.verify("history", files).await;
+    assert!(matches!(refused, Err(DatasetError::Missing { .. })));
+}

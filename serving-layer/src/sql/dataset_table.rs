@@ -16,7 +16,9 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use object_store::ObjectMeta;
+use object_store::path::Path;
 use sanso_dataset::{Dataset, Manifest, archived_schema};
+use sanso_state::Fingerprint;
 use sanso_view::Source;
 
 use crate::answer::Evidence;
@@ -84,6 +86,20 @@ impl DatasetTable {
         manifest.watermarks.iter().map(|newest| newest.map(watermark)).min().flatten()
     }
 
+    /// The files with the fingerprints of their bytes.
+    fn contents(&self, dataset: &Dataset, manifest: &Manifest) -> Vec<(Path, Fingerprint)> {
+        match self.content {
+            Content::Newest => {
+                let contents = manifest.newest.iter().map(|file| file.content);
+                dataset.newest_files(manifest).into_iter().zip(contents).collect()
+            }
+            Content::History => {
+                let contents = manifest.segments.iter().map(|file| file.content);
+                dataset.segment_files(manifest).into_iter().zip(contents).collect()
+            }
+        }
+    }
+
     fn files(&self, dataset: &Dataset, manifest: &Manifest) -> Vec<PartitionedFile> {
         let (paths, sizes): (_, Vec<u64>) = match self.content {
             Content::Newest => {
@@ -135,7 +151,14 @@ impl TableProvider for DatasetTable {
             manifest.map_err(|error| carry(Problem::internal("read the dataset's manifest", error)))?;
         self.reading.evidence.lock().push(self.evidence(manifest.as_deref()));
         let dataset = &self.reading.shared.context.dataset;
-        let files = manifest.map(|manifest| self.files(dataset, &manifest)).unwrap_or_default();
+        let files = match &manifest {
+            Some(manifest) => {
+                let verified = dataset.verify(&self.name, self.contents(dataset, manifest)).await;
+                verified.map_err(|error| carry(Problem::internal("verify the archived files", error)))?;
+                self.files(dataset, manifest)
+            }
+            None => Vec::new(),
+        };
         if files.is_empty() {
             let plan = MemorySourceConfig::try_new_exec(&[vec![]], self.schema(), projection.cloned())?;
             return Ok(plan);
