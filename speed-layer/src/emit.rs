@@ -33,7 +33,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::emitted::{EmittedRecord, EmittedWindow, row_json, time_text};
-use crate::error::Result;
+use crate::error::{Error, Remedy, Result};
 use crate::metrics as names;
 
 /// Windows appended and recorded at once.
@@ -78,9 +78,7 @@ impl Emitter {
         loop {
             let last = stop.is_cancelled();
             if let Err(error) = runtime.block_on(self.round()) {
-                tracing::warn!(error = error.chain(), "emit closed windows: tried again");
-                // What was appended is not known; the topic says.
-                self.synced.clear();
+                self.recover(&error);
                 runtime.block_on(async {
                     let _ = tokio::time::timeout(ROUND, stop.cancelled()).await;
                 });
@@ -96,6 +94,23 @@ impl Emitter {
                     () = tokio::time::sleep(ROUND) => {}
                 }
             });
+        }
+    }
+
+    /// Prepares another try after an error.
+    fn recover(&mut self, error: &Error) {
+        // What was appended is not known; the topic says.
+        self.synced.clear();
+        // A topic that lost its end lacks windows that the record knows; made again, it knows what
+        // the topic has, and the rest is emitted once more.
+        let beyond = matches!(error, Error::Log(LogError::BeyondEnd { .. }));
+        if beyond || error.remedy() == Remedy::Rebuild {
+            match self.record.make_again(error) {
+                Ok(()) => {}
+                Err(error) => tracing::error!(error = error.chain(), "make the record of emissions again"),
+            }
+        } else {
+            tracing::warn!(error = error.chain(), "emit closed windows: tried again");
         }
     }
 

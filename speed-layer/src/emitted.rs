@@ -23,7 +23,7 @@ use sanso_state::{Fingerprint, Offset, Value, ValueType};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Remedy, Result};
 use crate::rocks::local;
 
 /// One record of an output topic: a closed window's content.
@@ -77,27 +77,44 @@ struct Last {
     content: Fingerprint,
 }
 
-/// The record of what output topics hold.
+/// The record of what output topics hold. The topics themselves have all of it, so that a damaged
+/// record is made again from them.
 pub(crate) struct EmittedRecord {
-    db: DB,
+    /// None when it could not be made again.
+    db: Option<DB>,
     path: PathBuf,
 }
 
 impl EmittedRecord {
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let io = |source| Error::Io { action: "create", path: path.to_owned(), source };
-        std::fs::create_dir_all(path).map_err(io)?;
-        let mut options = Options::default();
-        options.create_if_missing(true);
-        options.set_write_buffer_size(8 << 20);
-        options.set_keep_log_file_num(2);
-        options.set_compression_type(rocksdb::DBCompressionType::Lz4);
-        let db = DB::open(&options, path).map_err(|e| local("open", path, e))?;
-        Ok(Self { db, path: path.to_owned() })
+        let mut record = Self { db: None, path: path.to_owned() };
+        match open_db(path) {
+            Err(error) if error.remedy() == Remedy::Rebuild => record.make_again(&error)?,
+            opened => record.db = Some(opened?),
+        }
+        Ok(record)
+    }
+
+    /// Begins an empty record in place of a broken one; the topics fill it.
+    pub(crate) fn make_again(&mut self, broken: &Error) -> Result<()> {
+        tracing::warn!(
+            path = %self.path.display(), error = broken.chain(),
+            "the record of emissions is made again from the output topics"
+        );
+        self.db = None;
+        let io = |source| Error::Io { action: "delete", path: self.path.clone(), source };
+        std::fs::remove_dir_all(&self.path).map_err(io)?;
+        self.db = Some(open_db(&self.path)?);
+        Ok(())
+    }
+
+    fn db(&self) -> Result<&DB> {
+        let gone = || Error::Broken { what: "no record of emissions".into(), path: self.path.clone() };
+        self.db.as_ref().ok_or_else(gone)
     }
 
     fn read<T: for<'a> Deserialize<'a>>(&self, key: &[u8]) -> Result<Option<T>> {
-        let bytes = self.db.get(key).map_err(|e| local("read", &self.path, e))?;
+        let bytes = self.db()?.get(key).map_err(|e| local("read", &self.path, e))?;
         let broken =
             || Error::Broken { what: "a broken record of emissions".into(), path: self.path.clone() };
         bytes.map(|bytes| serde_json::from_slice(&bytes).map_err(|_| broken())).transpose()
@@ -150,8 +167,19 @@ impl EmittedRecord {
             put(applied_key(id), serde_json::to_vec(&vector));
         }
         put(synced_key(topic, partition), serde_json::to_vec(&to));
-        self.db.write(batch).map_err(|e| local("write", &self.path, e))
+        self.db()?.write(batch).map_err(|e| local("write", &self.path, e))
     }
+}
+
+fn open_db(path: &Path) -> Result<DB> {
+    let io = |source| Error::Io { action: "create", path: path.to_owned(), source };
+    std::fs::create_dir_all(path).map_err(io)?;
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.set_write_buffer_size(8 << 20);
+    options.set_keep_log_file_num(2);
+    options.set_compression_type(rocksdb::DBCompressionType::Lz4);
+    DB::open(&options, path).map_err(|e| local("open", path, e))
 }
 
 fn greatest(mut vector: Vec<Offset>, other: &[Offset]) -> Vec<Offset> {

@@ -94,6 +94,24 @@ pub enum Error {
         /// Where the table ends.
         floor: Offset,
     },
+    /// The log ends before what was read of it.
+    #[error(
+        "the log of {topic}/{partition} ends at {end}, but {by} has its readings up to {position}: the log lost its end, or the topic was recreated; restore the log from a copy, or, where only the index is ahead, delete {} and send the readings since then again", .index.display()
+    )]
+    Lost {
+        /// The topic.
+        topic: String,
+        /// The log partition.
+        partition: u32,
+        /// Where the log ends.
+        end: Offset,
+        /// What is ahead of it.
+        by: &'static str,
+        /// How far that is.
+        position: Offset,
+        /// The directory of the index.
+        index: PathBuf,
+    },
     /// A worker stopped.
     #[error("worker of {source_name}/{partition} stopped: {reason}")]
     Stopped {
@@ -118,7 +136,8 @@ impl Error {
             Self::Local { source, .. } if is_damage(source) => Remedy::Rebuild,
             Self::Store(_) | Self::Local { .. } | Self::Io { .. } => Remedy::Retry,
             Self::Broken { .. } | Self::Row(_) | Self::Behind { .. } => Remedy::Rebuild,
-            Self::Dataset(_) | Self::Rows(_) | Self::Gap { .. } | Self::Stopped { .. } => Remedy::Stop,
+            Self::Dataset(_) | Self::Rows(_) => Remedy::Stop,
+            Self::Gap { .. } | Self::Lost { .. } | Self::Stopped { .. } => Remedy::Stop,
         }
     }
 

@@ -38,21 +38,34 @@ impl IndexPlace {
         index_path(&self.dir, &self.source.name, self.partition)
     }
 
-    /// Opens the index, or builds it when there is none that serves. Says
-    /// whether it was built. `base`: the lowest base cut of the live view
-    /// partitions. Blocks on the disk.
-    pub(crate) async fn open(&self, base: Offset, rebuild: bool) -> Result<(RocksIndex, bool)> {
-        let start = self.log.start_offset(&self.source.topic, self.partition.0).await?;
-        if !rebuild
-            && let Some(index) = RocksIndex::open(&self.path(), &declaration(&self.source), &self.share)?
-            && index.position() >= start
+    /// Opens the index; none when there is none that serves. Refuses a log that ends before what was
+    /// read of it: it lost its end, and what came next would take the place of what is gone. Blocks
+    /// on the disk.
+    pub(crate) async fn open(&self) -> Result<Option<RocksIndex>> {
+        let (topic, partition) = (&self.source.topic, self.partition.0);
+        let start = self.log.start_offset(topic, partition).await?;
+        let end = self.log.end_offset(topic, partition).await?;
+        let lost = |by, position| {
+            let topic = topic.clone();
+            Err(Error::Lost { topic, partition, end, by, position, index: self.path() })
+        };
+        // A manifest that can't be read is the batch layer's to report.
+        if let Ok(Some(manifest)) = self.dataset.manifest(&self.source.name).await
+            && manifest.cut.at(self.partition) > end
         {
-            return Ok((index, false));
+            return lost("the master dataset", manifest.cut.at(self.partition));
         }
-        Ok((self.build(base, start).await?, true))
+        match RocksIndex::open(&self.path(), &declaration(&self.source), &self.share)? {
+            Some(index) if index.position() > end => lost("the index", index.position()),
+            Some(index) if index.position() >= start => Ok(Some(index)),
+            _ => Ok(None),
+        }
     }
 
-    async fn build(&self, base: Offset, start: Offset) -> Result<RocksIndex> {
+    /// Builds the index anew. `base`: the lowest base cut of the live view partitions. Blocks on the
+    /// disk.
+    pub(crate) async fn build(&self, base: Offset) -> Result<RocksIndex> {
+        let start = self.log.start_offset(&self.source.topic, self.partition.0).await?;
         let manifest = self.base_manifest(base, start).await?;
         let floor = manifest.as_ref().map_or(0, |manifest| manifest.cut.at(self.partition));
         if floor < start {

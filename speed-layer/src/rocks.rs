@@ -117,6 +117,13 @@ impl RocksIndex {
         Ok(RocksBuild { db: open_db(path, share)?, path: path.to_owned(), rows: 0 })
     }
 
+    /// Counts the finished files of the newest versions.
+    #[cfg(test)]
+    pub(crate) fn newest_tables(&self) -> u64 {
+        let count = self.db.property_int_value_cf(self.family(NEWEST), "rocksdb.num-files-at-level0");
+        count.expect("a property of every database").unwrap_or_default()
+    }
+
     fn family(&self, name: &str) -> &ColumnFamily {
         family(&self.db, name)
     }
@@ -307,6 +314,9 @@ fn open_db(path: &Path, share: &RocksShare) -> Result<DB> {
     options.create_missing_column_families(true);
     options.set_max_open_files(256);
     options.set_keep_log_file_num(2);
+    // All families reach their files together, so that an index whose write-ahead log was cut or
+    // lost is an earlier prefix as a whole, never a newer version without what it superseded.
+    options.set_atomic_flush(true);
     let families = ["default", NEWEST, SUPERSEDED, CHECKPOINTS];
     let families = families.map(|name| ColumnFamilyDescriptor::new(name, share.options()));
     DB::open_cf_descriptors(&options, path, families).map_err(|e| local("open", path, e))

@@ -49,7 +49,8 @@ pub struct SpeedLayer {
 impl SpeedLayer {
     /// Starts the layer: opens the quarantine and the record of emissions,
     /// makes the sources' topics, and starts a worker for each log partition.
-    /// It then follows the catalog until [`SpeedHandle::shutdown`]. Call within
+    /// Returns once every index is held against the log; a log that ends before what was read of it
+    /// is refused. It then follows the catalog until [`SpeedHandle::shutdown`]. Call within
     /// a tokio runtime.
     pub async fn start(
         config: SpeedConfig,
@@ -94,7 +95,15 @@ impl SpeedLayer {
             workers: layer.workers.subscribe(),
             threads: Arc::clone(&layer.threads),
         };
-        layer.follow_catalog().await?;
+        let started = async {
+            layer.follow_catalog().await?;
+            layer.checked().await
+        };
+        if let Err(error) = started.await {
+            // The threads must not outlive the runtime.
+            handle.shutdown().await;
+            return Err(error);
+        }
         *handle.supervisor.lock() = Some(tokio::spawn(layer.supervise()));
         Ok(handle)
     }
@@ -116,6 +125,21 @@ impl SpeedLayer {
             self.log.ensure_topic(&TopicSpec::new(&source.topic, source.partitions)).await?;
             for partition in missing {
                 self.start_worker(source, partition)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until every worker has held its index against the log. Before that nothing may be
+    /// appended: new records would take the offsets of those that a damaged log has lost.
+    async fn checked(&self) -> Result<()> {
+        let workers = self.workers.borrow().clone();
+        for ((source_name, partition), mut status) in workers {
+            let checked = status.wait_for(|status| status.checked || status.stopped.is_some()).await;
+            // A worker that has ended before is asked to stop.
+            let Ok(status) = checked else { continue };
+            if let Some(reason) = status.stopped.clone() {
+                return Err(Error::Stopped { source_name, partition: partition.0, reason });
             }
         }
         Ok(())

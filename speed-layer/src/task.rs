@@ -39,6 +39,8 @@ pub(crate) struct WorkerStatus {
     pub(crate) acknowledged: Offset,
     /// The view versions fed, each with all its view partitions.
     pub(crate) views: BTreeSet<Fingerprint>,
+    /// Whether the index was held against the log.
+    pub(crate) checked: bool,
     /// Why the worker stopped for good.
     pub(crate) stopped: Option<String>,
 }
@@ -65,6 +67,10 @@ impl WorkerTask {
         while !self.stop.is_cancelled() {
             let Err(error) = self.session(rebuild) else { return };
             rebuild = false;
+            if error.remedy() != Remedy::Stop {
+                // What it waits for may take long, or the index is made again from the log itself.
+                self.checked();
+            }
             match error.remedy() {
                 Remedy::Retry => tracing::warn!(error = error.chain(), "try again"),
                 Remedy::Rebuild => {
@@ -92,10 +98,20 @@ impl WorkerTask {
         self.place.partition
     }
 
+    /// Tells those who wait for it that the index fits the log.
+    fn checked(&self) {
+        self.status.send_if_modified(|status| !std::mem::replace(&mut status.checked, true));
+    }
+
     fn session(&self, rebuild: bool) -> Result<()> {
         let base = self.base_cut().unwrap_or(Offset::MAX);
         let rebuild = rebuild || !self.quarantine.has_begun(self.partition())?;
-        let (index, built) = self.runtime.block_on(self.place.open(base, rebuild))?;
+        let known = if rebuild { None } else { self.runtime.block_on(self.place.open())? };
+        self.checked();
+        let (index, built) = match known {
+            Some(index) => (index, false),
+            None => (self.runtime.block_on(self.place.build(base))?, true),
+        };
         if built {
             self.quarantine.begin(self.partition())?;
         }
@@ -372,7 +388,8 @@ impl Session<'_> {
             wanted.is_some_and(|target| target.view.partitions as usize == count)
         };
         let views: BTreeSet<_> = self.live.iter().map(|t| t.view.fingerprint).filter(held).collect();
-        let status = WorkerStatus { acknowledged: self.worker.acknowledged(), views, stopped: None };
+        let status =
+            WorkerStatus { acknowledged: self.worker.acknowledged(), views, checked: true, stopped: None };
         task.status.send_if_modified(|current| {
             let changed = *current != status;
             *current = status;

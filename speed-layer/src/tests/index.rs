@@ -95,3 +95,36 @@ fn an_index_half_built_is_not_opened() {
     assert_eq!((index.floor(), index.position(), index.max_event_us()), (8, 8, Some(7)));
     assert_eq!((offset_as_of(&index, b"a", 8), offset_as_of(&index, b"b", 8)), (None, Some(2)));
 }
+
+#[test]
+fn an_index_that_lost_its_write_ahead_log_is_an_earlier_whole() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let share = RocksShare::new(1 << 20);
+    let build = RocksIndex::build(folder.path(), &share).expect("build");
+    let mut index = build.finish("s", 0, None).expect("finish");
+    index.commit(commit(0, 4, vec![accepted(b"a", 0, None)])).expect("commit");
+    drop(index);
+    // Opening brings what is in the log to files; `a` is newest at 0 there.
+    let mut index = RocksIndex::open(folder.path(), "s", &share).expect("open").expect("it is whole");
+    let before = index.newest_tables();
+    let large = |offset: u64| {
+        let version = Version { row: vec![7; 1 << 20].into(), ..version(offset) };
+        Accepted { identity: format!("large {offset}").into_bytes().into(), version, superseded: None }
+    };
+    let first = std::iter::once(accepted(b"a", 5, Some(0))).chain((6..26).map(large));
+    index.commit(commit(4, 26, first.collect())).expect("commit");
+    index.commit(commit(26, 27, Vec::new())).expect("commit");
+    // The newest versions alone are more than a write buffer, and reach a file by themselves.
+    while index.newest_tables() == before {
+        std::thread::yield_now();
+    }
+    drop(index);
+    for entry in std::fs::read_dir(folder.path()).expect("list") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|extension| extension == "log") {
+            std::fs::remove_file(path).expect("delete");
+        }
+    }
+    let index = RocksIndex::open(folder.path(), "s", &share).expect("open").expect("it is whole");
+    assert_eq!(offset_as_of(&index, b"a", 4), Some(0), "position {}", index.position());
+}
