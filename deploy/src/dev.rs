@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{DEFAULT, Settings};
 use crate::node::{Node, NodeConfig};
@@ -52,6 +53,7 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     telemetry::start(args.json);
+    let _refused = size_limit_is_an_error()?;
     let settings = Settings::read(args.config.as_deref())?;
     let node = Node::start(NodeConfig {
         app: args.app.context("an application file is needed: sanso dev app.sql")?,
@@ -70,9 +72,16 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Makes a write beyond the limit on file sizes (`ulimit -f`) an error like a full disk, where the
+/// system would end the process without a word.
+fn size_limit_is_an_error() -> anyhow::Result<Signal> {
+    /// SIGXFSZ on every Linux but MIPS.
+    const FILE_SIZE_EXCEEDED: i32 = 25;
+    signal(SignalKind::from_raw(FILE_SIZE_EXCEEDED)).context("listen for SIGXFSZ")
+}
+
 /// Resolves on Ctrl-C or SIGTERM.
 pub(crate) async fn asked_to_stop() -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for Ctrl-C")?;
     tokio::select! {
