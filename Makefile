@@ -6,6 +6,7 @@
 #   make verify   read-only gate: format, clippy, docs, licences
 #   make law      the law over more histories: make law SEEDS=100000 START=0
 #   make bench    how fast, against whom: make bench SECTIONS="http freshness"
+#   make torture  kills and damages, judged by a naive fold: make torture MINUTES=10 ROUNDS= SEED=
 #   make mutants  breaks each rule of exactness on purpose; the law must notice
 #
 # Compiled dependencies are kept outside the checkout, in $(CARGO_TARGET_DIR).
@@ -20,7 +21,7 @@ LISTEN ?= 127.0.0.1:7070
 SECONDS ?=
 DATA ?=
 
-.PHONY: help setup build demo test verify law bench mutants fmt
+.PHONY: help setup build demo test verify law bench mutants torture fmt
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -64,6 +65,16 @@ bench: build
 
 mutants: setup
 	CACHE=$(CACHE) python3 deploy/law/mutants.py $(MUTANTS)
+
+MINUTES ?= 10
+ROUNDS ?=
+SEED ?=
+
+# Bounded by MINUTES for each of its two parts; prints its seed, and fails at the first broken promise.
+torture: build
+	$(CARGO) build --release --package sanso-e2e --bin torture
+	SANSO_BIN=$(CURDIR)/bin/sanso MINUTES=$(MINUTES) ROUNDS=$(ROUNDS) SEED=$(SEED) $(CARGO_TARGET_DIR)/release/torture kill
+	SANSO_BIN=$(CURDIR)/bin/sanso MINUTES=$(MINUTES) ROUNDS=$(ROUNDS) SEED=$(SEED) $(CARGO_TARGET_DIR)/release/torture damage
 
 fmt:
 	cargo fmt --all

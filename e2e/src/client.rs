@@ -83,8 +83,13 @@ impl Client {
     /// Runs a query whose answer holds at least what a session has seen; a
     /// token comes with every answer and every acknowledgement.
     pub async fn query_at(&self, sql: &str, session: &str) -> anyhow::Result<Answer> {
+        self.query_within(sql, session, 60_000).await
+    }
+
+    /// Runs such a query with a deadline in milliseconds, after which the node refuses.
+    pub async fn query_within(&self, sql: &str, session: &str, deadline_ms: u32) -> anyhow::Result<Answer> {
         let parameters = if session.is_empty() { String::new() } else { format!("&session={session}") };
-        let url = format!("{}/v1/query?deadline=60000&limit=1000000{parameters}", self.base);
+        let url = format!("{}/v1/query?deadline={deadline_ms}&limit=1000000{parameters}", self.base);
         let request = self.http.post(url).json(&json!({ "sql": sql }));
         let response = request.send().await?;
         let status = response.status();

@@ -7,11 +7,21 @@
 #![allow(clippy::print_stderr, reason = "a skipped test says so")]
 
 mod client;
+mod damage;
 mod data;
 mod decimal;
+mod history;
 mod node;
+mod random;
+mod trial;
+mod world;
 
 pub use client::{Answer, Client};
+pub use damage::{Damage, FileKind, copy_folder, files_of};
 pub use data::{package, python, shared_data};
 pub use decimal::{micro, micro_of};
-pub use node::{Node, binary, ingest};
+pub use history::History;
+pub use node::{Node, binary, ingest, panicked};
+pub use random::Random;
+pub use trial::{Trial, damage_trial, golden};
+pub use world::World;

@@ -2,8 +2,9 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 
@@ -25,18 +26,30 @@ pub fn binary() -> PathBuf {
 #[derive(Debug)]
 pub struct Node {
     child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+    reader: Option<std::thread::JoinHandle<()>>,
     /// Speaks to the node.
     pub client: Client,
 }
 
+/// How long a node may take to be ready, or to end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 impl Node {
     /// Starts `sanso dev` on a free port and waits until it is ready.
     ///
-    /// Its log goes to `node.log` in the data folder; the ready line is how
+    /// Its log goes to `node.log` beside the data folder; the ready line is how
     /// this learns the port, so nothing is polled.
     pub fn start(app: &Path, data: &Path, more: &[&str]) -> anyhow::Result<Node> {
+        Self::start_as(Command::new(binary()), app, data, more)
+    }
+
+    /// Starts it by another command that ends with the binary's name, such as `prlimit … sanso`.
+    ///
+    /// A node that ends before it is ready is an error with its log; so is one that takes too long.
+    pub fn start_as(mut command: Command, app: &Path, data: &Path, more: &[&str]) -> anyhow::Result<Node> {
         std::fs::create_dir_all(data)?;
-        let mut child = Command::new(binary())
+        let mut child = command
             .arg("dev")
             .arg(app)
             .arg("--data")
@@ -50,8 +63,11 @@ impl Node {
             .context("start sanso dev")?;
         let stderr = child.stderr.take().context("read the node's log")?;
         let (address, ready) = mpsc::channel();
-        let mut copy = std::fs::OpenOptions::new().create(true).append(true).open(data.join("node.log"))?;
-        std::thread::spawn(move || {
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let lines = Arc::clone(&log);
+        let path = data.with_file_name("node.log");
+        let mut copy = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
+        let reader = std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 use std::io::Write;
                 // The log is for people; a full disk must not end the test's node.
@@ -59,14 +75,21 @@ impl Node {
                 if let Some(found) = ready_address(&line) {
                     let _ = address.send(found);
                 }
+                lines.lock().expect("no panic while it is held").push(line);
             }
         });
-        match ready.recv() {
-            Ok(address) => Ok(Node { child, client: Client::new(address) }),
-            Err(_) => {
-                let status = child.wait()?;
-                let log = std::fs::read_to_string(data.join("node.log")).unwrap_or_default();
-                bail!("sanso dev ended before it was ready ({status}):\n{log}")
+        let mut node = Node { child, log, reader: Some(reader), client: Client::new("") };
+        match ready.recv_timeout(PATIENCE) {
+            Ok(address) => {
+                node.client = Client::new(address);
+                Ok(node)
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                bail!("HANG: sanso dev was not ready after {PATIENCE:?}:\n{}", node.log().join("\n"))
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                let status = node.end()?;
+                bail!("sanso dev ended before it was ready ({status}):\n{}", node.log().join("\n"))
             }
         }
     }
@@ -76,10 +99,37 @@ impl Node {
         self.child.id()
     }
 
+    /// Returns what the node has logged, line by line.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().expect("no panic while it is held").clone()
+    }
+
+    /// Returns the messages of a level, `WARN` or `ERROR`, with their fields.
+    pub fn logged(&self, level: &str) -> Vec<String> {
+        let documents = self.log().into_iter().filter_map(|line| serde_json::from_str(&line).ok());
+        let documents = documents.filter(|document: &serde_json::Value| document["level"] == level);
+        documents.map(|document| document["fields"].to_string()).collect()
+    }
+
+    /// Says whether the process is still there.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Waits until the process has ended and all of its log is here.
+    fn end(&mut self) -> anyhow::Result<ExitStatus> {
+        let status = self.child.wait()?;
+        if let Some(reader) = self.reader.take() {
+            ensure!(reader.join().is_ok(), "the log's reader panicked");
+        }
+        Ok(status)
+    }
+
     /// Kills the node as a power cut would (SIGKILL).
     pub fn kill(mut self) -> anyhow::Result<()> {
         self.child.kill()?;
-        self.child.wait()?;
+        self.end()?;
+        ensure!(!panicked(&self.log()), "PANIC: {}", self.log().join("\n"));
         Ok(())
     }
 
@@ -87,7 +137,8 @@ impl Node {
     pub fn stop(mut self) -> anyhow::Result<()> {
         let pid = self.child.id().to_string();
         ensure!(Command::new("kill").arg(&pid).status()?.success(), "send SIGTERM");
-        let status = self.child.wait()?;
+        let status = self.end()?;
+        ensure!(!panicked(&self.log()), "PANIC: {}", self.log().join("\n"));
         ensure!(status.success(), "the node stopped with {status}");
         Ok(())
     }
@@ -99,6 +150,11 @@ impl Drop for Node {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Says whether a log tells of a panic.
+pub fn panicked(log: &[String]) -> bool {
+    log.iter().any(|line| line.contains("panicked at"))
 }
 
 fn ready_address(line: &str) -> Option<String> {
