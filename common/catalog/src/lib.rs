@@ -5,6 +5,7 @@
 //! partitions exist until it is retired: the speed layer feeds it and the batch
 //! layer extends it. Among the live versions of one name, one *serves*.
 
+mod limits;
 mod status;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use sanso_state::Fingerprint;
 use sanso_view::{Source, View};
 use tokio::sync::watch;
 
+pub use limits::{Limit, LimitGauge, LimitUse, Limits, Registered};
 pub use status::{
     AuditCounts, BatchProgress, BatchQuarantine, Order, PartitionProgress, QuarantineStore, RecordCounts,
     StatusBoard,

@@ -8,6 +8,8 @@ use parking_lot::RwLock;
 use sanso_state::{Cut, Division, Fingerprint, LogPartition, Offset, Quarantined, RefusalCounts};
 use serde::Serialize;
 
+use crate::limits::Limits;
+
 /// How the records of a log partition were judged, since its beginning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
 pub struct RecordCounts {
@@ -136,6 +138,7 @@ struct Board {
     speed: BTreeMap<String, BTreeMap<u32, PartitionProgress>>,
     batch: BTreeMap<String, BatchProgress>,
     quarantine: Option<Arc<dyn QuarantineStore>>,
+    limits: Limits,
 }
 
 /// The shared board. Clones share it.
@@ -162,6 +165,11 @@ impl StatusBoard {
     /// Connects the store of quarantined records.
     pub fn connect_quarantine(&self, store: Arc<dyn QuarantineStore>) {
         self.0.write().quarantine = Some(store);
+    }
+
+    /// Returns the bounds of this process, to register one and to read them all.
+    pub fn limits(&self) -> Limits {
+        self.0.read().limits.clone()
     }
 
     /// Returns the speed layer's progress by source and log partition.
