@@ -29,6 +29,11 @@ pub struct SpeedConfig {
     /// The largest number of closed deltas waiting for one view partition; it
     /// then falls behind and is caught up by reading again.
     pub queue_max: usize,
+    /// The memory of the block cache that all indexes share, in bytes.
+    pub index_cache_bytes_max: usize,
+    /// The memory of what is written to the indexes and not yet flushed to disk,
+    /// of all of them together, in bytes; beyond it the oldest is flushed.
+    pub index_write_bytes_max: usize,
     /// How often superseded versions below the floor are removed from the
     /// index, in milliseconds.
     pub collapse_every_ms: u64,
@@ -48,6 +53,8 @@ impl SpeedConfig {
             chunk_records_max: 8_192,
             chunk_bytes_max: 4 << 20,
             queue_max: 64,
+            index_cache_bytes_max: 64 << 20,
+            index_write_bytes_max: 64 << 20,
             collapse_every_ms: 600_000,
             retry_ms: 500,
         }

@@ -24,6 +24,7 @@ mod emitted;
 mod error;
 mod judge;
 mod late_merge;
+mod limits;
 mod metrics;
 mod newest;
 mod open_index;

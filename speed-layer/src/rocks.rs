@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, IteratorMode, Options, WriteBatch,
+    WriteBufferManager,
 };
 use sanso_catalog::RecordCounts;
 use sanso_state::Offset;
@@ -52,12 +53,28 @@ struct About {
 #[derive(Clone)]
 pub struct RocksShare {
     cache: Cache,
+    writes: WriteBufferManager,
 }
 
 impl RocksShare {
-    /// Creates a share with a block cache of `cache_bytes`.
-    pub fn new(cache_bytes: usize) -> Self {
-        Self { cache: Cache::new_lru_cache(cache_bytes) }
+    /// Creates a share with a block cache of `cache_bytes` and `write_bytes`
+    /// for what is not yet flushed; beyond it the oldest is flushed, so it is
+    /// passed for as long as that takes.
+    pub fn new(cache_bytes: usize, write_bytes: usize) -> Self {
+        Self {
+            cache: Cache::new_lru_cache(cache_bytes),
+            writes: WriteBufferManager::new_write_buffer_manager(write_bytes, false),
+        }
+    }
+
+    /// Returns the bytes of the blocks cached.
+    pub fn cached_bytes(&self) -> usize {
+        self.cache.get_usage()
+    }
+
+    /// Returns the bytes written and not yet flushed.
+    pub fn unflushed_bytes(&self) -> usize {
+        self.writes.get_usage()
     }
 
     fn options(&self) -> Options {
@@ -70,6 +87,7 @@ impl RocksShare {
         options.set_block_based_table_factory(&table);
         options.set_compression_type(rocksdb::DBCompressionType::Lz4);
         options.set_write_buffer_size(16 << 20);
+        options.set_write_buffer_manager(&self.writes);
         options
     }
 }

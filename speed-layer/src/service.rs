@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
-use sanso_catalog::{CatalogHandle, StatusBoard};
+use sanso_catalog::{CatalogHandle, Registered, StatusBoard};
 use sanso_core::PartitionStore;
 use sanso_dataset::Dataset;
 use sanso_log::{Log, TopicSpec};
@@ -20,13 +20,11 @@ use tokio_util::sync::CancellationToken;
 use crate::config::SpeedConfig;
 use crate::emit::Emitter;
 use crate::error::{Error, Result};
+use crate::limits;
 use crate::open_index::IndexPlace;
 use crate::quarantine::Quarantine;
 use crate::rocks::RocksShare;
 use crate::task::{WorkerStatus, WorkerTask};
-
-/// Bytes of the block cache that all indexes share.
-const CACHE_BYTES: usize = 64 << 20;
 
 type Workers = BTreeMap<(String, LogPartition), watch::Receiver<WorkerStatus>>;
 
@@ -68,8 +66,10 @@ impl SpeedLayer {
         let dir = config.dir.join("emitted");
         let emitter = (Arc::clone(&log), catalog.clone(), store.clone());
         let emitter = blocking(move || Emitter::open(&dir, emitter.0, emitter.1, emitter.2)).await?;
+        let share = RocksShare::new(config.index_cache_bytes_max, config.index_write_bytes_max);
+        let limits = limits::register(&board.limits(), &config, &share);
         let layer = Self {
-            share: RocksShare::new(CACHE_BYTES),
+            share: share.clone(),
             stop: CancellationToken::new(),
             workers: watch::Sender::new(Workers::new()),
             threads: Arc::default(),
@@ -94,6 +94,7 @@ impl SpeedLayer {
             supervisor: Mutex::new(None),
             workers: layer.workers.subscribe(),
             threads: Arc::clone(&layer.threads),
+            _limits: limits,
         };
         let started = async {
             layer.follow_catalog().await?;
@@ -198,6 +199,7 @@ pub struct SpeedHandle {
     supervisor: Mutex<Option<tokio::task::JoinHandle<()>>>,
     workers: watch::Receiver<Workers>,
     threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    _limits: Vec<Registered>,
 }
 
 impl SpeedHandle {

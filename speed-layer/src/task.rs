@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::SpeedConfig;
 use crate::error::{Error, Remedy, Result};
 use crate::late_merge::Answer;
+use crate::limits::WorkerLimits;
 use crate::metrics::WorkerMetrics;
 use crate::newest::NewestIndex;
 use crate::open_index::IndexPlace;
@@ -128,6 +129,7 @@ impl WorkerTask {
             sink: self.quarantine.clone(),
             catalog: self.catalog.subscribe(),
             metrics,
+            limits: WorkerLimits::new(&self.board.limits(), &self.config),
             worker,
             live: Vec::new(),
             unresolved: true,
@@ -169,6 +171,7 @@ struct Session<'a> {
     sink: SourceQuarantine,
     catalog: watch::Receiver<Arc<Catalog>>,
     metrics: WorkerMetrics,
+    limits: WorkerLimits,
     live: Vec<TargetStart>,
     /// Whether some live view partition could not be reached yet.
     unresolved: bool,
@@ -372,6 +375,7 @@ impl Session<'_> {
         let position = self.worker.index().position();
         let counts = self.worker.counts();
         self.metrics.count(&counts);
+        self.limits.tell(&self.worker);
         self.metrics.position.set(position as f64);
         self.metrics.lag.set(self.end.saturating_sub(position) as f64);
         let progress = PartitionProgress {

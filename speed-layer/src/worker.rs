@@ -106,7 +106,7 @@ pub struct Worker<I> {
 }
 
 /// The number of grouping keys of a view whose view partition is remembered.
-const HOMES_MAX: usize = 200_000;
+pub(crate) const HOMES_MAX: usize = 200_000;
 
 impl<I: NewestIndex> Worker<I> {
     /// Creates a worker without targets that goes on where its index ends.
@@ -158,6 +158,11 @@ impl<I: NewestIndex> Worker<I> {
     /// Returns how many offsets were read again because of refusals.
     pub fn rewound(&self) -> u64 {
         self.rewound
+    }
+
+    /// Returns how many grouping keys have their view partition remembered, of the view with most.
+    pub(crate) fn homes_remembered(&self) -> usize {
+        self.homes.values().map(HashMap::len).max().unwrap_or(0)
     }
 
     /// Returns the targets' names, in order.

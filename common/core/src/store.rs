@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 use sanso_state::{
@@ -49,6 +50,8 @@ pub struct Change {
 
 struct Slot {
     partition: RwLock<ViewPartition>,
+    /// Groups held, told here so that counting them waits for nobody.
+    groups: AtomicU64,
     changes: broadcast::Sender<Arc<Change>>,
 }
 
@@ -70,7 +73,11 @@ impl PartitionStore {
 
     /// Adds (or replaces) a view partition.
     pub fn create(&self, id: PartitionId, partition: ViewPartition) {
-        let slot = Slot { partition: RwLock::new(partition), changes: broadcast::Sender::new(CHANGES_MAX) };
+        let slot = Slot {
+            groups: AtomicU64::new(groups_of(&partition)),
+            partition: RwLock::new(partition),
+            changes: broadcast::Sender::new(CHANGES_MAX),
+        };
         self.0.slots.write().insert(id, Arc::new(slot));
         self.0.emitted.notify_one();
     }
@@ -99,6 +106,7 @@ impl PartitionStore {
         let outcome = partition.apply(entry);
         let applied = partition.applied().to_vec();
         let emits = partition.has_emissions();
+        slot.groups.store(groups_of(&partition), Ordering::Relaxed);
         drop(partition);
         let changed = matches!(outcome, Outcome::Accepted { .. } | Outcome::Rebuilt);
         if changed && !touched.is_empty() {
@@ -140,6 +148,12 @@ impl PartitionStore {
         Ok((partition.take_emissions(), partition.applied().to_vec()))
     }
 
+    /// Returns how many groups all partitions hold, in their bases and since;
+    /// what this process's memory grows with.
+    pub fn groups(&self) -> u64 {
+        self.0.slots.read().values().map(|slot| slot.groups.load(Ordering::Relaxed)).sum()
+    }
+
     /// Resolves when some partition may have emissions waiting. One waiter.
     pub async fn emissions_waiting(&self) {
         self.0.emitted.notified().await;
@@ -148,6 +162,11 @@ impl PartitionStore {
     fn slot(&self, id: PartitionId) -> Result<Arc<Slot>, StoreError> {
         self.0.slots.read().get(&id).cloned().ok_or(StoreError::NotLive(id))
     }
+}
+
+fn groups_of(partition: &ViewPartition) -> u64 {
+    let (base, since) = partition.group_counts();
+    (base + since) as u64
 }
 
 fn ids(groups: &Groups) -> Vec<GroupId> {

@@ -40,4 +40,4 @@ pub use log::Log;
 pub use memory::MemoryLog;
 pub use open::open;
 pub use partitioner::{murmur2, partition_for_key};
-pub use record::{Append, Batch, Record, TopicSpec};
+pub use record::{Append, Batch, LogUse, Record, TopicSpec};

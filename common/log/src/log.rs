@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use crate::{Append, Batch, Result, TopicSpec};
+use crate::{Append, Batch, LogUse, Result, TopicSpec};
 
 /// An ordered, partitioned, durable log. Used as `Arc<dyn Log>`.
 ///
@@ -58,4 +58,10 @@ pub trait Log: Send + Sync + 'static {
     /// stay below it: the embedded log deletes whole files. `before` above the end is
     /// [`BeyondEnd`](crate::LogError::BeyondEnd).
     async fn trim(&self, topic: &str, partition: u32, before: u64) -> Result<()>;
+
+    /// Tells what its queues and caches hold in memory, of all topics together; nothing where the
+    /// implementation has none or can't tell.
+    fn memory(&self) -> LogUse {
+        LogUse::default()
+    }
 }

@@ -103,3 +103,16 @@ pub struct Batch {
     /// End of the partition when the read was served; `next == end` means caught up.
     pub end: u64,
 }
+
+/// What a log holds in memory, with the bounds; in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LogUse {
+    /// Appends that wait to be written.
+    pub queue_bytes: u64,
+    /// The most that may wait; a further append waits outside.
+    pub queue_bytes_max: u64,
+    /// The newest records, kept for readers at the end.
+    pub recent_bytes: u64,
+    /// The most that are kept.
+    pub recent_bytes_max: u64,
+}

@@ -69,7 +69,7 @@ fn an_index_in_memory_keeps_the_contract() {
 fn an_index_on_disk_keeps_the_contract_and_what_it_was_given() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("index");
-    let share = RocksShare::new(1 << 20);
+    let share = RocksShare::new(1 << 20, 1 << 20);
     let build = RocksIndex::build(&path, &share).expect("build");
     let mut index = build.finish("source 1", 0, None).expect("finish");
     contract(&mut index);
@@ -84,7 +84,7 @@ fn an_index_on_disk_keeps_the_contract_and_what_it_was_given() {
 #[test]
 fn an_index_half_built_is_not_opened() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let share = RocksShare::new(1 << 20);
+    let share = RocksShare::new(1 << 20, 1 << 20);
     let mut build = RocksIndex::build(folder.path(), &share).expect("build");
     build.add([(b"a".as_slice().into(), version(1))]).expect("add");
     drop(build);

@@ -45,7 +45,7 @@ use self::writer::{Counters, Request};
 use crate::blocking::blocking;
 use crate::memory::system_time_us;
 use crate::take::Limit;
-use crate::{Append, Batch, Log, LogError, Result, TopicSpec};
+use crate::{Append, Batch, Log, LogError, LogUse, Result, TopicSpec};
 
 const LOCK_FILE: &str = "~lock";
 
@@ -280,5 +280,19 @@ impl Log for EmbeddedLog {
             shared.check(before)?;
         }
         blocking(move || shared.trim(before)).await
+    }
+
+    fn memory(&self) -> LogUse {
+        let topics = self.topics.read();
+        let (queue_max, recent_max) =
+            (self.context.config.queue_bytes_max, self.context.config.recent_bytes_max);
+        let mut sum = LogUse::default();
+        for handle in topics.values().flat_map(|topic| &topic.partitions) {
+            sum.queue_bytes += queue_max.saturating_sub(handle.room.available_permits()) as u64;
+            sum.queue_bytes_max += queue_max as u64;
+            sum.recent_bytes += handle.shared.recent_bytes() as u64;
+            sum.recent_bytes_max += recent_max as u64;
+        }
+        sum
     }
 }

@@ -118,6 +118,11 @@ impl Partition {
         self.state.lock().start()
     }
 
+    /// Returns the memory of the newest records.
+    pub(super) fn recent_bytes(&self) -> usize {
+        self.state.lock().recent.bytes()
+    }
+
     pub(super) fn end(&self) -> u64 {
         self.state.lock().end
     }

@@ -46,6 +46,11 @@ impl Recent {
         Some(take.batch(end))
     }
 
+    /// Returns the memory of what it holds.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     fn cost(record: &Record) -> usize {
         record.bytes() + RECORD_OVERHEAD_BYTES
     }

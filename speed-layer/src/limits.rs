@@ -1,0 +1,71 @@
+//! Shows this layer's bounds on the board of limits.
+
+use sanso_catalog::{Limit, LimitGauge, Limits, Registered};
+
+use crate::config::SpeedConfig;
+use crate::newest::NewestIndex;
+use crate::rocks::RocksShare;
+use crate::worker::{HOMES_MAX, Worker};
+
+/// Registers what all workers share.
+pub(crate) fn register(limits: &Limits, config: &SpeedConfig, share: &RocksShare) -> Vec<Registered> {
+    let (cache, writes) = (share.clone(), share.clone());
+    vec![
+        limits.register(
+            Limit {
+                name: "speed.index_cache",
+                unit: "bytes",
+                max: config.index_cache_bytes_max as u64,
+                setting: "speed.index_cache_bytes_max",
+                then: "the oldest blocks make room",
+            },
+            move || cache.cached_bytes() as u64,
+        ),
+        limits.register(
+            Limit {
+                name: "speed.index_writes",
+                unit: "bytes",
+                max: config.index_write_bytes_max as u64,
+                setting: "speed.index_write_bytes_max",
+                then: "the oldest is flushed to disk",
+            },
+            move || writes.unflushed_bytes() as u64,
+        ),
+    ]
+}
+
+/// The bounds of one worker.
+#[derive(Debug)]
+pub(crate) struct WorkerLimits {
+    waiting: LimitGauge,
+    homes: LimitGauge,
+}
+
+impl WorkerLimits {
+    /// Registers them for as long as this lives.
+    pub(crate) fn new(limits: &Limits, config: &SpeedConfig) -> Self {
+        Self {
+            waiting: limits.gauge(Limit {
+                name: "speed.deltas_waiting",
+                unit: "deltas",
+                max: config.queue_max.max(1) as u64,
+                setting: "speed.queue_max",
+                then: "the view partition is caught up by reading the log again",
+            }),
+            homes: limits.gauge(Limit {
+                name: "speed.homes_remembered",
+                unit: "keys",
+                max: HOMES_MAX as u64,
+                setting: "",
+                then: "all are forgotten and looked up again",
+            }),
+        }
+    }
+
+    /// Tells the current use: of the fullest queue, and of the largest memo.
+    pub(crate) fn tell<I: NewestIndex>(&self, worker: &Worker<I>) {
+        let waiting = worker.targets().into_iter().map(|id| worker.outgoing(id).count()).max();
+        self.waiting.set(waiting.unwrap_or(0) as u64);
+        self.homes.set(worker.homes_remembered() as u64);
+    }
+}
