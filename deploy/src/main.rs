@@ -1,12 +1,14 @@
 //! The `sanso` command: one binary for the platform and for speaking to it.
 
 mod application;
+mod bounds;
 mod config;
 mod demo;
 mod dev;
 mod fleet;
 mod http;
 mod ingest;
+mod limits;
 mod node;
 mod plan;
 mod quarantine;
@@ -38,6 +40,7 @@ enum Command {
     Query(query::QueryArgs),
     Quarantine(quarantine::QuarantineArgs),
     Plan(plan::PlanArgs),
+    Limits(limits::LimitsArgs),
 }
 
 #[tokio::main]
@@ -49,6 +52,7 @@ async fn main() -> ExitCode {
         Command::Query(args) => query::run(args).await,
         Command::Quarantine(args) => quarantine::run(args).await,
         Command::Plan(args) => plan::run(args).await,
+        Command::Limits(args) => limits::run(args).await,
     };
     outcome.unwrap_or_else(|error| {
         telemetry::report(&error);

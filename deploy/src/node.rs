@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use sanso_batch::{BatchConfig, BatchLayer};
-use sanso_catalog::{Catalog, CatalogHandle, StatusBoard};
+use sanso_catalog::{Catalog, CatalogHandle, Registered, StatusBoard};
 use sanso_core::{PartitionId, PartitionStore, ReadRequest};
 use sanso_dataset::Dataset;
 use sanso_log::{Log, TopicSpec};
@@ -30,6 +30,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::application::{self, Declared};
+use crate::bounds;
 use crate::versions::{caught_up, furthest, transition};
 
 /// How often the application's files are looked at for changes.
@@ -65,6 +66,7 @@ pub(crate) struct Node {
     stop: watch::Sender<bool>,
     speed: SpeedHandle,
     tasks: Vec<JoinHandle<()>>,
+    _limits: Vec<Registered>,
 }
 
 /// The parts that view versions are brought up on.
@@ -85,6 +87,7 @@ impl Node {
         let dataset = Dataset::open_local(&config.data.join("dataset")).context("open master dataset")?;
         let metrics = sanso_serving::metrics::install().context("install the metrics recorder")?;
         let board = StatusBoard::new();
+        let _limits = bounds::register(&board.limits(), &log);
         let store = PartitionStore::new();
         let sources = declared.application.sources.iter();
         let catalog = CatalogHandle::new(Catalog {
@@ -126,9 +129,10 @@ impl Node {
         let tasks = vec![
             tokio::spawn(run_batch(batch, stopped.clone())),
             tokio::spawn(run_serving(serving, listener, stopped.clone())),
+            tokio::spawn(run_alarm(board.clone(), stopped.clone())),
             tokio::spawn(run_reload(config.app, declared, parts, stopped)),
         ];
-        Ok(Node { address, board, stop, speed, tasks })
+        Ok(Node { address, board, stop, speed, tasks, _limits })
     }
 
     /// Stops all layers; what was acknowledged is durable already.
@@ -167,10 +171,15 @@ async fn run_batch(batch: Arc<BatchLayer>, stop: watch::Receiver<bool>) {
     batch.run(stopped(stop)).await;
 }
 
-async fn run_serving(serving: ServingLayer, listener: TcpListener, stop: watch::Receiver<bool>) {
-    if let Err(error) = serving.serve(listener, stopped(stop)).await {
-        tracing::error!(%error, "serving ended");
+async fn run_alarm(board: StatusBoard, stop: watch::Receiver<bool>) {
+    tokio::select! {
+        () = stopped(stop) => {}
+        () = bounds::watch(board.limits()) => {}
     }
+}
+
+async fn run_serving(serving: ServingLayer, listener: TcpListener, stop: watch::Receiver<bool>) {
+    serving.serve(listener, stopped(stop)).await;
 }
 
 impl Parts {

@@ -20,10 +20,26 @@ pub struct ServingConfig {
     pub ingest_chunk_lines_max: usize,
     /// Bytes of an ingested body that are decoded and appended together.
     pub ingest_chunk_bytes_max: usize,
+    /// Longest pause of a sender within a body, in milliseconds; then 408.
+    pub body_stall_ms_max: u64,
+    /// Slowest a body may come on average, in bytes a second, beyond one such pause; then 408.
+    pub body_bytes_per_s_min: u64,
+    /// Groups in all view partitions at which ingestion is refused with 503.
+    pub view_groups_max: u64,
     /// Memory in bytes that one SQL query may take before it is refused.
     pub query_memory_bytes_max: usize,
+    /// Memory in bytes that all SQL queries together may take.
+    pub queries_memory_bytes_max: usize,
     /// SQL queries that run at once; further ones wait for their turn within their deadline.
     pub queries_max: usize,
+    /// SQL queries that may wait for their turn; further ones are refused with 503.
+    pub queries_waiting_max: usize,
+    /// Reads of whole views that run at once; further ones wait for their turn within their deadline.
+    pub scans_max: usize,
+    /// Longest SQL in bytes.
+    pub sql_bytes_max: usize,
+    /// Memory in bytes of the rows of one answer.
+    pub answer_bytes_max: usize,
     /// Threads that SQL queries run on.
     pub query_threads: usize,
     /// Rows of an answer when the caller gives no limit.
@@ -32,6 +48,13 @@ pub struct ServingConfig {
     pub rows_max: usize,
     /// Keys one request may ask for.
     pub keys_max: usize,
+    /// Connections open at once; further ones wait to be accepted.
+    pub connections_max: usize,
+    /// How long a client may take to send the head of a request, the wait on an
+    /// idle connection included, in milliseconds; then it is cut off.
+    pub header_ms_max: u64,
+    /// How long a client may refuse to take what is sent to it, in milliseconds; then it is cut off.
+    pub write_stall_ms_max: u64,
     /// Requests answered at once; further ones are refused with 503.
     pub requests_max: usize,
     /// Live update streams open at once; further ones are refused with 503.
@@ -58,12 +81,23 @@ impl Default for ServingConfig {
             line_bytes_max: 1 << 20,
             ingest_chunk_lines_max: 8192,
             ingest_chunk_bytes_max: 4 << 20,
+            body_stall_ms_max: 30_000,
+            body_bytes_per_s_min: 1_024,
+            view_groups_max: 20_000_000,
             query_memory_bytes_max: 256 << 20,
+            queries_memory_bytes_max: 512 << 20,
             queries_max: 4,
+            queries_waiting_max: 64,
+            scans_max: 4,
+            sql_bytes_max: 64 << 10,
+            answer_bytes_max: 64 << 20,
             query_threads: 2,
             rows_default: 10_000,
             rows_max: 1_000_000,
             keys_max: 1_000,
+            connections_max: 1_024,
+            header_ms_max: 30_000,
+            write_stall_ms_max: 30_000,
             requests_max: 512,
             streams_max: 256,
             deadline_ms: 5_000,

@@ -15,7 +15,4 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    /// Serving connections failed.
-    #[error("serve HTTP")]
-    Serve(#[source] std::io::Error),
 }

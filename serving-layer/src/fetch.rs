@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use sanso_core::{Progress, ReadReply, ReadRequest};
 use sanso_state::Offset;
 use sanso_view::View;
+use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep_until};
 
 use crate::answer::{Evidence, LogEnd};
@@ -58,6 +59,31 @@ pub(crate) async fn fetch(
         return Err(not_live(view, missing, reads.len()));
     }
     Ok(replies)
+}
+
+/// About the memory of a group that is copied out of a view partition.
+const GROUP_BYTES: usize = 256;
+
+/// Estimates the memory of what the scans of a plan copy, in bytes.
+pub(crate) async fn copied_bytes(shared: &Shared, reads: &[PartitionRead]) -> usize {
+    let mut groups = 0;
+    for read in reads.iter().filter(|read| matches!(read.request, ReadRequest::Scan { .. })) {
+        if let Ok(reply) = shared.context.store.read(read.id, &ReadRequest::Progress).await {
+            groups += reply.progress.base_groups + reply.progress.speed_groups;
+        }
+    }
+    groups.saturating_mul(GROUP_BYTES)
+}
+
+/// Waits for the turn of a plan that scans, of which only few run at once.
+pub(crate) async fn turn<'a>(
+    shared: &'a Shared,
+    reads: &[PartitionRead],
+) -> Result<Option<SemaphorePermit<'a>>, Problem> {
+    if !reads.iter().any(|read| matches!(read.request, ReadRequest::Scan { .. })) {
+        return Ok(None);
+    }
+    shared.scans.acquire().await.map(Some).map_err(|_| Problem::busy("reads of whole views"))
 }
 
 /// Reads one partition; a scan, which copies all of it, away from the threads that answer requests.

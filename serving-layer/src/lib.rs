@@ -16,18 +16,20 @@
 //!   (`freshness.applied`); decimals keep every digit.
 //! - With a session token no caller goes back in time, in any view of a source.
 //! - What `POST /v1/ingest` acknowledges is in the log; what it refuses is not.
-//! - Every request has a deadline, every queue a bound; a caller that stops
-//!   reading a stream takes no more memory.
+//! - Every request has a deadline, every queue a bound, shown on the board of
+//!   limits; a caller that stops reading takes no more memory and is cut off.
 //!
 //! Not promised: that partitions of a view, or views of a query, stand at one
 //! common prefix of the log. `freshness` says where each stands.
 
 pub mod answer;
 mod config;
+mod connection;
 mod ends;
 mod error;
 mod fetch;
 mod finish;
+mod limits;
 pub mod metrics;
 pub mod params;
 pub mod plan;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use sanso_catalog::{Catalog, PartitionProgress, RecordCounts, StatusBoard};
+use sanso_catalog::{Catalog, LimitUse, PartitionProgress, RecordCounts, StatusBoard};
 use sanso_state::Refusal;
 
 use crate::quarantine::posted_counts;
@@ -49,6 +49,7 @@ pub(crate) fn board_text(board: &StatusBoard, catalog: &Catalog) -> String {
     let mut out = String::new();
     speed_text(board, &mut out);
     batch_text(board, &mut out);
+    limits_text(board, &mut out);
     quarantine_text(board, catalog, &mut out);
     out
 }
@@ -164,6 +165,22 @@ fn batch_text(board: &StatusBoard, out: &mut String) {
                 "sanso_batch_cut_offset{{source=\"{}\",partition=\"{partition}\"}} {offset}",
                 escape(source)
             );
+        }
+    }
+}
+
+fn limits_text(board: &StatusBoard, out: &mut String) {
+    type Read = fn(&LimitUse) -> u64;
+    let gauges: [(&str, &str, Read); 2] = [
+        ("sanso_limit_used", "Current use of a bound", |limit| limit.used),
+        ("sanso_limit_max", "The bound", |limit| limit.max),
+    ];
+    let limits = board.limits().read();
+    for (name, help, read) in gauges {
+        head(out, name, "gauge", help);
+        for limit in &limits {
+            let _ =
+                writeln!(out, "{name}{{limit=\"{}\",unit=\"{}\"}} {}", limit.name, limit.unit, read(limit));
         }
     }
 }

@@ -1,12 +1,12 @@
 //! The serving layer: configuration and context in, a router and a server out.
 
-use std::future::{Future, IntoFuture};
+use std::future::Future;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
 use metrics_exporter_prometheus::PrometheusHandle;
-use sanso_catalog::{CatalogHandle, StatusBoard};
+use sanso_catalog::{CatalogHandle, Registered, StatusBoard};
 use sanso_core::PartitionStore;
 use sanso_dataset::Dataset;
 use sanso_log::Log;
@@ -15,13 +15,15 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::ServingConfig;
+use crate::connection;
 use crate::ends::LogEnds;
 use crate::error::Error;
+use crate::limits;
 use crate::problem::Problem;
 use crate::quarantine::ReplayMarks;
 use crate::readiness::Readiness;
 use crate::routes;
-use crate::sql::QueryThreads;
+use crate::sql::{Budget, QueryThreads};
 
 /// How often histograms are summed up.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
@@ -47,9 +49,13 @@ pub(crate) struct Shared {
     pub(crate) context: ServingContext,
     pub(crate) ends: LogEnds,
     pub(crate) readiness: Readiness,
+    pub(crate) connections: Arc<Semaphore>,
     pub(crate) requests: Arc<Semaphore>,
     pub(crate) streams: Arc<Semaphore>,
     pub(crate) queries: Arc<Semaphore>,
+    pub(crate) queries_waiting: Arc<Semaphore>,
+    pub(crate) scans: Arc<Semaphore>,
+    pub(crate) query_memory: Arc<Budget>,
     pub(crate) query_threads: QueryThreads,
     pub(crate) closing: watch::Sender<bool>,
     /// Which quarantined records were replayed.
@@ -71,6 +77,7 @@ impl Shared {
 /// The serving layer.
 pub struct ServingLayer {
     shared: Arc<Shared>,
+    _limits: Vec<Registered>,
 }
 
 impl ServingLayer {
@@ -79,9 +86,13 @@ impl ServingLayer {
         let shared = Shared {
             ends: LogEnds::new(Duration::from_millis(config.staleness_memory_ms)),
             readiness: Readiness::default(),
+            connections: Arc::new(Semaphore::new(config.connections_max)),
             requests: Arc::new(Semaphore::new(config.requests_max)),
             streams: Arc::new(Semaphore::new(config.streams_max)),
             queries: Arc::new(Semaphore::new(config.queries_max)),
+            queries_waiting: Arc::new(Semaphore::new(config.queries_waiting_max)),
+            scans: Arc::new(Semaphore::new(config.scans_max)),
+            query_memory: Arc::new(Budget::new(config.queries_memory_bytes_max)),
             query_threads: QueryThreads::new(config.query_threads),
             metrics: OnceLock::new(),
             closing: watch::Sender::new(false),
@@ -90,7 +101,8 @@ impl ServingLayer {
             config,
             context,
         };
-        Self { shared: Arc::new(shared) }
+        let _limits = limits::register(&shared.context.board.limits(), &shared);
+        Self { shared: Arc::new(shared), _limits }
     }
 
     /// Renders the metrics of this process at `/metrics`, too; see [`crate::metrics::install`].
@@ -116,11 +128,7 @@ impl ServingLayer {
 
     /// Answers requests until `shutdown` resolves; then closes the live streams
     /// and gives open requests a bounded time to finish.
-    pub async fn serve(
-        &self,
-        listener: TcpListener,
-        shutdown: impl Future<Output = ()> + Send + 'static,
-    ) -> Result<(), Error> {
+    pub async fn serve(&self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send + 'static) {
         let shared = Arc::clone(&self.shared);
         let mut closed = self.shared.closing.subscribe();
         let drain = Duration::from_millis(self.shared.config.drain_ms_max);
@@ -128,17 +136,19 @@ impl ServingLayer {
             shutdown.await;
             shared.closing.send_replace(true);
         };
-        let server = axum::serve(listener, self.router()).with_graceful_shutdown(stop);
+        let server = async {
+            tokio::join!(stop, connection::serve(&self.shared, listener, self.router()));
+        };
         let drained = async {
             // The sender lives in `self`, so this waits for the value.
             let _ = closed.wait_for(|closing| *closing).await;
             tokio::time::sleep(drain).await;
         };
         tokio::select! {
-            served = server.into_future() => served.map_err(Error::Serve),
-            () = drained => Ok(()),
-            () = self.watch_log_ends() => Ok(()),
-            () = self.keep_metrics_small() => Ok(()),
+            () = server => {}
+            () = drained => {}
+            () = self.watch_log_ends() => {}
+            () = self.keep_metrics_small() => {}
         }
     }
 

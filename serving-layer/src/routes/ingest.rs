@@ -24,12 +24,13 @@ use sanso_log::{LogError, Retry};
 use sanso_state::Offset;
 use sanso_view::Source;
 use serde_json::{Map, Value, json};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::config::ServingConfig;
 use crate::metrics::{INGEST_ACKNOWLEDGED, INGEST_REFUSED};
 use crate::params::Params;
 use crate::problem::Problem;
+use crate::routes::body::{self, Pace};
 use crate::routes::ingest_lines::{Chunk, Prepared, prepare};
 use crate::routes::sources::find;
 use crate::service::Shared;
@@ -37,8 +38,6 @@ use crate::session::Session;
 
 /// Refused lines that an answer lists; all are counted.
 const REFUSED_LISTED_MAX: usize = 1_000;
-/// Longest pause of a sender within a body.
-const BODY_IDLE_MAX: Duration = Duration::from_secs(30);
 /// Longest wait for the log to acknowledge one chunk.
 const APPEND_MAX: Duration = Duration::from_secs(30);
 
@@ -51,7 +50,8 @@ pub(crate) async fn append(
 ) -> Result<Response, Problem> {
     Params::read(&uri, &[])?;
     let source = find(&shared, &name)?;
-    check_headers(&shared.config, &headers)?;
+    body::check_headers(&headers)?;
+    check_length(&shared.config, &headers)?;
     let mut ingest = Ingest { shared: &shared, source: Arc::clone(&source), outcome: Outcome::default() };
     let ended = ingest.take(body.into_data_stream()).await;
     let outcome = ingest.outcome;
@@ -68,14 +68,7 @@ pub(crate) async fn append(
     }
 }
 
-fn check_headers(config: &ServingConfig, headers: &HeaderMap) -> Result<(), Problem> {
-    if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
-        && encoding != "identity"
-    {
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "encoding", "The body is encoded")
-            .detail("the body has a Content-Encoding")
-            .hint("send plain lines of JSON"));
-    }
+fn check_length(config: &ServingConfig, headers: &HeaderMap) -> Result<(), Problem> {
     let length =
         headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| length > config.body_bytes_max as u64) {
@@ -134,13 +127,16 @@ impl Ingest<'_> {
         let mut body = std::pin::pin!(body);
         let mut lines = Lines::new(config.line_bytes_max);
         let mut total = 0;
+        let mut pace = Pace::new(config);
         loop {
-            let part = match timeout(BODY_IDLE_MAX, body.next()).await {
-                Err(_) => return Err(stalled()),
+            let asked = Instant::now();
+            let part = match timeout(pace.patience(), body.next()).await {
+                Err(_) => return Err(stalled(config)),
                 Ok(None) => break,
                 Ok(Some(Err(error))) => return Err(broken(&error)),
                 Ok(Some(Ok(part))) => part,
             };
+            pace.came(part.len(), asked.elapsed());
             total += part.len();
             if total > config.body_bytes_max {
                 // Whole lines before the limit were taken; the rest was not read.
@@ -166,6 +162,7 @@ impl Ingest<'_> {
         if chunk.lines.is_empty() && chunk.refused.is_empty() {
             return Ok(());
         }
+        check_room(self.shared)?;
         let source = Arc::clone(&self.source);
         let now_us = chrono::Utc::now().timestamp_micros();
         let prepared = tokio::task::spawn_blocking(move || prepare(&source, chunk, now_us)).await;
@@ -310,10 +307,25 @@ fn too_large(config: &ServingConfig) -> Problem {
         .hint("send the lines in several requests")
 }
 
-fn stalled() -> Problem {
-    Problem::new(StatusCode::REQUEST_TIMEOUT, "body-stalled", "The body stopped coming")
-        .detail(format!("nothing came for {} s", BODY_IDLE_MAX.as_secs()))
-        .hint("send again what was not acknowledged")
+/// Refuses lines while the views hold as many groups as they may: what is in
+/// the log must be lifted, so this is where growth is stopped.
+fn check_room(shared: &Shared) -> Result<(), Problem> {
+    let (groups, max) = (shared.context.store.groups(), shared.config.view_groups_max);
+    if groups < max {
+        return Ok(());
+    }
+    Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "views-full", "The views hold as much as they may")
+        .detail(format!("the views hold {groups} groups in memory, and {max} are allowed"))
+        .hint("declare fewer or coarser views, or raise serving.view_groups_max where there is memory; sanso limits shows the use")
+        .with("budget", "serving.view_groups_max")
+        .retry_after_s(10))
+}
+
+fn stalled(config: &ServingConfig) -> Problem {
+    let (stall, pace) = (config.body_stall_ms_max, config.body_bytes_per_s_min);
+    Problem::new(StatusCode::REQUEST_TIMEOUT, "body-stalled", "The body came too slowly")
+        .detail(format!("nothing came for {stall} ms, or less than {pace} bytes a second over a longer time"))
+        .hint("send again what was not acknowledged, in smaller requests")
 }
 
 fn broken(error: &axum::Error) -> Problem {

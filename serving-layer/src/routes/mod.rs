@@ -1,9 +1,11 @@
 //! The routes: one file for each endpoint, and what all of them go through.
 
+mod body;
 mod console;
 mod health;
 pub(crate) mod ingest;
 mod ingest_lines;
+mod limits;
 mod metrics;
 mod observe;
 mod openapi;
@@ -59,6 +61,7 @@ fn endpoints() -> Vec<Endpoint> {
         Endpoint::get("/v1/sources", get(sources::list)),
         Endpoint::get("/v1/sources/{source}", get(sources::one)),
         Endpoint::get("/v1/status", get(status::read)),
+        Endpoint::get("/v1/limits", get(limits::read)),
         Endpoint::get("/v1/quarantine/{source}", get(quarantine::list)),
         Endpoint::post("/v1/quarantine/{source}/replay", post(quarantine::append)),
         Endpoint::get("/healthz", get(health::alive)),

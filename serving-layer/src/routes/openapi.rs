@@ -201,6 +201,10 @@ fn operations() -> Value {
             "operationId": "status", "tags": ["operations"], "summary": "The state of all layers",
             "responses": answers("The state", "Status")
         } },
+        "/v1/limits": { "get": {
+            "operationId": "limits", "tags": ["operations"], "summary": "Every bound of this process with its current use",
+            "responses": answers("The bounds, in order of name", "Limits")
+        } },
         "/healthz": { "get": {
             "operationId": "alive", "tags": ["operations"], "summary": "Answers while the process lives",
             "responses": answers("Alive", "Health")
@@ -394,6 +398,10 @@ fn state_schemas() -> Value {
             "product": text, "version": text, "time": text, "ready": { "type": "boolean" }, "not_ready": array(text.clone()),
             "audit": any, "sources": array(schema("Source")), "views": array(any.clone())
         }), &["product", "version", "ready", "audit", "sources", "views"]),
+        "Limits": object(json!({ "limits": array(object(json!({
+            "name": text, "unit": text, "used": whole, "max": whole, "parts": whole, "fullest_percent": whole,
+            "setting": text, "then": { "type": "string", "description": "What happens when it is reached" }
+        }), &["name", "unit", "used", "max", "parts", "fullest_percent", "setting", "then"])) }), &["limits"]),
         "Health": object(json!({ "status": text }), &["status"])
     })
 }

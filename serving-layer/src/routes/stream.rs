@@ -31,7 +31,7 @@ use tokio::sync::{OwnedSemaphorePermit, broadcast, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::answer::{Freshness, merge};
-use crate::fetch::{Need, ends, evidence, fetch, serving};
+use crate::fetch::{Need, ends, evidence, fetch, serving, turn};
 use crate::finish::finish;
 use crate::metrics::STREAMS;
 use crate::params::Params;
@@ -248,6 +248,8 @@ impl Watcher {
         self.seen = Seen::nothing(Arc::clone(&view));
         // Subscribed before reading: a change in between is sent again rather than lost.
         let changes = reads.iter().map(|read| self.subscribe(read.id)).collect::<Result<Vec<_>, _>>()?;
+        let shared = Arc::clone(&self.shared);
+        let _turn = turn(&shared, &reads).await?;
         let (replies, freshness) = self.fetch(&view, &reads).await?;
         self.seen.batch_versions =
             replies.iter().map(|reply| reply.as_ref().map(|reply| reply.progress.version)).collect();

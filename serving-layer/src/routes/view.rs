@@ -13,7 +13,7 @@ use tokio::time::timeout_at;
 
 use crate::answer::{Freshness, merge};
 use crate::config::ServingConfig;
-use crate::fetch::{ends, evidence, fetch, serving};
+use crate::fetch::{ends, evidence, fetch, serving, turn};
 use crate::finish::finish;
 use crate::params::{Params, split_key};
 use crate::plan::{Wanted, plan};
@@ -21,6 +21,7 @@ use crate::problem::Problem;
 use crate::routes::options::{READ_OPTIONS, ReadOptions};
 use crate::routes::reply::Reply;
 use crate::service::Shared;
+use crate::sql::{answer_too_large, size_of};
 
 /// How rows are ordered and how many are wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +62,7 @@ async fn answer(
     options: &ReadOptions,
 ) -> Result<Reply, Problem> {
     let reads = plan(view, wanted);
+    let _turn = turn(shared, &reads).await?;
     let replies = fetch(shared, view, &reads, &options.need, options.until).await?;
     let evidence = [evidence(view, &replies)];
     let freshness = Freshness::of(&evidence, &ends(shared, &evidence), &options.need.session);
@@ -71,6 +73,9 @@ async fn answer(
     };
     let truncated = rows.num_rows() > options.rows_max;
     let rows = rows.slice(0, rows.num_rows().min(options.rows_max));
+    if size_of(&rows).is_ok_and(|bytes| bytes > shared.config.answer_bytes_max) {
+        return Err(answer_too_large(shared.config.answer_bytes_max));
+    }
     Ok(Reply {
         view: Some((view.name.clone(), view.fingerprint.to_string())),
         schema: view.output_schema(),

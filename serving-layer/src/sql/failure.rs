@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use datafusion::common::{DataFusionError, SchemaError};
 
 use crate::problem::Problem;
+use crate::sql::memory::Exhausted;
 
 /// A problem on its way through DataFusion.
 #[derive(Debug)]
@@ -25,18 +26,15 @@ pub(crate) fn carry(problem: Problem) -> DataFusionError {
     DataFusionError::External(Box::new(Carried(problem)))
 }
 
-/// Says what a failure means for the caller. `tables` are the names that exist.
-pub(crate) fn problem(error: &DataFusionError, tables: &[String]) -> Problem {
+/// Says what a failure means for the caller. `tables` are the names that
+/// exist; `exhausted` the budget that was asked for too much, if one was.
+pub(crate) fn problem(error: &DataFusionError, tables: &[String], exhausted: Option<Exhausted>) -> Problem {
     if let Some(carried) = carried(error) {
         return carried;
     }
     let text = text(error);
     match error.find_root() {
-        DataFusionError::ResourcesExhausted(_) => {
-            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "query-memory", "The query needs too much memory")
-                .detail(text)
-                .hint("read fewer rows (a key, a range of time), or aggregate before joining or sorting")
-        }
+        DataFusionError::ResourcesExhausted(_) => too_much_memory(&text, exhausted),
         DataFusionError::ObjectStore(cause) if matches!(**cause, object_store::Error::NotFound { .. }) => {
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "dataset-moved", "The dataset moved on")
                 .detail("a file of the master dataset was replaced while the query read it")
@@ -47,6 +45,33 @@ pub(crate) fn problem(error: &DataFusionError, tables: &[String]) -> Problem {
             Problem::internal("run the query", text)
         }
         _ => sql_problem(error, &text, tables),
+    }
+}
+
+fn too_much_memory(text: &str, exhausted: Option<Exhausted>) -> Problem {
+    match exhausted {
+        Some(Exhausted::Shared(bytes)) => Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "queries-memory",
+            "The queries need too much memory",
+        )
+        .detail(format!("all queries together may take {bytes} bytes, and others hold them: {text}"))
+        .hint("try again after the time in Retry-After; an operator raises serving.queries_memory_bytes_max")
+        .with("budget", "serving.queries_memory_bytes_max")
+        .with("budget_bytes", bytes)
+        .retry_after_s(1),
+        own => {
+            let problem =
+                Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "query-memory", "The query needs too much memory")
+                    .hint("read fewer rows (a key, a range of time), or aggregate before joining or sorting; an operator raises serving.query_memory_bytes_max");
+            match own {
+                Some(Exhausted::Own(bytes)) => problem
+                    .detail(format!("one query may take {bytes} bytes of memory: {text}"))
+                    .with("budget", "serving.query_memory_bytes_max")
+                    .with("budget_bytes", bytes),
+                _ => problem.detail(text),
+            }
+        }
     }
 }
 

@@ -12,9 +12,12 @@
 mod condition;
 mod dataset_table;
 mod failure;
+mod memory;
+mod shape;
 mod statement;
 mod threads;
 mod view_table;
 
-pub(crate) use statement::run;
+pub(crate) use memory::Budget;
+pub(crate) use statement::{answer_too_large, run, size_of};
 pub(crate) use threads::QueryThreads;

@@ -6,13 +6,16 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use axum::http::StatusCode;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DataFusionError, TableReference};
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryReservation};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::physical_plan::coop::CooperativeExec;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 use futures::StreamExt;
 use parking_lot::Mutex;
@@ -25,7 +28,13 @@ use crate::problem::Problem;
 use crate::service::Shared;
 use crate::sql::dataset_table::{Content, DatasetTable, STORE_URL};
 use crate::sql::failure;
+use crate::sql::memory::QueryMemory;
+use crate::sql::shape;
 use crate::sql::view_table::ViewTable;
+
+/// Functions that make text of any length from a number, in memory that no
+/// budget sees.
+const UNBOUNDED: [&str; 3] = ["repeat", "lpad", "rpad"];
 
 /// The answer of a statement.
 pub(crate) struct Answer {
@@ -41,6 +50,7 @@ pub(crate) struct Reading {
     pub(crate) need: Need,
     pub(crate) until: Instant,
     pub(crate) evidence: Mutex<Vec<Evidence>>,
+    pub(crate) memory: Arc<QueryMemory>,
     pub(crate) reservations: Mutex<Vec<MemoryReservation>>,
     manifests: tokio::sync::Mutex<BTreeMap<String, Option<Arc<Manifest>>>>,
 }
@@ -56,9 +66,16 @@ impl Reading {
         manifests.insert(source.to_owned(), manifest.clone());
         Ok(manifest)
     }
+
+    /// Starts to count memory for something that is not DataFusion's.
+    pub(crate) fn reserve(&self, what: String) -> MemoryReservation {
+        let pool: Arc<dyn MemoryPool> = Arc::clone(&self.memory) as _;
+        MemoryConsumer::new(what).register(&pool)
+    }
 }
 
-/// Runs a statement on the query threads; dropping the future stops it.
+/// Runs a statement on the query threads; dropping the future stops it at the next
+/// batch of rows.
 pub(crate) async fn run(
     shared: &Arc<Shared>,
     sql: String,
@@ -66,7 +83,9 @@ pub(crate) async fn run(
     rows_max: usize,
     until: Instant,
 ) -> Result<Answer, Problem> {
+    let memory = QueryMemory::new(shared.config.query_memory_bytes_max, Arc::clone(&shared.query_memory));
     let reading = Arc::new(Reading {
+        memory: Arc::new(memory),
         shared: Arc::clone(shared),
         need,
         until,
@@ -79,20 +98,33 @@ pub(crate) async fn run(
 }
 
 async fn execute(reading: &Arc<Reading>, sql: &str, rows_max: usize) -> Result<Answer, Problem> {
+    shape::check_text(sql)?;
     let (context, tables) =
         session(reading).map_err(|error| Problem::internal("prepare the query", error))?;
-    let problem = |error: DataFusionError| failure::problem(&error, &tables);
+    let problem = |error: DataFusionError| failure::problem(&error, &tables, reading.memory.exhausted());
     let state = context.state();
     let plan = state.create_logical_plan(sql).await.map_err(problem)?;
     read_only().verify_plan(&plan).map_err(|error| not_a_query(&error))?;
-    let mut stream = DataFrame::new(state, plan).execute_stream().await.map_err(problem)?;
+    let frame = DataFrame::new(state, plan);
+    let context = Arc::new(frame.task_ctx());
+    let plan = frame.create_physical_plan().await.and_then(interruptible).map_err(problem)?;
+    let mut stream = execute_stream(plan, context).map_err(problem)?;
     let schema = stream.schema();
     let mut batches = Vec::new();
     let mut rows = 0;
+    let mut bytes = 0;
+    let held = reading.reserve("the rows of the answer".to_owned());
+    let bytes_max = reading.shared.config.answer_bytes_max;
     let mut truncated = false;
     while let Some(batch) = stream.next().await {
         let batch = batch.map_err(problem)?;
         let room = rows_max - rows;
+        let size = size_of(&batch.slice(0, batch.num_rows().min(room))).map_err(problem)?;
+        bytes += size;
+        if bytes > bytes_max {
+            return Err(answer_too_large(bytes_max));
+        }
+        held.try_grow(size).map_err(problem)?;
         if batch.num_rows() > room {
             truncated = true;
             batches.push(batch.slice(0, room));
@@ -103,6 +135,35 @@ async fn execute(reading: &Arc<Reading>, sql: &str, rows_max: usize) -> Result<A
     }
     let evidence = std::mem::take(&mut *reading.evidence.lock());
     Ok(Answer { schema, batches, truncated, evidence })
+}
+
+/// Lets every operator that makes many rows of few give way now and then, as
+/// DataFusion's own do where they read: else a join that is under way could
+/// not be stopped, and would keep its thread beyond every deadline.
+fn interruptible(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+    let wrap = |node: Arc<dyn ExecutionPlan>| {
+        if node.children().len() < 2 {
+            return Ok(Transformed::no(node));
+        }
+        let giving_way: Arc<dyn ExecutionPlan> = Arc::new(CooperativeExec::new(node));
+        Ok(Transformed::yes(giving_way))
+    };
+    plan.transform_up(wrap).data()
+}
+
+/// Returns the bytes of the rows themselves: a slice is not counted with all that it was cut from.
+pub(crate) fn size_of(batch: &RecordBatch) -> Result<usize, DataFusionError> {
+    let sizes = batch.columns().iter().map(|column| column.to_data().get_slice_memory_size());
+    Ok(sizes.sum::<Result<usize, _>>()?)
+}
+
+/// The rows of an answer take too much memory.
+pub(crate) fn answer_too_large(bytes_max: usize) -> Problem {
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "answer-too-large", "The answer is too large")
+        .detail(format!("the rows of one answer may take {bytes_max} bytes of memory"))
+        .hint("ask for fewer rows (limit, a key, a range of time) or fewer columns, or aggregate; an operator raises serving.answer_bytes_max")
+        .with("budget", "serving.answer_bytes_max")
+        .with("budget_bytes", bytes_max)
 }
 
 fn read_only() -> SQLOptions {
@@ -126,9 +187,8 @@ fn session(reading: &Arc<Reading>) -> Result<(SessionContext, Vec<String>), Data
         .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false)
         .set_bool("datafusion.execution.parquet.schema_force_view_types", false)
         .set_str("datafusion.execution.time_zone", "UTC");
-    let memory = GreedyMemoryPool::new(reading.shared.config.query_memory_bytes_max);
     let runtime = RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(memory))
+        .with_memory_pool(Arc::clone(&reading.memory) as _)
         .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
         .build_arc()?;
     let store = reading.shared.context.dataset.object_store();
@@ -138,6 +198,7 @@ fn session(reading: &Arc<Reading>) -> Result<(SessionContext, Vec<String>), Data
         .with_runtime_env(runtime)
         .build();
     let context = SessionContext::new_with_state(state);
+    UNBOUNDED.iter().for_each(|name| context.deregister_udf(name));
     let tables = register(&context, reading)?;
     Ok((context, tables))
 }

@@ -8,6 +8,9 @@ use tokio::task::JoinSet;
 
 use crate::problem::Problem;
 
+/// Planning goes as deep as an expression does; `sql::shape` bounds that.
+const STACK_BYTES: usize = 32 << 20;
+
 /// A runtime of its own: started when first needed, stopped without waiting when dropped.
 pub(crate) struct QueryThreads {
     threads: usize,
@@ -38,8 +41,12 @@ impl QueryThreads {
             return Ok(runtime.handle().clone());
         }
         let mut builder = Builder::new_multi_thread();
-        let started =
-            builder.worker_threads(self.threads.max(1)).thread_name("sanso-query").enable_all().build()?;
+        let started = builder
+            .worker_threads(self.threads.max(1))
+            .thread_stack_size(STACK_BYTES)
+            .thread_name("sanso-query")
+            .enable_all()
+            .build()?;
         let handle = started.handle().clone();
         *runtime = Some(started);
         Ok(handle)

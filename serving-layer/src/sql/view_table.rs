@@ -10,13 +10,12 @@ use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::DataFusionError;
 use datafusion::datasource::memory::MemorySourceConfig;
-use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use sanso_view::View;
 
 use crate::answer::merge;
-use crate::fetch::{evidence, fetch};
+use crate::fetch::{copied_bytes, evidence, fetch};
 use crate::finish::finish;
 use crate::plan::plan;
 use crate::sql::condition;
@@ -41,6 +40,9 @@ impl ViewTable {
         let wanted = condition::wanted(&self.view, filters);
         let reads = plan(&self.view, &wanted);
         let reading = &self.reading;
+        // The groups are copied out of the view before they are rows.
+        let copied = reading.reserve(format!("groups of view {}", self.view.name));
+        copied.try_grow(copied_bytes(&reading.shared, &reads).await)?;
         let replies =
             fetch(&reading.shared, &self.view, &reads, &reading.need, reading.until).await.map_err(carry)?;
         reading.evidence.lock().push(evidence(&self.view, &replies));
@@ -77,14 +79,13 @@ impl TableProvider for ViewTable {
 
     async fn scan(
         &self,
-        state: &dyn Session,
+        _state: &dyn Session,
         projection: Option<&Vec<usize>>,
         filters: &[Expr],
         _limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
         let rows = self.read(filters).await?;
-        let consumer = MemoryConsumer::new(format!("rows of view {}", self.view.name));
-        let reservation = consumer.register(&state.runtime_env().memory_pool);
+        let reservation = self.reading.reserve(format!("rows of view {}", self.view.name));
         reservation.try_grow(rows.get_array_memory_size())?;
         self.reading.reservations.lock().push(reservation);
         let batches = apart(&rows)?;

@@ -1,6 +1,8 @@
 //! Drives the router in-process over real logs, view partitions and dataset files in memory.
 
 mod dataset;
+mod greedy;
+mod hostile;
 mod ingest;
 mod operations;
 mod quarantine;

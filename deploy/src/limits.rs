@@ -1,0 +1,105 @@
+//! `sanso limits`: every bound of a running node with its current use.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+use serde_json::Value;
+
+use crate::http::Client;
+
+/// Show every limit of a running node and what is used of it now.
+///
+/// What is over 90 percent is marked with an exclamation mark, except for
+/// caches, which are meant to be full.
+#[derive(Args, Debug)]
+#[command(after_help = "Exit code: 0 shown, 2 no answer.")]
+pub(crate) struct LimitsArgs {
+    /// The node to ask.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7070", env = "SANSO_URL")]
+    to: String,
+    /// Print the answer as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Asks the node and prints the table.
+pub(crate) async fn run(args: LimitsArgs) -> anyhow::Result<ExitCode> {
+    let answer = Client::new(&args.to)?.get(&["v1", "limits"]).await?;
+    let text = if args.json { format!("{answer}\n") } else { table(&answer)? };
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        // A pager or `head` that has seen enough is no failure.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        written => written.context("print the limits")?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(answer: &Value) -> anyhow::Result<String> {
+    let limits = answer["limits"].as_array().context("the answer has no limits")?;
+    let head = ["LIMIT", "USED", "MAX", "%", "SETTING", "WHEN REACHED"].map(str::to_owned);
+    let rows: Vec<[String; 6]> = std::iter::once(head).chain(limits.iter().map(row)).collect();
+    let mut widths = [0; 6];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut out = String::new();
+    for row in &rows {
+        let [name, used, max, percent, setting, then] = row;
+        let [w0, w1, w2, w3, w4, _] = widths;
+        let line = format!("{name:<w0$}  {used:>w1$}  {max:>w2$}  {percent:>w3$}  {setting:<w4$}  {then}");
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    Ok(out)
+}
+
+fn row(limit: &Value) -> [String; 6] {
+    let text = |name: &str| limit[name].as_str().unwrap_or_default().to_owned();
+    let number = |name: &str| limit[name].as_u64().unwrap_or(0);
+    let unit = text("unit");
+    let percent = number("fullest_percent");
+    let mark = if percent >= 90 { "!" } else { "" };
+    let setting = text("setting");
+    [
+        text("name"),
+        amount(number("used"), &unit),
+        amount(number("max"), &unit),
+        format!("{mark}{percent}"),
+        if setting.is_empty() { "–".to_owned() } else { setting },
+        text("then"),
+    ]
+}
+
+/// Writes an amount with its unit; bytes in mebibytes from one on.
+fn amount(count: u64, unit: &str) -> String {
+    const MEBIBYTE: u64 = 1 << 20;
+    match unit {
+        "bytes" if count >= MEBIBYTE => format!("{:.1} MiB", count as f64 / MEBIBYTE as f64),
+        unit => format!("{count} {unit}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn limits_are_a_table_that_marks_what_is_nearly_reached() {
+        let answer = json!({ "limits": [
+            { "name": "a.queue", "unit": "bytes", "used": 512, "max": 2_097_152, "parts": 2, "fullest_percent": 1,
+              "setting": "a.queue_max", "then": "the append waits" },
+            { "name": "b", "unit": "groups", "used": 19, "max": 20, "parts": 1, "fullest_percent": 95,
+              "setting": "", "then": "503" },
+        ] });
+        let expected = "LIMIT         USED        MAX    %  SETTING      WHEN REACHED\n\
+                        a.queue  512 bytes    2.0 MiB    1  a.queue_max  the append waits\n\
+                        b        19 groups  20 groups  !95  –            503\n";
+        assert_eq!(table(&answer).expect("a table"), expected);
+    }
+}
