@@ -7,6 +7,7 @@
 #   make law      the law over more histories: make law SEEDS=100000 START=0
 #   make bench    how fast, against whom: make bench SECTIONS="http freshness"
 #   make torture  kills and damages, judged by a naive fold: make torture MINUTES=10 ROUNDS= SEED=
+#   make soak     a day's readings at ten times the rate in 2 GiB: make soak MINUTES=60 METERS=20000
 #   make mutants  breaks each rule of exactness on purpose; the law must notice
 #
 # Compiled dependencies are kept outside the checkout, in $(CARGO_TARGET_DIR).
@@ -21,7 +22,7 @@ LISTEN ?= 127.0.0.1:7070
 SECONDS ?=
 DATA ?=
 
-.PHONY: help setup build demo test verify law bench mutants torture fmt
+.PHONY: help setup build demo test verify law bench soak mutants torture fmt
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -40,7 +41,8 @@ demo: build
 # The tests of the packages, then those that drive the built binary from outside.
 test: build
 	@deploy/setup/install.sh test
-	SANSO_BIN=$(CURDIR)/bin/sanso SANSO_PYTHON=$(CACHE)/python/bin/python3 $(CARGO) test --release --workspace --no-fail-fast
+	SANSO_BIN=$(CURDIR)/bin/sanso SANSO_PYTHON=$(CACHE)/python/bin/python3 \
+		SANSO_SCHEMATHESIS=$(CACHE)/schemathesis/bin/schemathesis $(CARGO) test --release --workspace --no-fail-fast
 
 verify: setup
 	@deploy/setup/install.sh verify
@@ -62,6 +64,12 @@ bench: build
 	@deploy/setup/install.sh bench
 	$(CARGO) build --release --workspace --bin sanso-bench
 	SANSO_BIN=$(CURDIR)/bin/sanso $(CARGO_TARGET_DIR)/release/sanso-bench $(SECTIONS) --results $(CACHE)/bench
+
+MINUTES ?= 60
+METERS ?= 20000
+
+soak: build
+	SANSO_BIN=$(CURDIR)/bin/sanso MINUTES=$(MINUTES) METERS=$(METERS) $(CARGO) run --release --package sanso-e2e --bin soak
 
 mutants: setup
 	CACHE=$(CACHE) python3 deploy/law/mutants.py $(MUTANTS)

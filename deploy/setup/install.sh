@@ -2,7 +2,8 @@
 # Installs what a bare Debian machine with a Rust toolchain lacks, and says what.
 #
 #   install.sh          what the build needs: a C/C++ compiler, make, zlib, libclang (RocksDB's bindings)
-#   install.sh test     and DuckDB for Python, which checks that ordinary tools read the master dataset
+#   install.sh test     and DuckDB for Python, which checks that ordinary tools read the master dataset,
+#                       and schemathesis, which holds the API against its OpenAPI document
 #   install.sh verify   and rustfmt, clippy, cargo-deny
 #   install.sh bench    and nginx, to measure against
 #
@@ -46,6 +47,13 @@ test)
         say "installing DuckDB for Python into $cache/python"
         python3 -m venv "$cache/python"
         "$cache/python/bin/pip" install --quiet --disable-pip-version-check 'duckdb>=1.1,<2'
+    fi
+    # An environment of its own: it brings many packages, and none may change DuckDB's.
+    if ! "$cache/schemathesis/bin/python3" -c 'import schemathesis' 2>/dev/null; then
+        say "installing schemathesis into $cache/schemathesis"
+        python3 -m venv "$cache/schemathesis"
+        "$cache/schemathesis/bin/pip" install --quiet --disable-pip-version-check 'schemathesis>=4,<5' ||
+            say "schemathesis can't be installed here: the test that needs it says so and is skipped"
     fi
     ;;
 verify)

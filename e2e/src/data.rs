@@ -34,3 +34,20 @@ pub fn python() -> Option<PathBuf> {
     eprintln!("SKIPPED: {} has no DuckDB (`make test` installs it)", python.display());
     None
 }
+
+/// Returns schemathesis, the property-based client (`make test` installs it),
+/// or none after saying that the test is skipped.
+pub fn schemathesis() -> Option<PathBuf> {
+    let client =
+        std::env::var_os("SANSO_SCHEMATHESIS").map_or_else(|| PathBuf::from("schemathesis"), PathBuf::from);
+    let found = std::process::Command::new(&client).arg("--version").output();
+    if found.is_ok_and(|output| output.status.success()) {
+        return Some(client);
+    }
+    assert!(std::env::var_os("CI").is_none(), "there is no {}; in CI that is a failure", client.display());
+    eprintln!(
+        "SKIPPED: the API is NOT held against its OpenAPI document: no {} (`make test` installs it)",
+        client.display()
+    );
+    None
+}

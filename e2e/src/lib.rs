@@ -18,7 +18,7 @@ mod world;
 
 pub use client::{Answer, Client};
 pub use damage::{Damage, FileKind, copy_folder, files_of};
-pub use data::{package, python, shared_data};
+pub use data::{package, python, schemathesis, shared_data};
 pub use decimal::{micro, micro_of};
 pub use history::History;
 pub use node::{Node, binary, ingest, panicked};
