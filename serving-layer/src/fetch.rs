@@ -62,12 +62,19 @@ pub(crate) async fn fetch(
 }
 
 /// About the memory of a group that is copied out of a view partition.
-const GROUP_BYTES: usize = 256;
+const GROUP_BYTES: usize = 128;
 
-/// Estimates the memory of what the scans of a plan copy, in bytes.
+/// Estimates the memory of what the scans of a plan copy, in bytes. One with a
+/// range of time copies a part that nobody knows beforehand: it counts as none.
 pub(crate) async fn copied_bytes(shared: &Shared, reads: &[PartitionRead]) -> usize {
     let mut groups = 0;
-    for read in reads.iter().filter(|read| matches!(read.request, ReadRequest::Scan { .. })) {
+    let whole = |read: &&PartitionRead| match read.request {
+        ReadRequest::Scan { from: i64::MIN, to: i64::MAX } => true,
+        // A view without windows has all its groups at 0.
+        ReadRequest::Scan { from: 0, to: 1 } => true,
+        _ => false,
+    };
+    for read in reads.iter().filter(whole) {
         if let Ok(reply) = shared.context.store.read(read.id, &ReadRequest::Progress).await {
             groups += reply.progress.base_groups + reply.progress.speed_groups;
         }

@@ -5,7 +5,7 @@ use sanso_serving::ServingConfig;
 use serde_json::json;
 
 use crate::server::{Server, read_until, request};
-use crate::world::World;
+use crate::world::{World, sample};
 
 fn small() -> ServingConfig {
     ServingConfig {
@@ -32,6 +32,18 @@ async fn a_query_beyond_its_memory_is_refused_with_the_budget() {
         assert_eq!(problem["budget"], "serving.query_memory_bytes_max", "{sql}: {problem}");
         assert_eq!(problem["budget_bytes"], 1 << 20);
     }
+}
+
+#[tokio::test]
+async fn a_view_is_not_copied_out_beyond_the_memory_of_its_query() {
+    let config = ServingConfig { query_memory_bytes_max: 500, ..ServingConfig::default() };
+    let world = World::with(config).await;
+    world.ingest(&sample()).await;
+    world.apply().await;
+    let (status, problem) = world.sql("SELECT COUNT(*) FROM meter").await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{problem}");
+    let detail = problem["detail"].as_str().expect("a detail");
+    assert!(detail.contains("groups of view meter"), "{detail}");
 }
 
 #[tokio::test]
