@@ -3,88 +3,74 @@
 use std::sync::Arc;
 
 use sanso_catalog::{Limit, Limits, Registered};
-use tokio::sync::Semaphore;
 
 use crate::service::Shared;
+
+const REFUSED: &str = "503, Retry-After";
+const WAITS: &str = "further ones wait for their turn";
 
 /// Registers what the requests of this layer may take.
 pub(crate) fn register(limits: &Limits, shared: &Shared) -> Vec<Registered> {
     let config = &shared.config;
-    let permits = |name, unit, setting, then, max: usize, semaphore: &Arc<Semaphore>| {
-        let semaphore = Arc::clone(semaphore);
-        let limit = Limit { name, unit, max: max as u64, setting, then };
-        limits.register(limit, move || max.saturating_sub(semaphore.available_permits()) as u64)
-    };
-    let memory = Arc::clone(&shared.query_memory);
-    let store = shared.context.store.clone();
-    vec![
-        permits(
-            "serving.connections",
-            "connections",
-            "serving.connections_max",
-            "further ones wait to be accepted",
-            config.connections_max,
+    let of = |name, unit, max: usize, setting, then| Limit { name, unit, max: max as u64, setting, then };
+    let permits = [
+        (
+            of(
+                "serving.connections",
+                "connections",
+                config.connections_max,
+                "serving.connections_max",
+                "further ones wait to be accepted",
+            ),
             &shared.connections,
         ),
-        permits(
-            "serving.requests",
-            "requests",
-            "serving.requests_max",
-            "503, Retry-After",
-            config.requests_max,
+        (
+            of("serving.requests", "requests", config.requests_max, "serving.requests_max", REFUSED),
             &shared.requests,
         ),
-        permits(
-            "serving.streams",
-            "streams",
-            "serving.streams_max",
-            "503, Retry-After",
-            config.streams_max,
+        (
+            of("serving.streams", "streams", config.streams_max, "serving.streams_max", REFUSED),
             &shared.streams,
         ),
-        permits(
-            "serving.queries",
-            "queries",
-            "serving.queries_max",
-            "further ones wait for their turn",
-            config.queries_max,
-            &shared.queries,
-        ),
-        permits(
-            "serving.queries_waiting",
-            "queries",
-            "serving.queries_waiting_max",
-            "503, Retry-After",
-            config.queries_waiting_max,
+        (of("serving.queries", "queries", config.queries_max, "serving.queries_max", WAITS), &shared.queries),
+        (
+            of(
+                "serving.queries_waiting",
+                "queries",
+                config.queries_waiting_max,
+                "serving.queries_waiting_max",
+                REFUSED,
+            ),
             &shared.queries_waiting,
         ),
-        permits(
-            "serving.scans",
-            "reads",
-            "serving.scans_max",
-            "further ones wait for their turn",
-            config.scans_max,
-            &shared.scans,
-        ),
-        limits.register(
-            Limit {
-                name: "serving.queries_memory",
-                unit: "bytes",
-                max: config.queries_memory_bytes_max as u64,
-                setting: "serving.queries_memory_bytes_max",
-                then: "the query that asks for more is refused: 503, Retry-After",
-            },
-            move || memory.used() as u64,
-        ),
-        limits.register(
-            Limit {
-                name: "views.groups",
-                unit: "groups",
-                max: config.view_groups_max,
-                setting: "serving.view_groups_max",
-                then: "ingestion is refused: 503, Retry-After",
-            },
-            move || store.groups(),
-        ),
+        (of("serving.scans", "reads", config.scans_max, "serving.scans_max", WAITS), &shared.scans),
+    ];
+    let permits = permits.into_iter().map(|(limit, semaphore)| {
+        let semaphore = Arc::clone(semaphore);
+        limits.register(limit, move || limit.max.saturating_sub(semaphore.available_permits() as u64))
+    });
+    permits.chain(memory(limits, shared)).collect()
+}
+
+/// Registers what holds memory for longer than a request.
+fn memory(limits: &Limits, shared: &Shared) -> [Registered; 2] {
+    let (queries, store) = (Arc::clone(&shared.query_memory), shared.context.store.clone());
+    let queries_memory = Limit {
+        name: "serving.queries_memory",
+        unit: "bytes",
+        max: shared.config.queries_memory_bytes_max as u64,
+        setting: "serving.queries_memory_bytes_max",
+        then: "the query that asks for more is refused: 503, Retry-After",
+    };
+    let groups = Limit {
+        name: "views.groups",
+        unit: "groups",
+        max: shared.config.view_groups_max,
+        setting: "serving.view_groups_max",
+        then: "ingestion is refused: 503, Retry-After",
+    };
+    [
+        limits.register(queries_memory, move || queries.used() as u64),
+        limits.register(groups, move || store.groups()),
     ]
 }
