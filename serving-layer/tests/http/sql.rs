@@ -169,7 +169,8 @@ async fn a_query_waits_for_what_its_session_has_seen() {
     let token = world.ingest(&[line("m1", "E1", "2024-07-01T00:00:00Z", "1")]).await["session"].clone();
     let token = token.as_str().expect("a token");
     let body = json!({ "sql": "SELECT COUNT(*) FROM meter" }).to_string();
-    let (status, problem) = world.post(&format!("/v1/query?session={token}&deadline=500"), body.clone()).await;
+    let (status, problem) =
+        world.post(&format!("/v1/query?session={token}&deadline=500"), body.clone()).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{problem}");
     assert_eq!(problem["type"], "urn:sanso:problem:behind-session");
     world.apply().await;
