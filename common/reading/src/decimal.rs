@@ -82,6 +82,9 @@ impl Decimal {
             Some((b'+', rest)) => (false, rest),
             _ => (false, bytes),
         };
+        if let Some(number) = Self::parse_short(negative, bytes, [mark, other_mark]) {
+            return Ok(number);
+        }
         let mut digits = Digits::default();
         let mut seen_mark = false;
         let mut exponent = 0;
@@ -100,6 +103,39 @@ impl Decimal {
             return Err(DecimalError::NotANumber);
         }
         digits.finish(negative, exponent)
+    }
+
+    /// Parses what nearly every value is, at most [`PRECISION`] digits and a mark,
+    /// in 64 bits, several times as fast; `None` leaves it to the general way.
+    fn parse_short(negative: bool, bytes: &[u8], marks: [u8; 2]) -> Option<Self> {
+        // One byte more for the mark.
+        if bytes.len() > PRECISION as usize + 1 {
+            return None;
+        }
+        let (mut mantissa, mut digits, mut behind_mark) = (0_i64, 0, None);
+        for &byte in bytes {
+            if byte.is_ascii_digit() {
+                mantissa = mantissa * 10 + i64::from(byte - b'0');
+                digits += 1;
+            } else if marks.contains(&byte) && behind_mark.is_none() {
+                behind_mark = Some(digits);
+            } else {
+                return None;
+            }
+        }
+        // Nineteen digits might not fit; without any it is no number.
+        if digits == 0 || digits > PRECISION as i32 {
+            return None;
+        }
+        if mantissa == 0 {
+            return Some(Self::ZERO);
+        }
+        let mut exponent = behind_mark.map_or(0, |before| before - digits);
+        while mantissa % 10 == 0 {
+            mantissa /= 10;
+            exponent += 1;
+        }
+        Some(Self { mantissa: i128::from(if negative { -mantissa } else { mantissa }), exponent })
     }
 
     /// Returns the number times `10^power`.
@@ -125,11 +161,13 @@ impl Decimal {
         if power > PRECISION {
             return Err(DecimalError::NotRepresentable);
         }
-        let scaled = self.mantissa.checked_mul(10_i128.pow(power)).ok_or(DecimalError::NotRepresentable)?;
-        if scaled.unsigned_abs() >= 10_u128.pow(PRECISION) {
+        // All that has at most 18 digits fits 64 bits, before scaling and after it.
+        let mantissa = i64::try_from(self.mantissa).map_err(|_| DecimalError::NotRepresentable)?;
+        let scaled = mantissa.checked_mul(10_i64.pow(power)).ok_or(DecimalError::NotRepresentable)?;
+        if scaled.unsigned_abs() >= 10_u64.pow(PRECISION) {
             return Err(DecimalError::NotRepresentable);
         }
-        i64::try_from(scaled).map_err(|_| DecimalError::NotRepresentable)
+        Ok(scaled)
     }
 
     /// Returns the power of ten of the first digit.
@@ -284,6 +322,26 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn the_short_way_and_the_general_way_agree() {
+        for digits in ["0", "7", "10", "1200", "000120", "999999999999999999", "100000000000000000"] {
+            for at in 0..=digits.len() {
+                for sign in ["", "-", "+"] {
+                    let text = format!("{sign}{}.{}", &digits[..at], &digits[at..]);
+                    // An exponent of nothing asks for the general way.
+                    let general = Decimal::parse(&format!("{text}e0"));
+                    assert!(general.is_ok(), "{text}");
+                    assert_eq!(Decimal::parse(&text), general, "{text}");
+                }
+            }
+        }
+        for text in ["", ".", "-", "1..2", "1.2.3", "--1", "1 2"] {
+            assert_eq!(Decimal::parse(text), Err(DecimalError::NotANumber), "{text}");
+        }
+        let nineteen = "1234567890123456789";
+        assert_eq!(Decimal::parse(nineteen).map(|value| value.to_string()), Ok(nineteen.to_owned()));
+    }
 
     fn shown(text: &str) -> String {
         Decimal::parse(text).expect(text).to_string()

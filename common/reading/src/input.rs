@@ -256,9 +256,21 @@ impl Fields {
         }
         self.text.push_str(line);
         let mut start = 0;
-        for (at, found) in line.match_indices(delimiter) {
-            self.push(start, at);
-            start = at + found.len();
+        if let Ok(delimiter) = u8::try_from(delimiter)
+            && delimiter.is_ascii()
+        {
+            // By bytes, which costs a fraction of a search for each field: fields are short.
+            for (at, &byte) in line.as_bytes().iter().enumerate() {
+                if byte == delimiter {
+                    self.push(start, at);
+                    start = at + 1;
+                }
+            }
+        } else {
+            for (at, found) in line.match_indices(delimiter) {
+                self.push(start, at);
+                start = at + found.len();
+            }
         }
         self.push(start, line.len());
         Ok(())
@@ -289,6 +301,14 @@ impl Fields {
 
     fn push(&mut self, start: usize, end: usize) {
         let field = &self.text[start..end];
+        // Nearly no field has anything to trim; a graphic character at both ends says so.
+        if let [first, .., last] | [first @ last] = field.as_bytes()
+            && first.is_ascii_graphic()
+            && last.is_ascii_graphic()
+        {
+            self.ends.push((start, end));
+            return;
+        }
         let left = field.len() - field.trim_start().len();
         let length = field.trim().len();
         self.ends.push((start + left, start + left + length));

@@ -89,6 +89,16 @@ struct Found {
     qualities: String,
 }
 
+impl Found {
+    /// Forgets the reading before, but keeps its memory for the next.
+    fn restart(&mut self, at: u64) {
+        self.at = at;
+        for text in [&mut self.start, &mut self.duration, &mut self.value, &mut self.qualities] {
+            text.clear();
+        }
+    }
+}
+
 /// The reader that hands out readings, entry by entry.
 struct Readings<'i, 'a, 'o, 's> {
     xml: Xml<'i, 'a>,
@@ -108,7 +118,7 @@ impl Readings<'_, '_, '_, '_> {
         loop {
             match self.xml.next()? {
                 Token::Open(Name::IntervalReading) => {
-                    self.found = Found { at: self.xml.position(), ..Found::default() };
+                    self.found.restart(self.xml.position());
                 }
                 Token::Close(Name::IntervalReading) if self.xml.is_inside(Name::IntervalBlock) => {
                     self.hand_out(&series)?;
@@ -174,6 +184,10 @@ fn fill(reading: &mut Reading, found: &Found, series: &Series) -> Result<(), Str
     let codes = found.qualities.split(',').filter(|code| !code.is_empty());
     let quality = codes.map(Quality::of_espi).reduce(Quality::worse).unwrap_or(Quality::Unqualified);
     reading.set_value(value, quality);
-    reading.source_quality = (!found.qualities.is_empty()).then(|| found.qualities.clone());
+    if found.qualities.is_empty() {
+        reading.source_quality = None;
+    } else {
+        found.qualities.clone_into(reading.source_quality.get_or_insert_default());
+    }
     Ok(())
 }

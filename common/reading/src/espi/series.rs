@@ -143,7 +143,7 @@ fn scaling_of(reading_type: &ReadingType) -> Result<Scaling, String> {
     let mut scaling = Scaling::of(unit);
     let power = reading_type.power_of_ten.as_str();
     if !power.is_empty() {
-        let power = power.parse::<i32>().ok().filter(|power| power.abs() <= 30);
+        let power = power.parse::<i32>().ok().filter(|power| (-30..=30).contains(power));
         let power = power.ok_or_else(|| {
             format!("powerOfTenMultiplier '{}' is unusable", quote(&reading_type.power_of_ten))
         })?;
