@@ -16,7 +16,7 @@ pub const PRECISION: u32 = 18;
 /// The largest power of ten that an `i128` holds.
 const POWER_MAX: u32 = 38;
 /// Exponents beyond this are refused, so that nothing is ever printed at absurd length.
-const EXPONENT_MAX: i32 = 400;
+const EXPONENT_MAX: u32 = 400;
 
 /// An exact decimal number, `mantissa * 10^exponent`.
 ///
@@ -245,7 +245,7 @@ impl Digits {
         }
         let zeros = i32::try_from(self.zeros).unwrap_or(i32::MAX);
         let exponent = exponent.saturating_add(zeros).saturating_sub(self.behind_mark);
-        if exponent.abs() > EXPONENT_MAX {
+        if exponent.unsigned_abs() > EXPONENT_MAX {
             return Err(DecimalError::NotRepresentable);
         }
         let mantissa = if negative { -self.mantissa } else { self.mantissa };
@@ -322,6 +322,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn no_exponent_is_too_far_to_be_refused() {
+        for text in [".000000007e-677230167288204447", "1e-2147483648", "1e2147483648", "1e-401"] {
+            assert_eq!(Decimal::parse(text), Err(DecimalError::NotRepresentable), "{text}");
+        }
+    }
 
     #[test]
     fn the_short_way_and_the_general_way_agree() {
