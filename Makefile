@@ -8,6 +8,7 @@
 #   make bench    how fast, against whom: make bench SECTIONS="http freshness"
 #   make torture  kills and damages, judged by a naive fold: make torture MINUTES=10 ROUNDS= SEED=
 #   make soak     a day's readings at ten times the rate in 2 GiB: make soak MINUTES=60 METERS=20000
+#   make fuzz     MINUTES=10 for all parsers together, or TARGET=nem for one; see e2e/fuzz
 #   make mutants  breaks each rule of exactness on purpose; the law must notice
 #
 # Compiled dependencies are kept outside the checkout, in $(CARGO_TARGET_DIR).
@@ -22,7 +23,7 @@ LISTEN ?= 127.0.0.1:7070
 SECONDS ?=
 DATA ?=
 
-.PHONY: help setup build demo test verify law bench soak mutants torture fmt
+.PHONY: help setup build demo test verify law bench soak torture fuzz mutants fmt
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -83,6 +84,12 @@ torture: build
 	$(CARGO) build --release --package sanso-e2e --bin torture
 	SANSO_BIN=$(CURDIR)/bin/sanso MINUTES=$(MINUTES) ROUNDS=$(ROUNDS) SEED=$(SEED) $(CARGO_TARGET_DIR)/release/torture kill
 	SANSO_BIN=$(CURDIR)/bin/sanso MINUTES=$(MINUTES) ROUNDS=$(ROUNDS) SEED=$(SEED) $(CARGO_TARGET_DIR)/release/torture damage
+
+TARGET ?=
+
+fuzz:
+	@deploy/setup/install.sh fuzz
+	CACHE=$(CACHE) e2e/fuzz/run.sh $(MINUTES) $(TARGET)
 
 fmt:
 	cargo fmt --all

@@ -4,6 +4,7 @@
 #   install.sh          what the build needs: a C/C++ compiler, make, zlib, libclang (RocksDB's bindings)
 #   install.sh test     and DuckDB for Python, which checks that ordinary tools read the master dataset,
 #                       and schemathesis, which holds the API against its OpenAPI document
+#   install.sh fuzz     nothing more: the fuzzer is built by cargo with the C++ compiler
 #   install.sh verify   and rustfmt, clippy, cargo-deny
 #   install.sh bench    and nginx, to measure against
 #
@@ -40,7 +41,7 @@ command -v cargo >/dev/null || { say "cargo is missing: install Rust (1.94 or la
 debian_packages gcc g++ make pkg-config zlib1g-dev libclang-dev
 
 case "${1:-build}" in
-build) ;;
+build | fuzz) ;;
 test)
     debian_packages python3 python3-venv
     if ! "$cache/python/bin/python3" -c 'import duckdb' 2>/dev/null; then
@@ -66,7 +67,7 @@ verify)
     ;;
 bench) debian_packages nginx-light ;;
 *)
-    say "unknown argument '$1': build, test, verify or bench"
+    say "unknown argument '$1': build, test, fuzz, verify or bench"
     exit 2
     ;;
 esac

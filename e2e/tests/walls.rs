@@ -49,6 +49,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("sanso-bench", &["sanso-e2e"]),
     ("sanso-e2e", &[]),
+    ("sanso-fuzz", &["sanso-reading", "sanso-state"]),
 ];
 
 /// What a layer may depend on.
