@@ -42,7 +42,7 @@ demo: build
 # The tests of the packages, then those that drive the built binary from outside.
 test: build
 	@deploy/setup/install.sh test
-	SANSO_BIN=$(CURDIR)/bin/sanso SANSO_PYTHON=$(CACHE)/python/bin/python3 \
+	SANSO_BIN=$(CURDIR)/bin/sanso SANSO_PYTHON=$(CACHE)/python/bin/python3 SANSO_KAFKA_JARS=$(CACHE)/kafka/lib \
 		SANSO_SCHEMATHESIS=$(CACHE)/schemathesis/bin/schemathesis $(CARGO) test --release --workspace --no-fail-fast
 
 verify: setup

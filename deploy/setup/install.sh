@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Installs what a bare Debian machine with a Rust toolchain lacks, and says what.
 #
-#   install.sh          what the build needs: a C/C++ compiler, make, zlib, libclang (RocksDB's bindings)
+#   install.sh          what the build needs: a C/C++ compiler, make, zlib, OpenSSL, libclang (RocksDB's bindings)
 #   install.sh test     and DuckDB for Python, which checks that ordinary tools read the master dataset,
-#                       and schemathesis, which holds the API against its OpenAPI document
+#                       schemathesis, which holds the API against its OpenAPI document, and Kafka
+#   install.sh kafka    and Java, Apache Kafka's broker (its jars, by Maven) and kcat, for the tests on a real cluster
 #   install.sh fuzz     nothing more: the fuzzer is built by cargo with the C++ compiler
 #   install.sh verify   and rustfmt, clippy, cargo-deny
 #   install.sh bench    and nginx, to measure against
@@ -38,11 +39,33 @@ debian_packages() {
 }
 
 command -v cargo >/dev/null || { say "cargo is missing: install Rust (1.94 or later), for example with rustup"; exit 1; }
-debian_packages gcc g++ make pkg-config zlib1g-dev libclang-dev
+debian_packages gcc g++ make pkg-config zlib1g-dev libssl-dev libclang-dev
+
+# Brokers for tests. The jars are named after their pom, so that a changed one is fetched anew.
+kafka() {
+    debian_packages default-jre-headless maven kcat openssl
+    local pom jars
+    pom="$(dirname "$0")/kafka/pom.xml"
+    jars="$cache/kafka"
+    cmp -s "$pom" "$jars/pom.xml" && return 0
+    say "fetching Apache Kafka into $jars"
+    rm -rf "$jars.new" "$jars"
+    mkdir -p "$jars.new"
+    mvn -q -B -f "$pom" org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \
+        -DoutputDirectory="$jars.new/lib" >"$cache/maven.log" 2>&1 || {
+        tail -20 "$cache/maven.log" >&2
+        say "Maven failed, see $cache/maven.log; the tests on a real Kafka will say that they are skipped"
+        return 0
+    }
+    cp "$pom" "$jars.new/pom.xml"
+    mv "$jars.new" "$jars"
+}
 
 case "${1:-build}" in
 build | fuzz) ;;
+kafka) kafka ;;
 test)
+    kafka
     debian_packages python3 python3-venv
     if ! "$cache/python/bin/python3" -c 'import duckdb' 2>/dev/null; then
         say "installing DuckDB for Python into $cache/python"
@@ -67,7 +90,7 @@ verify)
     ;;
 bench) debian_packages nginx-light ;;
 *)
-    say "unknown argument '$1': build, test, fuzz, verify or bench"
+    say "unknown argument '$1': build, test, kafka, fuzz, verify or bench"
     exit 2
     ;;
 esac

@@ -50,7 +50,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("sanso-bench", &["sanso-e2e"]),
     ("sanso-e2e", &[]),
     ("sanso-fuzz", &["sanso-reading", "sanso-state"]),
+    (TEST_SUPPORT, &[]),
 ];
+
+/// What any package's tests may use: it starts brokers and knows nothing of Sanso.
+const TEST_SUPPORT: &str = "sanso-broker";
 
 /// What a layer may depend on.
 const COMMON: &[&str] =
@@ -72,7 +76,11 @@ fn workspace_edges() -> Edges {
     let ours: BTreeSet<String> = packages.iter().map(name).collect();
     let edges = packages.iter().map(|package| {
         let dependencies = package["dependencies"].as_array().expect("dependencies");
-        let to = dependencies.iter().map(name).filter(|dependency| ours.contains(dependency));
+        let for_tests = |dependency: &&serde_json::Value| {
+            dependency["kind"] == "dev" && dependency["name"] == TEST_SUPPORT
+        };
+        let built = dependencies.iter().filter(|dependency| !for_tests(dependency));
+        let to = built.map(name).filter(|dependency| ours.contains(dependency));
         (name(package), to.collect())
     });
     edges.collect()
