@@ -36,7 +36,7 @@ pub enum BatchError {
     Dataset(#[from] DatasetError),
     /// The topic has another number of partitions than declared.
     #[error(
-        "topic {topic} has {found} partitions, source {source_name} declares {declared}: correct the declaration (a partition count never changes)"
+        "topic {topic} has {found} partitions, source {source_name} declares {declared}: a partition count never changes, since keys would move; readings in added partitions are used by nobody, declare a new source on a new topic"
     )]
     Partitions {
         /// The source.

@@ -1,8 +1,9 @@
 //! The node's settings: the commented `default.toml`, then a file of one's own.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use sanso_batch::BatchConfig;
 use sanso_serving::ServingConfig;
 use sanso_speed::SpeedConfig;
@@ -21,6 +22,9 @@ pub(crate) struct Settings {
     pub(crate) speed: SpeedConfig,
     /// The serving layer's.
     pub(crate) serving: ServingConfig,
+    /// Properties of librdkafka, for a log in Kafka.
+    #[serde(skip)]
+    pub(crate) kafka: BTreeMap<String, String>,
 }
 
 impl Settings {
@@ -34,8 +38,29 @@ impl Settings {
                 text.parse().with_context(|| format!("parse settings {}", file.display()))?;
             overlay(&mut settings, own);
         }
-        settings.try_into().context("settings: see `sanso dev --print-settings` for all keys")
+        let mut kafka = BTreeMap::new();
+        if let Some(table) = settings.remove("kafka") {
+            flatten("", table, &mut kafka).context("settings: [kafka]")?;
+        }
+        let read = settings.try_into().context("settings: see `sanso dev --print-settings` for all keys");
+        read.map(|settings: Settings| Settings { kafka, ..settings })
     }
+}
+
+/// Joins the names of nested tables with dots: TOML takes `sasl.username = "…"` for a table `sasl`.
+fn flatten(name: &str, value: toml::Value, into: &mut BTreeMap<String, String>) -> anyhow::Result<()> {
+    let text = match value {
+        toml::Value::Table(table) => {
+            let joined = |key: &str| if name.is_empty() { key.to_owned() } else { format!("{name}.{key}") };
+            return table.into_iter().try_for_each(|(key, value)| flatten(&joined(&key), value, into));
+        }
+        toml::Value::String(text) => text,
+        toml::Value::Integer(number) => number.to_string(),
+        toml::Value::Boolean(yes) => yes.to_string(),
+        _ => bail!("{name} is a text, a whole number, true or false"),
+    };
+    into.insert(name.to_owned(), text);
+    Ok(())
 }
 
 fn overlay(base: &mut toml::Table, own: toml::Table) {
@@ -56,6 +81,20 @@ mod tests {
     #[test]
     fn defaults_are_complete() {
         Settings::read(None).expect("the built-in settings parse");
+    }
+
+    #[test]
+    fn properties_of_librdkafka_are_passed_by_their_own_names() {
+        let folder = tempfile::tempdir().expect("make a folder");
+        let file = folder.path().join("own.toml");
+        let text = "[kafka]\nsasl.mechanism = 'PLAIN'\n'sasl.password.file' = 'p'\nsocket.timeout.ms = 5\n";
+        std::fs::write(&file, text).expect("write settings");
+        let kafka = Settings::read(Some(&file)).expect("read settings").kafka;
+        let expected = [("sasl.mechanism", "PLAIN"), ("sasl.password.file", "p"), ("socket.timeout.ms", "5")];
+        assert!(kafka.iter().map(|(k, v)| (k.as_str(), v.as_str())).eq(expected), "{:?}", kafka.keys());
+        std::fs::write(&file, "[kafka]\nsasl.username = [1]\n").expect("write settings");
+        let error = format!("{:#}", Settings::read(Some(&file)).expect_err("a list"));
+        assert!(error.contains("sasl.username"), "{error}");
     }
 
     #[test]

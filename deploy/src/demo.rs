@@ -76,6 +76,7 @@ async fn run_in(args: &DemoArgs, folder: &Path) -> anyhow::Result<ExitCode> {
         batch: settings.batch,
         speed: settings.speed,
         serving: settings.serving,
+        kafka: settings.kafka,
     })
     .await?;
     let url = format!("http://{}", node.address);

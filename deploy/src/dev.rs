@@ -31,7 +31,8 @@ pub(crate) struct DevArgs {
     #[arg(long, default_value = "127.0.0.1:7070", value_name = "HOST:PORT")]
     listen: SocketAddr,
     /// The log: `kafka://HOST:PORT[,…][?OPTION=…]`, `embedded:DIR`. The
-    /// embedded log in the data folder when absent.
+    /// embedded log in the data folder when absent. Options of Kafka's client,
+    /// logins among them, go into the settings, section `[kafka]`.
     #[arg(long, value_name = "URL")]
     log: Option<String>,
     /// Settings of one's own over the built-in ones.
@@ -63,6 +64,7 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         batch: settings.batch,
         speed: settings.speed,
         serving: settings.serving,
+        kafka: settings.kafka,
     })
     .await?;
     tracing::info!(address = %format_args!("http://{}/", node.address), "sanso is ready");

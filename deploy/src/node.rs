@@ -10,6 +10,7 @@
 //! A changed application file or reference table makes new view versions; they
 //! are backfilled and catch up while the old ones serve, then take over.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -39,7 +40,7 @@ const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 const CATCH_UP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What a node needs to know to start.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct NodeConfig {
     /// The application file.
     pub(crate) app: PathBuf,
@@ -55,6 +56,8 @@ pub(crate) struct NodeConfig {
     pub(crate) speed: SpeedConfig,
     /// The serving layer's settings.
     pub(crate) serving: ServingConfig,
+    /// Properties of librdkafka, for a log in Kafka.
+    pub(crate) kafka: BTreeMap<String, String>,
 }
 
 /// A running node.
@@ -150,11 +153,12 @@ impl Node {
 async fn open_log(config: &NodeConfig, declared: &Declared) -> anyhow::Result<Arc<dyn Log>> {
     let address =
         config.log.clone().unwrap_or_else(|| format!("embedded:{}", config.data.join("log").display()));
-    let opened = address.clone();
-    let log = tokio::task::spawn_blocking(move || sanso_log::open(&opened))
+    let shown = sanso_log::without_secrets(&address);
+    let kafka = config.kafka.clone();
+    let log = tokio::task::spawn_blocking(move || sanso_log::open_with(&address, &kafka))
         .await
         .context("open the log")?
-        .with_context(|| format!("open log {address}"))?;
+        .with_context(|| format!("open log {shown}"))?;
     for source in &declared.application.sources {
         let topic = TopicSpec::new(&source.topic, source.partitions);
         log.ensure_topic(&topic).await.with_context(|| format!("prepare topic {}", source.topic))?;

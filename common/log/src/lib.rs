@@ -35,9 +35,9 @@ mod take;
 
 pub use embedded::{Durability, EmbeddedConfig, EmbeddedLog, EmbeddedStats};
 pub use error::{LogError, Result, Retry};
-pub use kafka::KafkaLog;
+pub use kafka::{KafkaLog, without_secrets};
 pub use log::Log;
 pub use memory::MemoryLog;
-pub use open::open;
+pub use open::{open, open_with};
 pub use partitioner::{murmur2, partition_for_key};
 pub use record::{Append, Batch, LogUse, Record, TopicSpec};

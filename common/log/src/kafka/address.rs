@@ -1,19 +1,22 @@
-//! Reads a Kafka address and makes the clients' settings of it. Pure.
+//! Reads a Kafka address and makes the clients' settings of it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
 
+use super::secret::{resolve, without_secrets};
 use crate::{LogError, Result};
 
 /// What exactness rests on; an address that says otherwise is refused.
-const FIXED: [(&str, &str); 7] = [
+const FIXED: [(&str, &str); 8] = [
     ("acks", "all"),
     ("request.required.acks", "all"),
     ("enable.idempotence", "true"),
     ("isolation.level", "read_committed"),
     ("auto.offset.reset", "error"),
+    ("check.crcs", "true"),
     ("enable.auto.commit", "false"),
     ("batch.num.messages", BATCH_MESSAGES_MAX),
 ];
@@ -23,16 +26,24 @@ const FIXED: [(&str, &str); 7] = [
 const BATCH_MESSAGES_MAX: &str = "1000";
 
 /// A cluster, and how to talk to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct KafkaAddress {
     servers: String,
     options: BTreeMap<String, String>,
 }
 
+impl fmt::Debug for KafkaAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let options: Vec<_> = self.options.keys().collect();
+        f.debug_struct("KafkaAddress").field("servers", &self.servers).field("options", &options).finish()
+    }
+}
+
 impl KafkaAddress {
-    /// Reads `kafka://HOST:PORT,HOST:PORT?option=value&…`. Values may use `%XX`.
-    pub(super) fn parse(address: &str) -> Result<Self> {
-        let refuse = |reason: String| Err(LogError::Address { address: address.to_owned(), reason });
+    /// Reads `kafka://HOST:PORT,HOST:PORT?option=value&…`, over the options in `settings`. Values
+    /// may use `%XX`. A secret may come from `NAME.file` or `NAME.env`, which are read now.
+    pub(super) fn parse(address: &str, settings: &BTreeMap<String, String>) -> Result<Self> {
+        let refuse = |reason: String| Err(LogError::Address { address: without_secrets(address), reason });
         let Some(rest) = address.strip_prefix("kafka://") else {
             return refuse("it does not start with kafka://".to_owned());
         };
@@ -41,7 +52,12 @@ impl KafkaAddress {
         if servers.is_empty() || servers.split(',').any(str::is_empty) {
             return refuse("a host is missing".to_owned());
         }
-        let mut options = BTreeMap::new();
+        if servers.contains('@') {
+            return refuse(
+                "a user and a password are the options sasl.username and sasl.password".to_owned(),
+            );
+        }
+        let mut options = settings.clone();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let Some((key, value)) = pair.split_once('=') else {
                 return refuse(format!("option '{pair}' has no value"));
@@ -49,13 +65,14 @@ impl KafkaAddress {
             let Some(value) = decode(value) else {
                 return refuse(format!("the value of option '{key}' is not percent-encoded UTF-8"));
             };
-            if let Some((_, fixed)) = FIXED.iter().find(|(name, _)| *name == key)
-                && value != *fixed
-            {
-                return refuse(format!("option {key} is always {fixed}, exactness rests on it"));
-            }
             options.insert(key.to_owned(), value);
         }
+        for (name, fixed) in FIXED {
+            if options.get(name).is_some_and(|value| value != fixed) {
+                return refuse(format!("option {name} is always {fixed}, exactness rests on it"));
+            }
+        }
+        resolve(address, &mut options)?;
         Ok(Self { servers: servers.to_owned(), options })
     }
 
@@ -94,6 +111,7 @@ impl KafkaAddress {
             ("enable.auto.offset.store", "false"),
             ("isolation.level", "read_committed"),
             ("auto.offset.reset", "error"),
+            ("check.crcs", "true"),
             ("enable.partition.eof", "true"),
             ("allow.auto.create.topics", "false"),
             ("fetch.queue.backoff.ms", "5"),
@@ -142,12 +160,17 @@ mod tests {
     #[test]
     fn options_reach_librdkafka_as_they_are() {
         let address = "kafka://a:9092,b:9093?security.protocol=sasl_ssl&sasl.password=x%26y%3D+z";
-        let address = KafkaAddress::parse(address).expect("an address");
+        let settings = [("security.protocol", "ssl"), ("ssl.ca.location", "/ca.pem")];
+        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let address = KafkaAddress::parse(address, &settings).expect("an address");
         for config in [address.producer(), address.consumer()] {
             assert_eq!(config.get("bootstrap.servers"), Some("a:9092,b:9093"));
             assert_eq!(config.get("security.protocol"), Some("sasl_ssl"));
             assert_eq!(config.get("sasl.password"), Some("x&y=+z"));
+            assert_eq!(config.get("ssl.ca.location"), Some("/ca.pem"));
         }
+        let shown = format!("{address:?}");
+        assert!(shown.contains("sasl.password") && !shown.contains("x&y"), "{shown}");
         assert_eq!(address.producer().get("acks"), Some("all"));
         assert_eq!(address.consumer().get("isolation.level"), Some("read_committed"));
     }
@@ -163,8 +186,9 @@ mod tests {
             ("kafka://a:1?batch.num.messages=10000", "always 1000"),
             ("kafka://a:1?sasl.username", "no value"),
             ("kafka://a:1?sasl.username=%4", "percent-encoded"),
+            ("kafka://user:password@a:1", "sasl.username"),
         ] {
-            let error = KafkaAddress::parse(address).expect_err(address).to_string();
+            let error = KafkaAddress::parse(address, &BTreeMap::new()).expect_err(address).to_string();
             assert!(error.contains(reason), "{address}: {error}");
         }
     }

@@ -65,7 +65,7 @@ impl Appender {
 }
 
 fn connect(address: &KafkaAddress) -> Result<Arc<Producer>> {
-    let producer = Producer::from_config_and_context(&address.producer(), Context);
+    let producer = Producer::from_config_and_context(&address.producer(), Context::default());
     Ok(Arc::new(producer.map_err(|e| explain("start the Kafka producer", &e))?))
 }
 

@@ -14,7 +14,32 @@ use tokio::sync::oneshot;
 
 /// Passes log lines on and gathers delivery reports.
 #[derive(Debug, Default)]
-pub(super) struct Context;
+pub(super) struct Context {
+    /// Why brokers could not be spoken to, last: calls that fail by it only say that none is there.
+    trouble: Mutex<Option<Trouble>>,
+}
+
+#[derive(Debug)]
+struct Trouble {
+    /// Whether TLS or the login failed, which no later lost connection explains better.
+    refused: bool,
+    reason: String,
+}
+
+impl Context {
+    /// Takes what was last said of brokers that could not be spoken to.
+    pub(super) fn take_trouble(&self) -> Option<String> {
+        self.trouble.lock().take().map(|trouble| trouble.reason)
+    }
+
+    fn note(&self, code: RDKafkaErrorCode, reason: &str) {
+        let refused = matches!(code, RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL);
+        let mut trouble = self.trouble.lock();
+        if refused || !trouble.as_ref().is_some_and(|known| known.refused) {
+            *trouble = Some(Trouble { refused, reason: reason.to_owned() });
+        }
+    }
+}
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -30,10 +55,14 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        // Told at each end of a partition; the reader is told too, by its own message.
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
-            tracing::warn!(target: "librdkafka", %error, "{reason}");
+        match error.rdkafka_error_code() {
+            // Told at each end of a partition; the reader is told too, by its own message.
+            Some(RDKafkaErrorCode::PartitionEOF) => return,
+            // Follows the reasons of each.
+            Some(RDKafkaErrorCode::AllBrokersDown) | None => {}
+            Some(code) => self.note(code, reason),
         }
+        tracing::warn!(target: "librdkafka", %error, "{reason}");
     }
 }
 

@@ -1,10 +1,11 @@
 //! A place in one partition from which a consumer fetches ahead.
 //!
-//! A cursor must never take records that are still to come for a hole. Three rules:
+//! A cursor must never take records that are still to come for a hole. Four rules:
 //! its queue is split off before the partition is assigned, so no record goes elsewhere; moving it
-//! is a seek that is waited for, so no record of the old place comes after; and "end of partition"
+//! is a seek that is waited for, so no record of the old place comes after; "end of partition"
 //! counts only when it was said after a seek that was made after the end was asked for, since an
-//! older one may precede newer records in the queue.
+//! older one may precede newer records in the queue; and after an error it is given up, since the
+//! client goes on behind what it could not read.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,6 +42,8 @@ pub(super) struct Cursor {
     pending: Option<Record>,
     /// The fetcher said that it is at the end, and no record came since.
     ended: bool,
+    /// An error was met: what the queue gives next may lie behind records that were not given.
+    failed: bool,
 }
 
 /// What a cursor found.
@@ -66,14 +69,19 @@ impl Cursor {
         queue.set_nonempty_callback(move || arrived.notify_waiters());
         let consumer = consumer.clone();
         let topic = topic.to_owned();
-        let (pending, ended) = (None, false);
-        let cursor = Self { topic, partition, consumer, timeout, queue, position, pending, ended };
+        let (pending, ended, failed) = (None, false, false);
+        let cursor = Self { topic, partition, consumer, timeout, queue, position, pending, ended, failed };
         cursor.consumer.incremental_assign(&cursor.place(position)?)?;
         Ok(cursor)
     }
 
     pub(super) fn position(&self) -> u64 {
         self.position
+    }
+
+    /// Says whether the cursor must not be used again.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed
     }
 
     fn place(&self, position: u64) -> KafkaResult<TopicPartitionList> {
@@ -129,8 +137,11 @@ impl Cursor {
                     return Ok(Reached::End);
                 }
                 Ok(None) => return Err(KafkaError::NoMessageReceived),
-                // What was taken is good; the error will come again.
-                Err(_) if !take.is_empty() => return Ok(Reached::Records),
+                // What was taken is good; the next cursor at this place meets the error again.
+                Err(_) if !take.is_empty() => {
+                    self.failed = true;
+                    return Ok(Reached::Records);
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -2,6 +2,7 @@
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use super::secret::is_secret;
 use crate::LogError;
 
 /// Says that the topic or partition isn't there.
@@ -27,7 +28,15 @@ pub(super) fn is_out_of_range(error: &KafkaError) -> bool {
 
 /// Makes an error for the caller: whether it passes by itself, or someone must act.
 pub(super) fn explain(action: &'static str, error: &KafkaError) -> LogError {
-    let reason = error.to_string();
+    let reason = match error {
+        KafkaError::ClientConfig(_, what, property, _) if is_secret(property) => {
+            format!("{what}: {property}")
+        }
+        error if error.rdkafka_error_code() == Some(RDKafkaErrorCode::NotImplemented) => {
+            format!("{error}: records may be compressed in a way that this build can't read, as zstd")
+        }
+        other => other.to_string(),
+    };
     match error.rdkafka_error_code() {
         Some(code) if must_act(code) => LogError::Refused { action, reason },
         None => LogError::Refused { action, reason },
@@ -45,8 +54,8 @@ pub(super) fn is_certainly_absent(error: &KafkaError) -> bool {
 fn must_act(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode::{
         Authentication, ClusterAuthorizationFailed, Fatal, GroupAuthorizationFailed, InvalidArgument,
-        InvalidConfig, InvalidReplicationFactor, InvalidTopic, PolicyViolation, SaslAuthenticationFailed,
-        TopicAuthorizationFailed, UnsupportedVersion,
+        InvalidConfig, InvalidReplicationFactor, InvalidTopic, NotImplemented, PolicyViolation,
+        SaslAuthenticationFailed, TopicAuthorizationFailed, UnsupportedVersion,
     };
     matches!(
         code,
@@ -58,6 +67,8 @@ fn must_act(code: RDKafkaErrorCode) -> bool {
             | InvalidConfig
             | InvalidReplicationFactor
             | InvalidTopic
+            // A compression that this build can't undo.
+            | NotImplemented
             | PolicyViolation
             | SaslAuthenticationFailed
             | TopicAuthorizationFailed

@@ -21,9 +21,11 @@ mod context;
 mod cursor;
 mod fault;
 mod reader;
+mod secret;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +41,7 @@ use self::appender::Appender;
 use self::context::Context;
 use self::fault::explain;
 use self::reader::Reader;
+pub use self::secret::without_secrets;
 use crate::blocking::blocking;
 use crate::take::Limit;
 use crate::{Append, Batch, Log, LogError, Result, TopicSpec};
@@ -49,8 +52,9 @@ const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
 const SETTINGS_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a wait asks for the end although nothing arrived: a new end may hold no record.
 const WAIT_RECHECK: Duration = Duration::from_secs(1);
-/// Attempts to see a topic that was just made; each waits a little.
+/// Attempts to see a topic that was just made, and the wait before each.
 const CREATED_ATTEMPTS: usize = 200;
+const CREATED_WAIT: Duration = Duration::from_millis(25);
 
 /// A log in a Kafka cluster.
 pub struct KafkaLog {
@@ -67,10 +71,17 @@ impl fmt::Debug for KafkaLog {
 
 impl KafkaLog {
     /// Makes the clients for `kafka://HOST:PORT,HOST:PORT?option=value&…`; options go to librdkafka
-    /// as they are, values may use `%XX`. Connects when it is used.
+    /// as they are, values may use `%XX`. A secret such as `sasl.password` may be given as
+    /// `sasl.password.file=PATH` or `sasl.password.env=VARIABLE`, read now. Connects when it is used.
     pub fn new(address: &str) -> Result<Self> {
-        let address = KafkaAddress::parse(address)?;
-        let admin = AdminClient::from_config_and_context(&address.consumer(), Context);
+        Self::with_settings(address, &BTreeMap::new())
+    }
+
+    /// Makes the clients like [`KafkaLog::new`], with these options where the address doesn't say
+    /// otherwise.
+    pub fn with_settings(address: &str, settings: &BTreeMap<String, String>) -> Result<Self> {
+        let address = KafkaAddress::parse(address, settings)?;
+        let admin = AdminClient::from_config_and_context(&address.consumer(), Context::default());
         Ok(Self {
             appender: Appender::new(&address)?,
             reader: Arc::new(Reader::new(&address)?),
@@ -107,6 +118,9 @@ impl KafkaLog {
             let reason = format!("topic {topic} is compacted: set its cleanup.policy to delete");
             return Err(LogError::Refused { action, reason });
         }
+        if value("retention.ms").is_some_and(|kept| kept != "-1") {
+            tracing::warn!(topic, "the cluster deletes records by age, archived or not: see retention.ms");
+        }
         if value("unclean.leader.election.enable") == Some("true") {
             tracing::warn!(topic, "unclean leader election may lose acknowledged records");
         }
@@ -116,8 +130,7 @@ impl KafkaLog {
         Ok(())
     }
 
-    /// Waits until every partition of a new topic answers: the first append then meets no partition
-    /// that is still being set up.
+    /// Asks every partition: the first append to a new topic then meets none that is still being set up.
     async fn await_leaders(&self, spec: &TopicSpec) -> Result<()> {
         let partitions = spec.partitions;
         let ask = move |reader: &Reader, topic: &str| {
@@ -159,15 +172,18 @@ impl Log for KafkaLog {
     async fn ensure_topic(&self, spec: &TopicSpec) -> Result<()> {
         spec.validate()?;
         let mut created = false;
-        // A topic that was just made is not known to every broker at once.
+        // A topic that was just made is not known to every broker at once, and each question may
+        // go to another one.
         for _ in 0..CREATED_ATTEMPTS {
             let describe = |reader: &Reader, topic: &str| reader.describe(topic);
             match self.with_reader(&spec.name, describe).await? {
                 (Some(existing), _) if existing == spec.partitions => {
-                    if created {
-                        self.await_leaders(spec).await?;
+                    let ready = if created { self.await_leaders(spec).await } else { Ok(()) };
+                    match ready {
+                        Ok(()) => return self.check_settings(&spec.name).await,
+                        Err(LogError::UnknownTopic { .. }) => tokio::time::sleep(CREATED_WAIT).await,
+                        Err(error) => return Err(error),
                     }
-                    return self.check_settings(&spec.name).await;
                 }
                 (Some(existing), _) => {
                     let (topic, asked) = (spec.name.clone(), spec.partitions);
@@ -177,7 +193,7 @@ impl Log for KafkaLog {
                     self.create(spec, brokers).await?;
                     created = true;
                 }
-                (None, _) => tokio::time::sleep(Duration::from_millis(25)).await,
+                (None, _) => tokio::time::sleep(CREATED_WAIT).await,
             }
         }
         let (action, reason) = ("make a topic", "it was made but no broker knows it".to_owned());
@@ -185,7 +201,7 @@ impl Log for KafkaLog {
     }
 
     async fn partitions(&self, topic: &str) -> Result<u32> {
-        self.with_reader(topic, Reader::partitions).await
+        self.with_reader(topic, Reader::count).await
     }
 
     async fn append(&self, topic: &str, partition: u32, records: Vec<Append>) -> Result<Vec<u64>> {

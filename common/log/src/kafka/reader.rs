@@ -29,6 +29,9 @@ const LANES_MAX: usize = 3;
 /// Wait while a partition gets another leader.
 const LEADER_WAIT: Duration = Duration::from_millis(50);
 
+/// How long a failed call listens for what the client has to say of it.
+const EVENTS_WAIT: Duration = Duration::from_millis(100);
+
 /// A topic and one of its partitions.
 type Place = (String, u32);
 
@@ -40,7 +43,7 @@ pub(super) struct Reader {
     lanes: Mutex<Vec<Arc<Lane>>>,
     /// Highest end of each partition that was seen.
     ends: Mutex<BTreeMap<Place, u64>>,
-    /// Partition counts that were seen; they never change.
+    /// Partition counts that were seen.
     topics: Mutex<BTreeMap<String, u32>>,
     uses: AtomicU64,
 }
@@ -82,7 +85,7 @@ impl Reader {
     }
 
     fn lane(&self) -> Result<Arc<Lane>> {
-        let consumer = BaseConsumer::from_config_and_context(&self.address.consumer(), Context);
+        let consumer = BaseConsumer::from_config_and_context(&self.address.consumer(), Context::default());
         let consumer = consumer.map_err(|e| explain("start a Kafka consumer", &e))?;
         let (timeout, consumer) = (self.timeout, Arc::new(consumer));
         Ok(Arc::new(Lane { timeout, consumer, slots: Mutex::default() }))
@@ -95,11 +98,12 @@ impl Reader {
 
     /// Gives the partition count of a topic, and the number of brokers, as the cluster says now.
     pub(super) fn describe(&self, topic: &str) -> Result<(Option<u32>, usize)> {
-        let metadata = self.any().consumer.fetch_metadata(Some(topic), self.timeout);
+        let any = self.any();
+        let metadata = any.consumer.fetch_metadata(Some(topic), self.timeout);
         let metadata = match metadata {
             Ok(metadata) => metadata,
             Err(error) if is_unknown(&error) => return Ok((None, 0)),
-            Err(error) => return Err(explain("ask for a topic", &error)),
+            Err(error) => return Err(any.explain("ask for a topic", &error)),
         };
         let brokers = metadata.brokers().len();
         let found = metadata.topics().iter().find(|t| t.name() == topic);
@@ -115,8 +119,14 @@ impl Reader {
         Ok((partitions, brokers))
     }
 
-    /// Gives the partition count of a topic.
-    pub(super) fn partitions(&self, topic: &str) -> Result<u32> {
+    /// Gives the partition count that a topic has now: someone may have added partitions.
+    pub(super) fn count(&self, topic: &str) -> Result<u32> {
+        self.forget_count(topic);
+        self.partitions(topic)
+    }
+
+    /// Gives the partition count of a topic as it was seen first.
+    fn partitions(&self, topic: &str) -> Result<u32> {
         if let Some(partitions) = self.topics.lock().get(topic) {
             return Ok(*partitions);
         }
@@ -140,17 +150,20 @@ impl Reader {
             return Ok(());
         }
         // It may have grown since it was asked for.
-        self.forget(topic);
-        let partitions = self.partitions(topic)?;
+        let partitions = self.count(topic)?;
         if partition < partitions {
             return Ok(());
         }
         Err(LogError::UnknownPartition { topic: topic.to_owned(), partition, partitions })
     }
 
+    fn forget_count(&self, topic: &str) {
+        self.topics.lock().remove(topic);
+    }
+
     /// Forgets what was seen of a topic, since the cluster says something else.
     pub(super) fn forget(&self, topic: &str) {
-        self.topics.lock().remove(topic);
+        self.forget_count(topic);
         self.ends.lock().retain(|(name, _), _| name != topic);
     }
 
@@ -167,7 +180,10 @@ impl Reader {
                     // This thread is one for blocking calls.
                     std::thread::sleep(LEADER_WAIT);
                 }
-                Err(error) => return Err(self.explain("ask for offsets", topic, &error)),
+                Err(error) if is_unknown(&error) => {
+                    return Err(self.explain("ask for offsets", topic, &error));
+                }
+                Err(error) => return Err(any.explain("ask for offsets", &error)),
             }
         };
         let (start, end) = (start.max(0).cast_unsigned(), end.max(0).cast_unsigned());
@@ -311,6 +327,18 @@ impl Reader {
 }
 
 impl Lane {
+    /// Explains an error of a call to the cluster, with what was said of the brokers.
+    fn explain(&self, action: &'static str, error: &KafkaError) -> LogError {
+        // What the client has to say is told on its main queue, behind log lines; no record comes there.
+        while self.consumer.poll(EVENTS_WAIT).is_some() {}
+        match (explain(action, error), self.consumer.context().take_trouble()) {
+            (LogError::Unavailable { action, reason }, Some(trouble)) => {
+                LogError::Unavailable { action, reason: format!("{reason}: {trouble}") }
+            }
+            (explained, _) => explained,
+        }
+    }
+
     fn add(self: &Arc<Self>, place: &Place, from: u64) -> (Arc<Self>, Arc<Slot>) {
         let slot = Arc::new(Slot {
             cursor: Mutex::default(),
@@ -343,7 +371,7 @@ impl Chosen {
         };
         let moved = if cursor.position() == from { Ok(()) } else { cursor.seek(from) };
         let result = moved.and_then(|()| f(&mut cursor));
-        if result.is_ok() {
+        if result.is_ok() && !cursor.has_failed() {
             self.slot.position.store(cursor.position(), Ordering::Release);
             *held = Some(cursor);
         } else {
