@@ -82,7 +82,7 @@ async fn sql_that_is_nested_too_deep_is_refused_and_not_a_crash() {
         format!("SELECT {}1", "1+".repeat(15_000)),
         format!("SELECT {}1{}", "(".repeat(15_000), ")".repeat(15_000)),
         format!("SELECT {}1", "NOT ".repeat(10_000)),
-        format!("SELECT {}1", "-".repeat(1) + &"- ".repeat(15_000)),
+        format!("SELECT -{}1", "- ".repeat(15_000)),
         format!("{}SELECT 1{}", "SELECT * FROM (".repeat(3_000), ") AS t".repeat(3_000)),
         format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(3_000)),
         format!("SELECT CASE {} END", "WHEN 1 = 2 THEN 3 ".repeat(3_000)),
