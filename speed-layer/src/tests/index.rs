@@ -99,7 +99,7 @@ fn an_index_half_built_is_not_opened() {
 #[test]
 fn an_index_that_lost_its_write_ahead_log_is_an_earlier_whole() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let share = RocksShare::new(1 << 20);
+    let share = RocksShare::new(1 << 20, 1 << 20);
     let build = RocksIndex::build(folder.path(), &share).expect("build");
     let mut index = build.finish("s", 0, None).expect("finish");
     index.commit(commit(0, 4, vec![accepted(b"a", 0, None)])).expect("commit");
