@@ -11,16 +11,18 @@
 //! span; only a replay that comes upon a later version looks among the
 //! superseded ones, by the inverted offset.
 //!
-//! Each commit is one write batch through the write-ahead log, not synchronised:
-//! after a power loss the index is an earlier prefix, and the log is read again
-//! from there. An index of another format, of another declaration of the source,
-//! or half built, is not opened; it is rebuilt.
+//! Each commit is one write batch, without a write-ahead log: the log that is
+//! indexed is one already. All families reach their files together, when a
+//! buffer is full and when the index is closed, so after a crash the index is an
+//! earlier prefix as a whole, and the log is read again from there. An index of
+//! another format, of another declaration of the source, or half built, is not
+//! opened; it is rebuilt.
 
 use std::path::{Path, PathBuf};
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, IteratorMode, Options, WriteBatch,
-    WriteBufferManager,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, FlushOptions, IteratorMode, Options,
+    WriteBatch, WriteBufferManager, WriteOptions,
 };
 use sanso_catalog::RecordCounts;
 use sanso_state::Offset;
@@ -34,6 +36,7 @@ const FORMAT: u32 = 1;
 const NEWEST: &str = "newest";
 const SUPERSEDED: &str = "superseded";
 const CHECKPOINTS: &str = "checkpoints";
+const FAMILIES: [&str; 4] = ["default", NEWEST, SUPERSEDED, CHECKPOINTS];
 const ABOUT: &[u8] = b"about";
 /// Entries written at once while an index is built or collapsed.
 const BATCH_ENTRIES: usize = 4_096;
@@ -113,7 +116,7 @@ impl RocksIndex {
         if !path.join("CURRENT").exists() {
             return Ok(None);
         }
-        let db = open_db(path, share)?;
+        let db = open_db(path, share, false)?;
         let about = db.get(ABOUT).map_err(|e| local("read", path, e))?;
         let Some(about) = about.and_then(|bytes| serde_json::from_slice::<About>(&bytes).ok()) else {
             return Ok(None);
@@ -132,7 +135,7 @@ impl RocksIndex {
             std::fs::remove_dir_all(path).map_err(|e| io("delete", e))?;
         }
         std::fs::create_dir_all(path).map_err(|e| io("create", e))?;
-        Ok(RocksBuild { db: open_db(path, share)?, path: path.to_owned(), rows: 0 })
+        Ok(RocksBuild { db: open_db(path, share, true)?, path: path.to_owned(), rows: 0 })
     }
 
     /// Counts the finished files of the newest versions.
@@ -151,7 +154,7 @@ impl RocksIndex {
     }
 
     fn write(&self, batch: WriteBatch) -> Result<()> {
-        self.db.write(batch).map_err(|e| local("write", &self.path, e))
+        write(&self.db, &self.path, batch)
     }
 
     fn put_about(&self, batch: &mut WriteBatch, about: &About) {
@@ -296,11 +299,10 @@ impl RocksBuild {
             batch.put_cf(newest, identity, &value);
             self.rows += 1;
             if batch.len() >= BATCH_ENTRIES {
-                let full = std::mem::take(&mut batch);
-                self.db.write(full).map_err(|e| local("write", &self.path, e))?;
+                write(&self.db, &self.path, std::mem::take(&mut batch))?;
             }
         }
-        self.db.write(batch).map_err(|e| local("write", &self.path, e))
+        write(&self.db, &self.path, batch)
     }
 
     /// Makes the index whole. Its counts start with the readings of the table:
@@ -314,6 +316,10 @@ impl RocksBuild {
         put_checkpoint(&mut batch, index.family(CHECKPOINTS), floor, max_event_us);
         index.put_about(&mut batch, &index.about);
         index.write(batch)?;
+        // Not to be built again if the process is killed before a buffer is full.
+        let families = FAMILIES.map(|name| index.family(name));
+        let flushed = index.db.flush_cfs_opt(&families, &FlushOptions::default());
+        flushed.map_err(|e| local("write", &index.path, e))?;
         Ok(index)
     }
 }
@@ -326,17 +332,23 @@ pub(crate) fn family<'a>(db: &'a DB, name: &str) -> &'a ColumnFamily {
     db.cf_handle(name).expect("all column families are opened")
 }
 
-fn open_db(path: &Path, share: &RocksShare) -> Result<DB> {
+fn write(db: &DB, path: &Path, batch: WriteBatch) -> Result<()> {
+    let mut options = WriteOptions::default();
+    options.disable_wal(true);
+    db.write_opt(batch, &options).map_err(|e| local("write", path, e))
+}
+
+/// Opens a database, or creates it. One that is there must have all families: where the file that
+/// lists them was cut, those that are missing would come back empty.
+fn open_db(path: &Path, share: &RocksShare, create: bool) -> Result<DB> {
     let mut options = share.options();
-    options.create_if_missing(true);
-    options.create_missing_column_families(true);
+    options.create_if_missing(create);
+    options.create_missing_column_families(create);
     options.set_max_open_files(256);
     options.set_keep_log_file_num(2);
-    // All families reach their files together, so that an index whose write-ahead log was cut or
-    // lost is an earlier prefix as a whole, never a newer version without what it superseded.
+    // Never a newer version without what it superseded.
     options.set_atomic_flush(true);
-    let families = ["default", NEWEST, SUPERSEDED, CHECKPOINTS];
-    let families = families.map(|name| ColumnFamilyDescriptor::new(name, share.options()));
+    let families = FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, share.options()));
     DB::open_cf_descriptors(&options, path, families).map_err(|e| local("open", path, e))
 }
 

@@ -96,15 +96,27 @@ fn an_index_half_built_is_not_opened() {
     assert_eq!((offset_as_of(&index, b"a", 8), offset_as_of(&index, b"b", 8)), (None, Some(2)));
 }
 
+/// Copies the files that an index has at this moment: what a killed process leaves.
+fn killed(path: &std::path::Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().expect("a temporary folder");
+    for entry in std::fs::read_dir(path).expect("list") {
+        let entry = entry.expect("an entry");
+        if entry.file_name() != "LOCK" {
+            std::fs::copy(entry.path(), copy.path().join(entry.file_name())).expect("copy");
+        }
+    }
+    copy
+}
+
 #[test]
-fn an_index_that_lost_its_write_ahead_log_is_an_earlier_whole() {
+fn an_index_that_was_killed_is_an_earlier_whole() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let share = RocksShare::new(1 << 20, 1 << 20);
     let build = RocksIndex::build(folder.path(), &share).expect("build");
     let mut index = build.finish("s", 0, None).expect("finish");
     index.commit(commit(0, 4, vec![accepted(b"a", 0, None)])).expect("commit");
     drop(index);
-    // Opening brings what is in the log to files; `a` is newest at 0 there.
+    // Closing brought that to files; `a` is newest at 0 there.
     let mut index = RocksIndex::open(folder.path(), "s", &share).expect("open").expect("it is whole");
     let before = index.newest_tables();
     let large = |offset: u64| {
@@ -118,13 +130,27 @@ fn an_index_that_lost_its_write_ahead_log_is_an_earlier_whole() {
     while index.newest_tables() == before {
         std::thread::yield_now();
     }
-    drop(index);
-    for entry in std::fs::read_dir(folder.path()).expect("list") {
-        let path = entry.expect("an entry").path();
-        if path.extension().is_some_and(|extension| extension == "log") {
-            std::fs::remove_file(path).expect("delete");
-        }
-    }
-    let index = RocksIndex::open(folder.path(), "s", &share).expect("open").expect("it is whole");
+    let left = killed(folder.path());
+    let index = RocksIndex::open(left.path(), "s", &share).expect("open").expect("it is whole");
+    assert!(index.position() >= 4, "what was closed stays");
     assert_eq!(offset_as_of(&index, b"a", 4), Some(0), "position {}", index.position());
+    let newest = if index.position() >= 26 { Some(5) } else { Some(0) };
+    assert_eq!(offset_as_of(&index, b"a", 26), newest, "position {}", index.position());
+}
+
+#[test]
+fn an_index_without_one_of_its_families_is_damaged() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let share = RocksShare::new(1 << 20, 1 << 20);
+    let build = RocksIndex::build(folder.path(), &share).expect("build");
+    let mut index = build.finish("s", 0, None).expect("finish");
+    index.commit(commit(0, 4, vec![accepted(b"a", 0, None)])).expect("commit");
+    drop(index);
+    let options = rocksdb::Options::default();
+    let families = rocksdb::DB::list_cf(&options, folder.path()).expect("list");
+    let mut db = rocksdb::DB::open_cf(&options, folder.path(), families).expect("open");
+    db.drop_cf("newest").expect("drop");
+    drop(db);
+    let error = RocksIndex::open(folder.path(), "s", &share).expect_err("a family is missing");
+    assert_eq!(error.remedy(), crate::Remedy::Rebuild, "{error:?}");
 }
