@@ -171,6 +171,53 @@ fn nem12() -> String {
     file + "900\n"
 }
 
+/// Each day of each meter goes to a topic once it is closed, and once more when a correction
+/// changes it, whatever is killed meanwhile: no content twice, none missing.
+#[tokio::test]
+async fn closed_windows_reach_their_topic_once_through_kills() -> anyhow::Result<()> {
+    if !available("closed_windows_reach_their_topic_once_through_kills") {
+        return Ok(());
+    }
+    let world = World::new()?;
+    let emitting = APP.replace("meter_daily AS", "meter_daily WITH (output_topic = 'closed') AS");
+    std::fs::write(world.path("app.sql"), emitting)?;
+    let mut node = world.start(&[])?;
+    send(&node.client, day(1, "0.125")).await?;
+    for number in 2..=4 {
+        // Each day closes the one before it; the node dies while that is being written.
+        send(&node.client, day(number, "0.125")).await?;
+        node.kill()?;
+        node = world.start(&[])?;
+    }
+    let emitted = || world.cluster.kcat(&["-C", "-q", "-e", "-t", "closed", "-f", "%s\n"], "");
+    while emitted()?.lines().count() < 3 * METERS {
+        tokio::task::yield_now().await;
+    }
+    let corrected = reading(7, 1, 0, "1.125").replace("\"source_version\":1", "\"source_version\":2");
+    let (status, answer) = node.client.ingest("readings", corrected).await?;
+    assert_eq!(status, 200, "{answer}");
+    while emitted()?.lines().count() <= 3 * METERS {
+        tokio::task::yield_now().await;
+    }
+    node.stop()?;
+    let mut windows: BTreeMap<String, Vec<(u64, i128, i64)>> = BTreeMap::new();
+    for line in emitted()?.lines() {
+        let window: Value = serde_json::from_str(line)?;
+        let name = format!("{} {}", window["key"]["usage_point"], window["window_start"]);
+        let readings = window["values"]["readings"].as_i64().context("a count")?;
+        let revision = window["revision"].as_u64().context("a revision")?;
+        windows.entry(name).or_default().push((revision, micro_of(&window["values"]["kwh"]), readings));
+    }
+    assert_eq!(windows.len(), 3 * METERS, "{windows:?}");
+    let once = vec![(1, micro("6"), 48)];
+    for (name, contents) in windows {
+        let amended = name.starts_with("\"M07\" \"2026-01-01");
+        let wanted = if amended { [once.clone(), vec![(2, micro("7"), 48)]].concat() } else { once.clone() };
+        assert_eq!(contents, wanted, "{name}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn the_log_may_forget_what_is_archived_and_what_is_not_is_missed_loudly() -> anyhow::Result<()> {
     if !available("the_log_may_forget_what_is_archived_and_what_is_not_is_missed_loudly") {

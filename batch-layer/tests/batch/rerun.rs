@@ -145,7 +145,7 @@ async fn records_that_the_log_no_longer_has_stop_the_source_loudly() {
     world.log.trim(SOURCE, 0, 5).await.expect("trim");
     let life = world.start(hasty()).await.expect("start");
     let error = life.batch.run_once().await.expect_err("offsets 0 to 4 are gone");
-    assert!(matches!(error, BatchError::Log { .. }) && !error.is_transient(), "{error}");
+    assert!(matches!(error, BatchError::BehindLog { .. }) && !error.is_transient(), "{error}");
     let posted = world.board.batch()[SOURCE].error.clone().expect("posted");
     assert!(posted.contains("no longer in the log"), "{posted}");
 }

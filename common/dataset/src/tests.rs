@@ -178,7 +178,7 @@ async fn a_manifest_of_a_newer_format_is_refused() {
     let path = dataset.layout().manifest(SOURCE, 1);
     let store = dataset.object_store();
     let bytes = store.get(&path).await.expect("get").bytes().await.expect("bytes");
-    let text = String::from_utf8(bytes.to_vec()).expect("JSON").replacen("\"format\":1", "\"format\":9", 1);
+    let text = String::from_utf8(bytes.to_vec()).expect("JSON").replacen("\"format\":2", "\"format\":9", 1);
     store.put(&path, PutPayload::from(Bytes::from(text))).await.expect("put");
     assert!(matches!(dataset.manifest(SOURCE).await, Err(DatasetError::Format { found: 9, .. })));
 }

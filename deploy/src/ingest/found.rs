@@ -31,7 +31,8 @@ pub(crate) async fn conclude(
         summary.settled = settle::wait(client, &summary.source, positions, patience).await?;
         let after = client.get(&["v1", "sources", &summary.source]).await?;
         summary.changes = Some(Changes::between(&before["counts"], &after["counts"]));
-        if after["quarantined"] != before["quarantined"] {
+        // The count is null until the layers have posted it, as in the first moments of a node.
+        if after["quarantined"].is_null() || after["quarantined"] != before["quarantined"] {
             for partition in settle::partitions(before) {
                 summary.quarantined.append(&mut quarantined(client, &summary.source, partition).await?);
             }
