@@ -12,6 +12,7 @@ mod freshness;
 mod http;
 mod ingest;
 mod load;
+mod merge;
 mod restart;
 mod table;
 
@@ -48,6 +49,11 @@ struct Section {
 }
 
 const SECTIONS: &[Section] = &[
+    Section {
+        name: "merge",
+        about: "rows into deltas into view partitions, in one thread, against a plain hash loop",
+        run: merge::run,
+    },
     Section {
         name: "ingest",
         about: "readings over HTTP into the log, and from the log into views",
