@@ -23,7 +23,7 @@
 //! view partition that starts again emits anew what closes after the point it
 //! resumes from; a consumer keeps the newest for each group and window.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::sync::Arc;
 
 use crate::aggregate::AggregateKind;
@@ -145,17 +145,21 @@ impl ViewPartition {
         if delta.from != applied {
             return Outcome::Refused { from: delta.from, applied };
         }
+        self.note_changes(&delta.groups);
         if delta.to > delta.from {
             let index = self.config.segments.index_of(delta.from);
             let id = SegmentId { partition: delta.partition, index };
-            self.segments.entry(id).or_default().combine(&delta.groups);
             self.total.combine(&delta.groups);
             self.applied[delta.partition.index()] = delta.to;
+            match self.segments.entry(id) {
+                btree_map::Entry::Occupied(segment) => segment.into_mut().combine(&delta.groups),
+                // A segment's first delta, mostly its only one, is the segment so far.
+                btree_map::Entry::Vacant(segment) => _ = segment.insert(delta.groups),
+            }
         }
         self.idle[delta.partition.index()] = delta.idle;
         let watermark = &mut self.watermarks_us[delta.partition.index()];
         *watermark = (*watermark).max(delta.watermark_us);
-        self.note_changes(&delta.groups);
         self.close_windows();
         Outcome::Accepted { applied: delta.to }
     }
