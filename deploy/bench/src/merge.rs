@@ -77,7 +77,7 @@ fn generate(keys: u32, hot_percent: u64) -> Vec<Tuple> {
     };
     let mut tuple = || {
         let hot = next() % 100 < hot_percent;
-        let key = if hot { 0 } else { ((next() >> 32) * u64::from(keys) >> 32) as u32 };
+        let key = if hot { 0 } else { (((next() >> 32) * u64::from(keys)) >> 32) as u32 };
         Tuple { key, value: (next() % 2_000_000) as i64 }
     };
     (0..TUPLES).map(|_| tuple()).collect()
