@@ -94,7 +94,7 @@ impl World {
 
     /// What the node has logged so far.
     fn logged(&self) -> anyhow::Result<String> {
-        Ok(std::fs::read_to_string(self.path("data").join("node.log"))?)
+        Ok(std::fs::read_to_string(self.path("node.log"))?)
     }
 
     /// Waits until the node has logged a line with this text.
@@ -242,7 +242,7 @@ async fn the_log_may_forget_what_is_archived_and_what_is_not_is_missed_loudly() 
     assert_ne!(ends, cut, "some log partition ends within a segment");
     world.trim(&ends).await?;
     std::fs::remove_dir_all(world.path("data").join("speed"))?;
-    std::fs::remove_file(world.path("data").join("node.log"))?;
+    std::fs::remove_file(world.path("node.log"))?;
     let node = world.start(&[])?;
     let logged = world.logged_line("stopped: a person must act").await?;
     for part in ["readings/", "starts at", "newest-version table ends at"] {
