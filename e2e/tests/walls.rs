@@ -47,7 +47,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "sanso-speed",
         ],
     ),
-    ("sanso-bench", &["sanso-e2e"]),
+    ("sanso-bench", &["sanso-e2e", "sanso-state"]),
     ("sanso-e2e", &[]),
     ("sanso-fuzz", &["sanso-reading", "sanso-state"]),
     (TEST_SUPPORT, &[]),
