@@ -31,6 +31,8 @@ const LEADER_WAIT: Duration = Duration::from_millis(50);
 
 /// How long a failed call listens for what the client has to say of it.
 const EVENTS_WAIT: Duration = Duration::from_millis(100);
+/// Most events taken for one explanation.
+const EVENTS_MAX: usize = 8;
 
 /// A topic and one of its partitions.
 type Place = (String, u32);
@@ -330,7 +332,12 @@ impl Lane {
     /// Explains an error of a call to the cluster, with what was said of the brokers.
     fn explain(&self, action: &'static str, error: &KafkaError) -> LogError {
         // What the client has to say is told on its main queue, behind log lines; no record comes there.
-        while self.consumer.poll(EVENTS_WAIT).is_some() {}
+        // While a broker is away it goes on saying so for ever.
+        for _ in 0..EVENTS_MAX {
+            if self.consumer.poll(EVENTS_WAIT).is_none() {
+                break;
+            }
+        }
         match (explain(action, error), self.consumer.context().take_trouble()) {
             (LogError::Unavailable { action, reason }, Some(trouble)) => {
                 LogError::Unavailable { action, reason: format!("{reason}: {trouble}") }
