@@ -82,6 +82,8 @@ impl Cluster {
     pub fn kcat(&self, arguments: &[&str], input: &str) -> anyhow::Result<String> {
         let mut kcat = Command::new("kcat");
         kcat.args(["-b", &self.servers()]).args(arguments);
+        // Cargo names our own librdkafka there, which may be of another build than kcat's.
+        kcat.env_remove("LD_LIBRARY_PATH");
         kcat.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = kcat.spawn().context("start kcat")?;
         child.stdin.take().context("write to kcat")?.write_all(input.as_bytes())?;
