@@ -33,8 +33,13 @@ pub(crate) async fn conclude(
         summary.changes = Some(Changes::between(&before["counts"], &after["counts"]));
         // The count is null until the layers have posted it, as in the first moments of a node.
         if after["quarantined"].is_null() || after["quarantined"] != before["quarantined"] {
-            for partition in settle::partitions(before) {
-                summary.quarantined.append(&mut quarantined(client, &summary.source, partition).await?);
+            for partition in settle::partitions(&after) {
+                let number = &partition["partition"];
+                // A partition that nothing was said of before, as in a node's first moments, was empty.
+                let known = settle::partitions(before).find(|known| known["partition"] == *number);
+                let from = known.and_then(|known| known["end"].as_u64()).unwrap_or(0);
+                let listed = quarantined(client, &summary.source, number.as_u64().unwrap_or(0), from);
+                summary.quarantined.append(&mut listed.await?);
             }
         }
         Ok::<_, HttpError>(())
@@ -44,18 +49,18 @@ pub(crate) async fn conclude(
     }
 }
 
-/// Lists what went to quarantine after the end of a log partition's status.
+/// Lists what went to quarantine of a log partition from an offset on.
 async fn quarantined(
     client: &Client,
     source: &str,
-    partition: &Value,
+    partition: u64,
+    from: u64,
 ) -> Result<Vec<Quarantined>, HttpError> {
-    let number = partition["partition"].as_u64().unwrap_or(0).to_string();
+    let number = partition.to_string();
     let limit = QUARANTINED_MAX.to_string();
     let mut parameters = vec![("limit", limit.as_str()), ("partition", number.as_str())];
-    // Positions are exclusive: after the offset before the old end.
-    let last = partition["end"].as_u64().unwrap_or(0).checked_sub(1);
-    let after = last.map(|last| format!("{number}:{last}"));
+    // Positions are exclusive.
+    let after = from.checked_sub(1).map(|last| format!("{number}:{last}"));
     if let Some(after) = &after {
         parameters.push(("after", after));
     }
