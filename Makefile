@@ -81,7 +81,7 @@ SEED ?=
 
 # Bounded by MINUTES for each of its two parts; prints its seed, and fails at the first broken promise.
 torture: build
-	$(CARGO) build --release --package sanso-e2e --bin torture
+	$(CARGO) build --release --workspace --bin torture
 	SANSO_BIN=$(CURDIR)/bin/sanso MINUTES=$(MINUTES) ROUNDS=$(ROUNDS) SEED=$(SEED) $(CARGO_TARGET_DIR)/release/torture kill
 	SANSO_BIN=$(CURDIR)/bin/sanso MINUTES=$(MINUTES) ROUNDS=$(ROUNDS) SEED=$(SEED) $(CARGO_TARGET_DIR)/release/torture damage
 

@@ -1,0 +1,114 @@
+//! `make torture`: kills at random moments and damaged files of every kind, judged by a naive fold,
+//! for as long as one likes.
+//!
+//! `torture kill|damage`, with `MINUTES` (10), `ROUNDS` (none: until the time is over), `SEED` (of the
+//! clock when absent; printed) and, for damage, `ONLY` (a part of what a trial is called).
+
+#![allow(clippy::print_stdout, reason = "people watch it")]
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, bail, ensure};
+use sanso_e2e::{Damage, Random, World, damage_trial, files_of, golden};
+
+/// What bounds a run.
+struct Bounds {
+    until: Instant,
+    rounds: u64,
+    seed: u64,
+}
+
+impl Bounds {
+    fn read() -> anyhow::Result<Bounds> {
+        let number = |name: &str, default: u64| match std::env::var(name) {
+            Ok(text) if !text.is_empty() => text.parse().with_context(|| format!("{name} is a number")),
+            _ => Ok(default),
+        };
+        let clock = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        Ok(Bounds {
+            until: Instant::now() + Duration::from_secs(60 * number("MINUTES", 10)?),
+            rounds: number("ROUNDS", u64::MAX)?,
+            seed: number("SEED", clock)?,
+        })
+    }
+
+    fn allow(&self, round: u64) -> bool {
+        round < self.rounds && Instant::now() < self.until
+    }
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let bounds = Bounds::read()?;
+    let mode = std::env::args().nth(1).unwrap_or_default();
+    println!("torture {mode}: SEED={}", bounds.seed);
+    match mode.as_str() {
+        "kill" => kill(&bounds).await,
+        "damage" => damage(&bounds).await,
+        _ => bail!("say what to do: torture kill, or torture damage"),
+    }
+}
+
+/// Kills the node at a random moment of its work, over and over; every start must be exact.
+async fn kill(bounds: &Bounds) -> anyhow::Result<()> {
+    let mut random = Random::new(bounds.seed);
+    let mut world = World::new(bounds.seed, Some(1))?;
+    let mut round = 0;
+    while bounds.allow(round) {
+        if random.once_in(8) {
+            world.history.change_view();
+            world.declare()?;
+        }
+        let node = world.start()?;
+        for _ in 0..random.below(4) {
+            world.send(&node.client, 300).await?;
+        }
+        let under_way = world.begin(&node.client, 500);
+        tokio::time::sleep(Duration::from_millis(random.below(400))).await;
+        node.kill()?;
+        under_way.await?;
+        let node = world.start()?;
+        world.verdict(&node.client).await.with_context(|| format!("round {round}"))?;
+        node.kill()?;
+        round += 1;
+    }
+    println!("{round} rounds of two kills, every answer exact");
+    Ok(())
+}
+
+/// Damages one file of each kind in each way, over and over.
+async fn damage(bounds: &Bounds) -> anyhow::Result<()> {
+    let mut random = Random::new(bounds.seed);
+    let world = golden(bounds.seed, None).await?;
+    let kinds: BTreeSet<String> =
+        files_of(&world.data())?.iter().map(|(kind, _)| format!("{kind:?}")).collect();
+    let only = std::env::var("ONLY").unwrap_or_default();
+    println!("{} kinds of files", kinds.len());
+    let (mut round, mut trials, mut broken) = (0, 0, 0);
+    while bounds.allow(round) {
+        let mut met = BTreeSet::new();
+        for (kind, _) in files_of(&world.data())? {
+            for damage in Damage::ALL {
+                let name = format!("{kind:?} {damage:?}");
+                if !name.contains(&only) || !met.insert(name.clone()) || !bounds.allow(round) {
+                    continue;
+                }
+                let Some(trial) = damage_trial(&world, kind, damage, &mut random).await? else { continue };
+                trials += 1;
+                broken += u64::from(trial.broken);
+                println!(
+                    "{} {name}: {} ({})",
+                    if trial.broken { "BROKEN" } else { "ok" },
+                    trial.outcome,
+                    trial.place
+                );
+            }
+        }
+        ensure!(!met.is_empty(), "no trial is called like ONLY='{only}'");
+        round += 1;
+    }
+    ensure!(broken == 0, "{broken} of {trials} trials broke a promise");
+    println!("{trials} trials, no promise broken");
+    Ok(())
+}
