@@ -116,10 +116,6 @@ pub(crate) async fn publish(
 
 /// Loads a view at the version in force; None when it is not published there, or damaged.
 pub(crate) async fn load(dataset: &Dataset, view: &View, manifest: &Manifest) -> Result<Option<Published>> {
-    let id = view_id(view);
-    if dataset.published_versions(id).await?.last() != Some(&manifest.version) {
-        return Ok(None);
-    }
     match load_blocks(dataset, view, manifest).await {
         Err(error @ (DatasetError::Damaged { .. } | DatasetError::Missing { .. })) => {
             tracing::warn!(view = view.name, %error, "a published view is recomputed");
@@ -135,7 +131,10 @@ async fn load_blocks(
     manifest: &Manifest,
 ) -> Result<Option<Published>, DatasetError> {
     let id = view_id(view);
-    let document = dataset.published(id, manifest.version).await?;
+    let document = match dataset.published(id, manifest.version).await {
+        Err(DatasetError::Missing { .. }) => return Ok(None),
+        document => document?,
+    };
     if document.made_from != manifest.fingerprint() || document.blocks.len() != view.partitions as usize {
         return Ok(None);
     }

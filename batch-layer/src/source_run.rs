@@ -253,12 +253,13 @@ impl SourceState {
     async fn clean(&mut self, world: &World<'_>, manifest: &Manifest) -> Result<()> {
         let keep = world.config.versions_kept.max(2);
         for state in self.views.values() {
-            world.dataset.remove_unpublished(view_id(&state.view), keep).await?;
+            world.dataset.remove_unpublished(view_id(&state.view), manifest.version, keep).await?;
         }
         if !self.cleaned || manifest.version.is_multiple_of(CLEAN_EVERY) {
             world.dataset.remove_unreferenced(&manifest.source, keep).await?;
             let oldest = manifest.version.saturating_sub(keep as u64);
-            world.dataset.remove_views_before(&manifest.source, oldest).await?;
+            let live: Vec<_> = self.views.values().map(|state| view_id(&state.view)).collect();
+            world.dataset.remove_views_before(&manifest.source, oldest, &live).await?;
             self.cleaned = true;
         }
         Ok(())

@@ -50,11 +50,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("sanso-bench", &["sanso-e2e", "sanso-state"]),
     ("sanso-e2e", &[]),
     ("sanso-fuzz", &["sanso-reading", "sanso-state"]),
-    (TEST_SUPPORT, &[]),
+    (TEST_SUPPORT[0], &[]),
+    (TEST_SUPPORT[1], &[]),
 ];
 
-/// What any package's tests may use: it starts brokers and knows nothing of Sanso.
-const TEST_SUPPORT: &str = "sanso-broker";
+/// What any package's tests may use: they start servers and know nothing of Sanso.
+const TEST_SUPPORT: [&str; 2] = ["sanso-broker", "sanso-bucket"];
 
 /// What a layer may depend on.
 const COMMON: &[&str] =
@@ -77,7 +78,7 @@ fn workspace_edges() -> Edges {
     let edges = packages.iter().map(|package| {
         let dependencies = package["dependencies"].as_array().expect("dependencies");
         let for_tests = |dependency: &&serde_json::Value| {
-            dependency["kind"] == "dev" && dependency["name"] == TEST_SUPPORT
+            dependency["kind"] == "dev" && TEST_SUPPORT.iter().any(|name| dependency["name"] == *name)
         };
         let built = dependencies.iter().filter(|dependency| !for_tests(dependency));
         let to = built.map(name).filter(|dependency| ours.contains(dependency));

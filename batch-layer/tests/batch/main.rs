@@ -2,7 +2,7 @@
 
 mod adoption;
 mod crash;
-mod duckdb;
 mod law;
 mod rerun;
 mod support;
+mod tools;

@@ -86,7 +86,8 @@ impl Dataset {
         self.put(&path, seal(published)).await
     }
 
-    /// Returns the versions of a view that are published and kept, oldest first.
+    /// Returns the versions of a view that the store lists, oldest first. A listing may lag behind
+    /// what was written and deleted; [`Dataset::published`] says whether a version is there.
     pub async fn published_versions(&self, view: ViewId<'_>) -> Result<Vec<u64>> {
         let folder = self.layout().published(view.source, view.name, view.fingerprint);
         let listed = self.list(&folder).await?;
@@ -122,26 +123,28 @@ impl Dataset {
         })
     }
 
-    /// Deletes all but the `keep` newest published versions of a view, and the blocks that none of
-    /// those kept lists. Returns how many files it deleted. A damaged version counts as listing none.
+    /// Deletes the published versions of a view that are `keep` or more below `newest`, and the blocks
+    /// that none of those kept lists. Returns how many files it deleted. A damaged version counts as
+    /// listing none. A listing that lags leaves files to the next time.
     ///
     /// Only the process that publishes the view may call it, and not while it publishes.
-    pub async fn remove_unpublished(&self, view: ViewId<'_>, keep: usize) -> Result<u64> {
-        let versions = self.published_versions(view).await?;
-        let (gone, kept) = versions.split_at(versions.len().saturating_sub(keep.max(1)));
+    pub async fn remove_unpublished(&self, view: ViewId<'_>, newest: u64, keep: usize) -> Result<u64> {
+        let first = (newest + 1).saturating_sub(keep.max(1) as u64);
         let folder = self.layout().view(view.source, view.name, view.fingerprint);
         let mut listed = BTreeSet::new();
-        for &version in kept {
+        for version in first..=newest {
             match self.published(view, version).await {
                 Ok(published) => {
                     listed.extend(published.blocks.iter().map(|file| join(folder.clone(), &file.path)));
                 }
-                Err(DatasetError::Damaged { .. }) => {}
+                Err(DatasetError::Damaged { .. } | DatasetError::Missing { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
+        let versions = self.published_versions(view).await?;
+        let gone = versions.into_iter().filter(|version| *version < first);
         let mut deleted = 0;
-        for &version in gone {
+        for version in gone {
             let path = self.layout().published_version(view.source, view.name, view.fingerprint, version);
             self.delete(&path).await?;
             deleted += 1;
@@ -156,8 +159,9 @@ impl Dataset {
     }
 
     /// Deletes the view versions of a source whose newest published version is below `version`:
-    /// those of views that were changed or dropped. Returns how many files it deleted.
-    pub async fn remove_views_before(&self, source: &str, version: u64) -> Result<u64> {
+    /// those of views that were changed or dropped. Returns how many files it deleted. Those in `live`
+    /// stay, however little of them is listed.
+    pub async fn remove_views_before(&self, source: &str, version: u64, live: &[ViewId<'_>]) -> Result<u64> {
         let root = self.layout().views(source);
         let depth = root.parts_count() + 2;
         let mut views: BTreeMap<Path, (Option<u64>, Vec<Path>)> = BTreeMap::new();
@@ -166,6 +170,9 @@ impl Dataset {
             let (newest, files) = views.entry(folder).or_default();
             *newest = (*newest).max(version_of(&file.location));
             files.push(file.location);
+        }
+        for view in live {
+            views.remove(&self.layout().view(source, view.name, view.fingerprint));
         }
         let stale = views.into_values().filter(|(newest, _)| newest.is_some_and(|newest| newest < version));
         let mut deleted = 0;

@@ -9,11 +9,12 @@ use std::path::{Path as DiskPath, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersion};
 use sanso_state::Fingerprint;
 
 use crate::error::{DatasetError, RESTORE, Result};
@@ -100,15 +101,29 @@ impl Dataset {
     }
 
     /// Writes a file unless there is one; says whether it was written.
+    ///
+    /// A store may have written it, lost the answer, and refuse the repeat: so a file that is there
+    /// with exactly these bytes was written.
     pub(crate) async fn put_new(&self, path: &Path, bytes: Bytes) -> Result<bool> {
-        match self.put_with(path, bytes, PutMode::Create).await {
+        match self.put_with(path, bytes.clone(), PutMode::Create).await {
             Ok(()) => self.sync(path).await.map(|()| true),
-            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+            Err(object_store::Error::AlreadyExists { .. }) => match self.get(path).await {
+                Ok(found) => Ok(found == bytes),
+                // It went meanwhile; whose it was nobody can tell.
+                Err(DatasetError::Missing { .. }) => Ok(false),
+                Err(error) => Err(error),
+            },
             Err(error) => Err(DatasetError::store("write", path, error)),
         }
     }
 
-    async fn put_with(&self, path: &Path, bytes: Bytes, mode: PutMode) -> object_store::Result<()> {
+    /// Writes a file in a given mode, without bringing it to disk.
+    pub(crate) async fn put_with(
+        &self,
+        path: &Path,
+        bytes: Bytes,
+        mode: PutMode,
+    ) -> object_store::Result<()> {
         let options = PutOptions { mode, ..PutOptions::default() };
         self.store.put_opts(path, PutPayload::from_bytes(bytes), options).await.map(|_| ())
     }
@@ -125,11 +140,23 @@ impl Dataset {
 
     /// Reads a whole file.
     pub(crate) async fn get(&self, path: &Path) -> Result<Bytes> {
-        let read = async { self.store.get(path).await?.bytes().await };
-        read.await.map_err(|error| match error {
-            object_store::Error::NotFound { .. } => DatasetError::Missing { path: path.to_string() },
-            error => DatasetError::store("read", path, error),
-        })
+        self.get_tagged(path).await.map(|(bytes, _)| bytes)
+    }
+
+    /// Reads a whole file, and what identifies it for a conditional write.
+    pub(crate) async fn get_tagged(&self, path: &Path) -> Result<(Bytes, UpdateVersion)> {
+        let read = async {
+            let found = self.store.get(path).await?;
+            let (e_tag, version) = (found.meta.e_tag.clone(), found.meta.version.clone());
+            Ok((found.bytes().await?, UpdateVersion { e_tag, version }))
+        };
+        read.await.map_err(|error| read_error(path, error))
+    }
+
+    /// Returns when the store last wrote a file, by the store's clock.
+    pub(crate) async fn last_modified(&self, path: &Path) -> Result<DateTime<Utc>> {
+        let head = self.store.head(path).await.map_err(|error| read_error(path, error))?;
+        Ok(head.last_modified)
     }
 
     /// Reads a whole file and refuses it unless its bytes have this fingerprint.
@@ -181,6 +208,27 @@ impl Dataset {
             Err(error) => Err(DatasetError::store("delete", path, error)),
         }
     }
+}
+
+/// A file that is not there is one thing, a whole bucket that is not there another: taken for missing
+/// files it would look like a dataset that is still empty.
+fn read_error(path: &Path, error: object_store::Error) -> DatasetError {
+    match error {
+        object_store::Error::NotFound { ref source, .. } if !is_bucket_missing(source.as_ref()) => {
+            DatasetError::Missing { path: path.to_string() }
+        }
+        error => DatasetError::store("read", path, error),
+    }
+}
+
+/// Says whether an S3 server answered that the bucket is not there.
+pub(crate) fn is_bucket_missing(error: &(dyn std::error::Error + 'static)) -> bool {
+    says(error, "NoSuchBucket")
+}
+
+/// Says whether an error or a cause of it has this text: the only trace of a server's own code.
+pub(crate) fn says(error: &(dyn std::error::Error + 'static), text: &str) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| error.to_string().contains(text))
 }
 
 /// Runs Parquet work on the blocking pool.

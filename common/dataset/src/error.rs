@@ -57,6 +57,40 @@ pub enum DatasetError {
         /// What is wrong.
         what: String,
     },
+    /// The system gave no random number.
+    #[error("draw a random number")]
+    Randomness {
+        /// The cause.
+        #[source]
+        source: rand::rngs::SysError,
+    },
+    /// The settings of the dataset say nothing that can be opened.
+    #[error("dataset {url}: {what}")]
+    Address {
+        /// The dataset's address.
+        url: String,
+        /// What is wrong and what to do.
+        what: String,
+    },
+    /// A bucket can't be used.
+    #[error("{place} can't be used: {what}")]
+    Bucket {
+        /// The bucket's name and the address of the object store.
+        place: String,
+        /// What is wrong and what to do.
+        what: &'static str,
+        /// The cause.
+        #[source]
+        source: object_store::Error,
+    },
+    /// A bucket ignores the condition of a write, so two processes would overwrite each other's versions.
+    #[error(
+        "{place} can't be used: it ignores conditional writes (If-None-Match), which keep two processes from taking one version; use an object store that honours them"
+    )]
+    Unconditional {
+        /// The bucket's name and the address of the object store.
+        place: String,
+    },
     /// The object store failed.
     #[error("{action} {path}")]
     Store {
@@ -115,6 +149,12 @@ impl DatasetError {
 
     pub(crate) fn undecodable(path: impl ToString, error: &DecodeError) -> Self {
         Self::damaged(path, error, RECOMPUTE)
+    }
+
+    /// Writes the error with its causes on one line.
+    pub fn with_causes(&self) -> String {
+        let causes = std::iter::successors(std::error::Error::source(self), |error| error.source());
+        causes.fold(self.to_string(), |text, cause| format!("{text}: {cause}"))
     }
 
     /// Says whether the operation may succeed when tried again without anyone acting.

@@ -18,6 +18,9 @@
 //!         Version 17: the cut, and the complete list of the segment, newest and quarantine files that
 //!         are valid.
 //!         The highest number is in force. Files it does not list are from other versions.
+//!     in_force.json
+//!         A version that was in force not long ago: where the search for the newest begins, so that
+//!         no listing of the store has to be trusted. It may be deleted.
 //!     views/{view}/{fingerprint}/versions/00000000000000000017.json
 //!         The view's blocks at version 17.
 //!     views/{view}/{fingerprint}/blocks/00002/{fingerprint}.groups
@@ -101,6 +104,11 @@ impl Layout {
     /// Returns the folder of a source's manifests.
     pub fn manifests(&self, source: &str) -> Path {
         self.source(source).join("manifests")
+    }
+
+    /// Returns the path of the pointer to the version in force.
+    pub fn in_force(&self, source: &str) -> Path {
+        self.source(source).join("in_force.json")
     }
 
     /// Returns the path of one manifest.

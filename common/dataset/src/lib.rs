@@ -10,8 +10,10 @@
 //!
 //! A version exists when its manifest exists, and a manifest is written last, in
 //! one step that fails if the number is taken. So a crash between any two writes
-//! leaves the version before it in force; what was written for nothing is an
-//! orphan that [`Dataset::remove_unreferenced`] deletes.
+//! leaves the version before it in force; what was written for nothing is written
+//! again by the next version, or deleted by [`Dataset::remove_unreferenced`].
+//! What an object store lists may lag behind what it holds, so nothing that must be
+//! right is decided by a listing: it only finds what may be deleted.
 //!
 //! Promised: the layout ([`Layout`]) is stable, and any Parquet reader can read it;
 //! a file that is not what was written is refused with its name, never half-read;
@@ -24,9 +26,11 @@
 mod blocks;
 mod dataset;
 mod error;
+mod in_force;
 mod layout;
 mod manifest;
 mod newest;
+mod open;
 mod parquet_file;
 mod quarantine;
 mod replays;
@@ -39,6 +43,7 @@ pub use error::{DatasetError, Result};
 pub use layout::{Layout, date_label};
 pub use manifest::{Manifest, NewestFile, SegmentFile};
 pub use newest::NewestBase;
+pub use open::{Credentials, DatasetConfig};
 pub use quarantine::QuarantineFile;
 pub use replays::{ReplayDone, ReplayPlan, ReplayRecord};
 pub use schema::{APPEND_TIME_COLUMN, OFFSET_COLUMN, append_times, archived_schema, offsets, source_columns};

@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use object_store::path::Path;
+use rand::TryRng;
+use rand::rngs::SysRng;
 use sanso_state::{Cut, Fingerprint, LogPartition, SegmentId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -104,6 +106,9 @@ pub struct NewestFile {
 struct Envelope<'a> {
     format: u32,
     checksum: Fingerprint,
+    /// Tells a document apart from an equal one that another process wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    once: Option<String>,
     #[serde(borrow)]
     manifest: &'a RawValue,
 }
@@ -112,11 +117,21 @@ fn text_of(document: &impl Serialize) -> Box<RawValue> {
     serde_json::value::to_raw_value(document).expect("plain structs are always JSON")
 }
 
-/// Encodes a document with its checksum.
+/// Encodes a document with its checksum. Equal documents give equal bytes.
 pub(crate) fn seal(document: &impl Serialize) -> Bytes {
+    sealed(document, None)
+}
+
+/// Encodes a document like no other time, so that whose document took a place can be told by its bytes.
+pub(crate) fn seal_once(document: &impl Serialize) -> Result<Bytes> {
+    let once = SysRng.try_next_u64().map_err(|source| DatasetError::Randomness { source })?;
+    Ok(sealed(document, Some(format!("{once:016x}"))))
+}
+
+fn sealed(document: &impl Serialize, once: Option<String>) -> Bytes {
     let text = text_of(document);
     let checksum = Fingerprint::of(text.get().as_bytes());
-    let envelope = Envelope { format: FORMAT, checksum, manifest: &text };
+    let envelope = Envelope { format: FORMAT, checksum, once, manifest: &text };
     serde_json::to_vec(&envelope).expect("plain structs are always JSON").into()
 }
 
@@ -135,13 +150,6 @@ pub(crate) fn unseal<T: DeserializeOwned>(path: &Path, bytes: &[u8], remedy: &'s
 }
 
 impl Dataset {
-    /// Returns the newest version of a source; none when nothing is committed yet. A damaged newest
-    /// manifest is an error, not a silent step back.
-    pub async fn manifest(&self, source: &str) -> Result<Option<Arc<Manifest>>> {
-        let Some(version) = self.manifest_versions(source).await?.pop() else { return Ok(None) };
-        self.manifest_at(source, version).await.map(Some)
-    }
-
     /// Returns one version of a source.
     pub async fn manifest_at(&self, source: &str, version: u64) -> Result<Arc<Manifest>> {
         let path = self.layout().manifest(source, version);
@@ -154,23 +162,13 @@ impl Dataset {
         Ok(Arc::new(manifest))
     }
 
-    /// Returns the versions of a source that are kept, oldest first.
+    /// Returns the versions of a source that the store lists, oldest first. A listing may lag behind
+    /// what was written and deleted; [`Dataset::manifest`] says what is in force.
     pub async fn manifest_versions(&self, source: &str) -> Result<Vec<u64>> {
         let listed = self.list(&self.layout().manifests(source)).await?;
         let mut versions: Vec<u64> = listed.iter().filter_map(|file| version_of(&file.location)).collect();
         versions.sort_unstable();
         Ok(versions)
-    }
-
-    /// Makes a version in one step. Refused with [`DatasetError::VersionTaken`] when it exists.
-    ///
-    /// All files it lists must have been written before.
-    pub async fn commit(&self, manifest: &Manifest) -> Result<()> {
-        let path = self.layout().manifest(&manifest.source, manifest.version);
-        if self.put_new(&path, seal(manifest)).await? {
-            return Ok(());
-        }
-        Err(DatasetError::VersionTaken { source_name: manifest.source.clone(), version: manifest.version })
     }
 
     /// Returns the object paths of the newest-version table's files at a manifest.
@@ -191,32 +189,34 @@ impl Dataset {
         files.map(|file| self.layout().listed(&manifest.source, &file.path)).collect()
     }
 
-    /// Deletes all but the `keep` newest manifests of a source, and the segment, newest and quarantine
-    /// files that none of those kept lists: replaced ones, and orphans of a crash. Returns how many files
-    /// it deleted.
+    /// Deletes all but the `keep` newest manifests of a source, and the files of the newest-version
+    /// table that none of those kept lists: replaced ones, and orphans of a crash. Returns how many
+    /// files it deleted. A listing that lags leaves files to the next time.
     ///
-    /// Only the process that writes the source may call it, and not while it writes.
+    /// What is younger than the newest manifest stays: another process may be about to commit it.
+    /// Segments and their quarantine stay always: an orphan is what the next version writes again, and
+    /// nobody else may have them.
     pub async fn remove_unreferenced(&self, source: &str, keep: usize) -> Result<u64> {
-        let versions = self.manifest_versions(source).await?;
-        let (gone, kept) = versions.split_at(versions.len().saturating_sub(keep.max(1)));
-        let mut listed = BTreeSet::new();
-        for &version in kept {
-            let manifest = self.manifest_at(source, version).await?;
-            listed.extend(self.newest_files(&manifest));
-            listed.extend(self.segment_files(&manifest));
-            listed.extend(self.quarantine_files(&manifest));
+        let Some(newest) = self.manifest(source).await? else { return Ok(0) };
+        let first = (newest.version + 1).saturating_sub(keep.max(1) as u64);
+        let mut listed: BTreeSet<Path> = self.newest_files(&newest).into_iter().collect();
+        for version in first..newest.version {
+            if let Some(manifest) = self.manifest_if_any(source, version).await? {
+                listed.extend(self.newest_files(&manifest));
+            }
         }
         let mut deleted = 0;
-        for &version in gone {
-            self.delete(&self.layout().manifest(source, version)).await?;
-            deleted += 1;
+        for version in self.manifest_versions(source).await? {
+            if version < first {
+                self.delete(&self.layout().manifest(source, version)).await?;
+                deleted += 1;
+            }
         }
-        for folder in ["segments", "newest", "quarantine"] {
-            for file in self.list(&self.layout().source(source).join(folder)).await? {
-                if !listed.contains(&file.location) {
-                    self.delete(&file.location).await?;
-                    deleted += 1;
-                }
+        let committed = self.last_modified(&self.layout().manifest(source, newest.version)).await?;
+        for file in self.list(&self.layout().source(source).join("newest")).await? {
+            if !listed.contains(&file.location) && file.last_modified < committed {
+                self.delete(&file.location).await?;
+                deleted += 1;
             }
         }
         Ok(deleted)

@@ -8,14 +8,14 @@
 //! A quarantined record stays in the quarantine for ever; that it was replayed, when, and at which
 //! new offset is said here. The numbers have no gaps, so two processes can't plan the same one.
 
-use std::collections::BTreeMap;
-
+use object_store::path::Path;
 use sanso_state::Offset;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::Dataset;
-use crate::error::{RESTORE, Result};
-use crate::manifest::{seal, unseal};
+use crate::error::{DatasetError, RESTORE, Result};
+use crate::manifest::{seal, seal_once, unseal};
 
 /// One replay: written before anything of it is appended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,7 +59,7 @@ pub struct ReplayDone {
 impl Dataset {
     /// Writes down a replay before it is done. False when its number is taken.
     pub async fn plan_replay(&self, source: &str, plan: &ReplayPlan) -> Result<bool> {
-        self.put_new(&self.layout().replay(source, plan.number, false), seal(plan)).await
+        self.put_new(&self.layout().replay(source, plan.number, false), seal_once(plan)?).await
     }
 
     /// Writes down that a replay is done. Idempotent.
@@ -67,31 +67,24 @@ impl Dataset {
         self.put(&self.layout().replay(source, done.number, true), seal(done)).await
     }
 
-    /// Reads the replays of a source whose number is above `after`, in order; with each whether it is done.
+    /// Reads the replays of a source whose number is above `after`, in order; with each whether it is
+    /// done. Asks for them one by one until there is none.
     pub async fn replays(&self, source: &str, after: u64) -> Result<Vec<(ReplayPlan, Option<ReplayDone>)>> {
-        let mut found: BTreeMap<u64, bool> = BTreeMap::new();
-        for file in self.list(&self.layout().replays(source)).await? {
-            let Some(name) = file.location.filename().and_then(|name| name.strip_suffix(".json")) else {
-                continue;
-            };
-            let (digits, done) = name.strip_suffix(".done").map_or((name, false), |digits| (digits, true));
-            if let Ok(number) = digits.parse() {
-                *found.entry(number).or_default() |= done;
-            }
-        }
         let mut replays = Vec::new();
-        for (number, done) in found.into_iter().filter(|(number, _)| *number > after) {
-            let path = self.layout().replay(source, number, false);
-            let plan: ReplayPlan = unseal(&path, &self.get(&path).await?, RESTORE)?;
-            let done = match done {
-                false => None,
-                true => {
-                    let path = self.layout().replay(source, number, true);
-                    Some(unseal(&path, &self.get(&path).await?, RESTORE)?)
-                }
+        for number in after + 1.. {
+            let Some(plan) = self.document(&self.layout().replay(source, number, false)).await? else {
+                break;
             };
-            replays.push((plan, done));
+            replays.push((plan, self.document(&self.layout().replay(source, number, true)).await?));
         }
         Ok(replays)
+    }
+
+    async fn document<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>> {
+        match self.get(path).await {
+            Ok(bytes) => unseal(path, &bytes, RESTORE).map(Some),
+            Err(DatasetError::Missing { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
