@@ -43,7 +43,7 @@ demo: build
 test: build
 	@deploy/setup/install.sh test
 	SANSO_BIN=$(CURDIR)/bin/sanso SANSO_PYTHON=$(CACHE)/python/bin/python3 SANSO_KAFKA_JARS=$(CACHE)/kafka/lib \
-		SANSO_SCHEMATHESIS=$(CACHE)/schemathesis/bin/schemathesis $(CARGO) test --release --workspace --no-fail-fast
+		SANSO_MOTO_PYTHON=$(CACHE)/moto/bin/python3 SANSO_SCHEMATHESIS=$(CACHE)/schemathesis/bin/schemathesis $(CARGO) test --release --workspace --no-fail-fast
 
 verify: setup
 	@deploy/setup/install.sh verify

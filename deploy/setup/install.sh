@@ -3,7 +3,8 @@
 #
 #   install.sh          what the build needs: a C/C++ compiler, make, zlib, OpenSSL, libclang (RocksDB's bindings)
 #   install.sh test     and DuckDB for Python, which checks that ordinary tools read the master dataset,
-#                       schemathesis, which holds the API against its OpenAPI document, and Kafka
+#                       schemathesis, which holds the API against its OpenAPI document, moto, an S3 server,
+#                       and Kafka
 #   install.sh kafka    and Java, Apache Kafka's broker (its jars, by Maven) and kcat, for the tests on a real cluster
 #   install.sh fuzz     nothing more: the fuzzer is built by cargo with the C++ compiler
 #   install.sh verify   and rustfmt, clippy, cargo-deny
@@ -71,6 +72,17 @@ test)
         say "installing DuckDB for Python into $cache/python"
         python3 -m venv "$cache/python"
         "$cache/python/bin/pip" install --quiet --disable-pip-version-check 'duckdb>=1.1,<2'
+    fi
+    if ! "$cache/python/bin/python3" -c 'import polars' 2>/dev/null; then
+        say "installing Polars for Python into $cache/python"
+        "$cache/python/bin/pip" install --quiet --disable-pip-version-check 'polars>=1.20,<2' ||
+            say "Polars can't be installed here: the test that needs it says so and is skipped"
+    fi
+    if ! "$cache/moto/bin/python3" -c 'import moto.server' 2>/dev/null; then
+        say "installing moto, an S3 server, into $cache/moto"
+        python3 -m venv "$cache/moto"
+        "$cache/moto/bin/pip" install --quiet --disable-pip-version-check 'moto[server]>=5.1,<6' ||
+            say "moto can't be installed here: the tests that need it say so and are skipped"
     fi
     # An environment of its own: it brings many packages, and none may change DuckDB's.
     if ! "$cache/schemathesis/bin/python3" -c 'import schemathesis' 2>/dev/null; then

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use sanso_batch::BatchConfig;
+use sanso_dataset::DatasetConfig;
 use sanso_serving::ServingConfig;
 use sanso_speed::SpeedConfig;
 use serde::Deserialize;
@@ -16,6 +17,8 @@ pub(crate) const DEFAULT: &str = include_str!("../default.toml");
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Settings {
+    /// Where the master dataset is.
+    pub(crate) dataset: DatasetConfig,
     /// The batch layer's.
     pub(crate) batch: BatchConfig,
     /// The speed layer's.

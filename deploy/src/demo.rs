@@ -73,6 +73,7 @@ async fn run_in(args: &DemoArgs, folder: &Path) -> anyhow::Result<ExitCode> {
         data: folder.join("data"),
         listen: args.listen,
         log: None,
+        dataset: settings.dataset,
         batch: settings.batch,
         speed: settings.speed,
         serving: settings.serving,

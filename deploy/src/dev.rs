@@ -35,6 +35,12 @@ pub(crate) struct DevArgs {
     /// logins among them, go into the settings, section `[kafka]`.
     #[arg(long, value_name = "URL")]
     log: Option<String>,
+    /// The master dataset: `s3://BUCKET[/PREFIX]` or a folder. In the data folder
+    /// when absent. The object store's endpoint and limits go into the settings,
+    /// section `[dataset]`; credentials come from AWS_ACCESS_KEY_ID and its kin,
+    /// or from the shared credentials file.
+    #[arg(long, value_name = "URL")]
+    dataset: Option<String>,
     /// Settings of one's own over the built-in ones.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -55,12 +61,14 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     }
     telemetry::start(args.json);
     let _refused = size_limit_is_an_error()?;
-    let settings = Settings::read(args.config.as_deref())?;
+    let mut settings = Settings::read(args.config.as_deref())?;
+    settings.dataset.url = args.dataset.or(settings.dataset.url);
     let node = Node::start(NodeConfig {
         app: args.app.context("an application file is needed: sanso dev app.sql")?,
         data: args.data,
         listen: args.listen,
         log: args.log,
+        dataset: settings.dataset,
         batch: settings.batch,
         speed: settings.speed,
         serving: settings.serving,

@@ -20,7 +20,7 @@ use anyhow::{Context, ensure};
 use sanso_batch::{BatchConfig, BatchLayer};
 use sanso_catalog::{Catalog, CatalogHandle, Registered, StatusBoard};
 use sanso_core::{PartitionId, PartitionStore, ReadRequest};
-use sanso_dataset::Dataset;
+use sanso_dataset::{Credentials, Dataset, DatasetConfig};
 use sanso_log::{Log, TopicSpec};
 use sanso_serving::{ServingConfig, ServingContext, ServingLayer};
 use sanso_speed::{SpeedConfig, SpeedHandle, SpeedLayer};
@@ -50,6 +50,8 @@ pub(crate) struct NodeConfig {
     pub(crate) listen: SocketAddr,
     /// The log's address; the embedded log in the data folder when absent.
     pub(crate) log: Option<String>,
+    /// Where the master dataset is; in the data folder when it says nothing.
+    pub(crate) dataset: DatasetConfig,
     /// The batch layer's settings.
     pub(crate) batch: BatchConfig,
     /// The speed layer's settings.
@@ -87,7 +89,9 @@ impl Node {
         std::fs::create_dir_all(&config.data)
             .with_context(|| format!("create data folder {}", config.data.display()))?;
         let log = open_log(&config, &declared).await?;
-        let dataset = Dataset::open_local(&config.data.join("dataset")).context("open master dataset")?;
+        let dataset = Dataset::open(&config.dataset, &config.data.join("dataset"), Credentials::Standard)
+            .await
+            .context("open master dataset")?;
         let metrics = sanso_serving::metrics::install().context("install the metrics recorder")?;
         let board = StatusBoard::new();
         let _limits = bounds::register(&board.limits(), &log);

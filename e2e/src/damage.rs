@@ -59,6 +59,8 @@ pub enum FileKind {
     LogNewest,
     /// A topic's description.
     LogTopic,
+    /// The pointer to a source's newest manifest.
+    ManifestPointer,
     /// The newest manifest of a source.
     ManifestNewest,
     /// An older manifest.
@@ -95,6 +97,7 @@ fn kind_of(relative: &str) -> Option<FileKind> {
     match () {
         () if name == "topic.json" => Some(FileKind::LogTopic),
         () if relative.starts_with("log/") && name.ends_with(".log") => Some(FileKind::LogNewest),
+        () if name == "in_force.json" => Some(FileKind::ManifestPointer),
         () if relative.contains("/manifests/") => Some(FileKind::ManifestNewest),
         () if relative.contains("/segments/") => Some(FileKind::Segment),
         () if relative.contains("/newest/") => Some(FileKind::NewestTable),

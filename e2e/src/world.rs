@@ -89,6 +89,13 @@ impl World {
         Ok(std::fs::write(self.folder.path().join("app.sql"), self.history.application())?)
     }
 
+    /// Adds to the settings of nodes started from now on.
+    pub fn set(&self, settings: &str) -> anyhow::Result<()> {
+        let file = self.folder.path().join("settings.toml");
+        let before = std::fs::read_to_string(&file)?;
+        Ok(std::fs::write(file, before + settings)?)
+    }
+
     /// Starts a node here.
     pub fn start(&self) -> anyhow::Result<Node> {
         self.start_as(Command::new(binary()))

@@ -12,6 +12,8 @@ async fn damaged_files_are_made_again_or_refused_and_never_used() -> anyhow::Res
         (FileKind::LogTopic, Damage::Truncated, "refused at the start"),
         (FileKind::LogComplete, Damage::Deleted, ""),
         (FileKind::LogNewest, Damage::Emptied, "refused at the start"),
+        (FileKind::ManifestPointer, Damage::Truncated, "exact, with a warning"),
+        (FileKind::ManifestPointer, Damage::Deleted, "exact"),
         (FileKind::ManifestNewest, Damage::FlippedBit, "refused at the start"),
         (FileKind::ManifestNewest, Damage::Deleted, "exact"),
         (FileKind::Segment, Damage::FlippedBit, "exact"),

@@ -6,6 +6,7 @@
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use sanso_dataset::DatasetError;
 use serde_json::{Map, Value};
 
 /// A problem document.
@@ -105,6 +106,27 @@ impl Problem {
             .detail(format!("{what} at once are at their limit"))
             .hint("try again after the time in Retry-After")
             .retry_after_s(1)
+    }
+
+    /// The master dataset failed: for a while, or until somebody mends it.
+    pub fn dataset(action: &'static str, error: &DatasetError) -> Self {
+        if !error.is_transient() {
+            return Self::internal(action, error);
+        }
+        Self::unreachable_dataset(format!("{action}: {}", error.with_causes()))
+    }
+
+    /// The master dataset's store gives no answer.
+    pub fn unreachable_dataset(detail: String) -> Self {
+        tracing::warn!(detail, "the master dataset can't be reached");
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "dataset-unreachable",
+            "The master dataset can't be reached",
+        )
+        .detail(detail)
+        .hint("views answer without it; try again after the time in Retry-After")
+        .retry_after_s(5)
     }
 
     /// Something failed that the caller can't mend. The cause is logged, here and only here.

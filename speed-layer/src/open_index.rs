@@ -86,15 +86,14 @@ impl IndexPlace {
 
     /// Chooses the version of the newest-version table to build upon.
     async fn base_manifest(&self, base: Offset, start: Offset) -> Result<Option<Arc<Manifest>>> {
-        let mut versions = self.dataset.manifest_versions(&self.source.name).await?;
-        let mut newest = None;
-        while let Some(version) = versions.pop() {
-            let manifest = self.dataset.manifest_at(&self.source.name, version).await?;
+        let newest = self.dataset.manifest(&self.source.name).await?;
+        let mut next = newest.clone();
+        while let Some(manifest) = next {
             let cut = manifest.cut.at(self.partition);
             if cut <= base && cut >= start {
                 return Ok(Some(manifest));
             }
-            newest.get_or_insert(manifest);
+            next = self.dataset.manifest_if_any(&self.source.name, manifest.version - 1).await?;
         }
         // No kept version is low enough: from the log's first offset, if it still has it.
         Ok(if start == 0 { None } else { newest })

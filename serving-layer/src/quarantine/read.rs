@@ -125,8 +125,8 @@ pub(crate) async fn read(
             Ask::After(after) => snapshot.page(after, limit).await?,
             Ask::Newest => snapshot.newest(limit).await?,
         };
-        let now = dataset.manifest_versions(&source.name).await.map_err(failed)?;
-        if now.last().copied() == version {
+        let now = dataset.manifest(&source.name).await.map_err(failed)?;
+        if now.map(|manifest| manifest.version) == version {
             return Ok(Page { records, more, counts, marks });
         }
     }
@@ -340,7 +340,7 @@ impl Taking {
 
 /// Says what an error of the dataset means for the caller.
 pub(super) fn failed(error: DatasetError) -> Problem {
-    Problem::internal("read the quarantine", error)
+    Problem::dataset("read the quarantine", &error)
 }
 
 fn not_connected() -> Problem {

@@ -148,13 +148,13 @@ impl TableProvider for DatasetTable {
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
         let manifest = self.reading.manifest(&self.source.name).await;
         let manifest =
-            manifest.map_err(|error| carry(Problem::internal("read the dataset's manifest", error)))?;
+            manifest.map_err(|error| carry(Problem::dataset("read the dataset's manifest", &error)))?;
         self.reading.evidence.lock().push(self.evidence(manifest.as_deref()));
         let dataset = &self.reading.shared.context.dataset;
         let files = match &manifest {
             Some(manifest) => {
                 let verified = dataset.verify(&self.name, self.contents(dataset, manifest)).await;
-                verified.map_err(|error| carry(Problem::internal("verify the archived files", error)))?;
+                verified.map_err(|error| carry(Problem::dataset("verify the archived files", &error)))?;
                 self.files(dataset, manifest)
             }
             None => Vec::new(),

@@ -41,6 +41,9 @@ pub(crate) fn problem(error: &DataFusionError, tables: &[String], exhausted: Opt
                 .hint("run the query again")
                 .retry_after_s(1)
         }
+        DataFusionError::ObjectStore(cause) => {
+            Problem::unreachable_dataset(format!("read an archived file: {cause}"))
+        }
         DataFusionError::Internal(_) | DataFusionError::IoError(_) | DataFusionError::ParquetError(_) => {
             Problem::internal("run the query", text)
         }

@@ -1,11 +1,11 @@
-//! A log and an object store that fail: a call in a while, and one for good.
+//! A log and an object store that fail: a call in a while, and one for good. What the store lists may lag.
 
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
@@ -39,6 +39,8 @@ struct State {
     rng: StdRng,
     /// Chance that a call fails.
     failing: f64,
+    /// Chance that a listing shows what the one before it showed.
+    lagging: f64,
     /// Calls until the fatal one.
     left: u64,
 }
@@ -48,16 +50,17 @@ impl Faults {
     pub(super) fn random(seed: u64) -> Arc<Self> {
         let mut rng = StdRng::seed_from_u64(seed);
         let failing = if rng.random_bool(0.5) { 0.0 } else { rng.random_range(0.0..0.15) };
+        let lagging = if rng.random_bool(0.5) { 0.0 } else { rng.random_range(0.0..=1.0) };
         let left = rng.random_range(1..1_500);
         Arc::new(Self {
-            state: parking_lot::Mutex::new(State { rng, failing, left }),
+            state: parking_lot::Mutex::new(State { rng, failing, lagging, left }),
             dead: watch::Sender::new(false),
         })
     }
 
     /// Makes a life without faults.
     pub(super) fn none() -> Arc<Self> {
-        let state = State { rng: StdRng::seed_from_u64(0), failing: 0.0, left: u64::MAX };
+        let state = State { rng: StdRng::seed_from_u64(0), failing: 0.0, lagging: 0.0, left: u64::MAX };
         Arc::new(Self { state: parking_lot::Mutex::new(state), dead: watch::Sender::new(false) })
     }
 
@@ -71,6 +74,13 @@ impl Faults {
         let mut dead = self.dead.subscribe();
         // The sender is ours, so this ends only with the fatal call.
         let _ = dead.wait_for(|dead| *dead).await;
+    }
+
+    /// Says whether a listing lags.
+    fn lags(&self) -> bool {
+        let mut state = self.state.lock();
+        let lagging = state.lagging;
+        state.rng.random_bool(lagging)
     }
 
     /// Decides one call.
@@ -182,16 +192,17 @@ impl Log for FaultyLog {
     }
 }
 
-/// An object store whose calls may fail.
+/// An object store whose calls may fail, and whose listing may lag: at first it shows nothing.
 #[derive(Debug)]
 pub(super) struct FaultyStore {
     objects: Arc<dyn ObjectStore>,
     faults: Arc<Faults>,
+    listed: parking_lot::Mutex<Vec<ObjectMeta>>,
 }
 
 impl FaultyStore {
     pub(super) fn new(objects: Arc<dyn ObjectStore>, faults: Arc<Faults>) -> Self {
-        Self { objects, faults }
+        Self { objects, faults, listed: parking_lot::Mutex::default() }
     }
 }
 
@@ -256,7 +267,17 @@ impl ObjectStore for FaultyStore {
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
         match self.faults.next() {
-            Fate::Succeeds => self.objects.list(prefix),
+            Fate::Succeeds => {
+                let mut listed = self.listed.lock();
+                if !self.faults.lags() {
+                    let now = self.objects.list(None).try_collect().now_or_never();
+                    *listed = now.expect("memory does not wait").expect("memory lists");
+                }
+                let below =
+                    |file: &&ObjectMeta| prefix.is_none_or(|prefix| file.location.prefix_matches(prefix));
+                let found: Vec<_> = listed.iter().filter(below).cloned().map(Ok).collect();
+                futures::stream::iter(found).boxed()
+            }
             Fate::Fails | Fate::SeemsToFail => futures::stream::once(async { Err(broken()) }).boxed(),
         }
     }
