@@ -11,6 +11,7 @@ use std::process::Command;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("sanso-reading", &[]),
     ("sanso-log", &[]),
+    ("sanso-schema", &["sanso-log"]),
     ("sanso-state", &[]),
     ("sanso-view", &["sanso-state"]),
     ("sanso-core", &["sanso-state"]),
@@ -24,6 +25,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "sanso-reading",
             "sanso-log",
+            "sanso-schema",
             "sanso-state",
             "sanso-view",
             "sanso-core",

@@ -153,6 +153,12 @@ pub enum LogError {
         /// What the client library said.
         reason: String,
     },
+    /// Records of the batch can't be written in the topic's format; nothing of it was appended.
+    #[error("{} records of the batch can't be written in the topic's format: {}", .refused.len(), .refused.first().map_or("", |(_, reason)| reason.as_str()))]
+    Unwritable {
+        /// The place in the batch of each such record, in order, and why.
+        refused: Vec<(usize, String)>,
+    },
     /// The address doesn't name a log.
     #[error(
         "'{address}' does not name a log: {reason}; use embedded:DIR, memory: or kafka://HOST:PORT,…?option=value"
