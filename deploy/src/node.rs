@@ -22,10 +22,11 @@ use sanso_catalog::{Catalog, CatalogHandle, Registered, StatusBoard};
 use sanso_core::{PartitionId, PartitionStore, ReadRequest};
 use sanso_dataset::{Credentials, Dataset, DatasetConfig};
 use sanso_log::{Log, TopicSpec};
+use sanso_schema::{Format, Registry, RegistryConfig, TopicFormat, TranscodingLog};
 use sanso_serving::{ServingConfig, ServingContext, ServingLayer};
 use sanso_speed::{SpeedConfig, SpeedHandle, SpeedLayer};
 use sanso_state::{Fingerprint, Offset, ViewPartition};
-use sanso_view::View;
+use sanso_view::{RecordFormat, Source, View};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -34,6 +35,9 @@ use crate::application::{self, Declared};
 use crate::bounds;
 use crate::versions::{caught_up, furthest, transition};
 
+/// The environment's names of the schema registries' login.
+const REGISTRY_USER: &str = "SANSO_REGISTRY_USER";
+const REGISTRY_PASSWORD: &str = "SANSO_REGISTRY_PASSWORD";
 /// How often the application's files are looked at for changes.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 /// How often a view version that catches up is looked at.
@@ -167,7 +171,29 @@ async fn open_log(config: &NodeConfig, declared: &Declared) -> anyhow::Result<Ar
         let topic = TopicSpec::new(&source.topic, source.partitions);
         log.ensure_topic(&topic).await.with_context(|| format!("prepare topic {}", source.topic))?;
     }
-    Ok(log)
+    let formats: BTreeMap<_, _> = declared.application.sources.iter().filter_map(topic_format).collect();
+    if formats.is_empty() {
+        return Ok(log);
+    }
+    Ok(Arc::new(TranscodingLog::new(log, formats)))
+}
+
+/// Says how a source's topic is read and written, if not as JSON.
+fn topic_format(source: &Arc<Source>) -> Option<(String, TopicFormat)> {
+    let (format, registered) = match &source.format {
+        RecordFormat::Json => return None,
+        RecordFormat::Avro(registered) => (Format::Avro, registered),
+        RecordFormat::Protobuf(registered) => (Format::Protobuf, registered),
+    };
+    let login = std::env::var(REGISTRY_USER).ok().zip(std::env::var(REGISTRY_PASSWORD).ok());
+    let config = RegistryConfig { url: registered.registry.clone(), login };
+    let topic = TopicFormat {
+        registry: Registry::new(config, format),
+        subject: registered.subject.clone(),
+        columns: source.columns.iter().map(|column| column.name.clone()).collect(),
+        refused_schemas: registered.refused_schemas.clone(),
+    };
+    Some((source.topic.clone(), topic))
 }
 
 async fn stopped(mut stop: watch::Receiver<bool>) {

@@ -54,8 +54,8 @@ pub(crate) async fn run(args: PlanArgs) -> anyhow::Result<ExitCode> {
         for source in &application.sources {
             writeln!(
                 out,
-                "source {}: topic {}, {} log partitions, segments of {} offsets",
-                source.name, source.topic, source.partitions, source.segment_size
+                "source {}: topic {} of {}, {} log partitions, segments of {} offsets",
+                source.name, source.topic, source.format, source.partitions, source.segment_size
             )?;
         }
         for view in &views {
@@ -69,6 +69,9 @@ fn source_json(source: &sanso_view::Source) -> Value {
     json!({
         "name": source.name,
         "topic": source.topic,
+        "format": source.format.name(),
+        "registry": source.format.registered().map(|r| &r.registry),
+        "subject": source.format.registered().map(|r| &r.subject),
         "partitions": source.partitions,
         "segment_size": source.segment_size,
         "key": source.columns[source.key_column].name,

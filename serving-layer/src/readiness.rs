@@ -28,6 +28,7 @@ impl Readiness {
         let live = context.store.list();
         let mut missing = views_missing(&catalog, &live);
         let board = context.board.speed();
+        let troubles = context.board.troubles();
         let mut goals = self.0.lock();
         for source in catalog.sources.values() {
             if catalog.live_of(&source.name).is_empty() {
@@ -38,8 +39,10 @@ impl Readiness {
                 let progress = posted.and_then(|partitions| partitions.get(&partition));
                 let goal = goals.entry((source.name.clone(), partition));
                 if !caught_up(goal, progress) {
+                    let trouble = troubles.get(&source.name).and_then(|held| held.get(&partition));
+                    let trouble = trouble.map(|trouble| format!(": {trouble}")).unwrap_or_default();
                     missing.push(format!(
-                        "the speed worker of {}/{partition} has not caught up with the log",
+                        "the speed worker of {}/{partition} has not caught up with the log{trouble}",
                         source.name
                     ));
                 }

@@ -72,6 +72,7 @@ impl WorkerTask {
                 // What it waits for may take long, or the index is made again from the log itself.
                 self.checked();
             }
+            self.board.post_trouble(self.source(), self.partition(), error.chain());
             match error.remedy() {
                 Remedy::Retry => tracing::warn!(error = error.chain(), "try again"),
                 Remedy::Rebuild => {

@@ -136,6 +136,7 @@ pub enum Order {
 #[derive(Default)]
 struct Board {
     speed: BTreeMap<String, BTreeMap<u32, PartitionProgress>>,
+    troubles: BTreeMap<String, BTreeMap<u32, String>>,
     batch: BTreeMap<String, BatchProgress>,
     quarantine: Option<Arc<dyn QuarantineStore>>,
     limits: Limits,
@@ -151,10 +152,19 @@ impl StatusBoard {
         Self::default()
     }
 
-    /// Posts the speed layer's progress on one log partition.
+    /// Posts the speed layer's progress on one log partition; what held it is over.
     pub fn post_speed(&self, source: &str, partition: LogPartition, progress: PartitionProgress) {
         let mut board = self.0.write();
+        if let Some(troubles) = board.troubles.get_mut(source) {
+            troubles.remove(&partition.0);
+        }
         board.speed.entry(source.to_owned()).or_default().insert(partition.0, progress);
+    }
+
+    /// Posts what holds the speed layer on one log partition, until it makes progress again.
+    pub fn post_trouble(&self, source: &str, partition: LogPartition, trouble: String) {
+        let mut board = self.0.write();
+        board.troubles.entry(source.to_owned()).or_default().insert(partition.0, trouble);
     }
 
     /// Posts the batch layer's progress on one source.
@@ -175,6 +185,11 @@ impl StatusBoard {
     /// Returns the speed layer's progress by source and log partition.
     pub fn speed(&self) -> BTreeMap<String, BTreeMap<u32, PartitionProgress>> {
         self.0.read().speed.clone()
+    }
+
+    /// Returns what holds the speed layer, by source and log partition.
+    pub fn troubles(&self) -> BTreeMap<String, BTreeMap<u32, String>> {
+        self.0.read().troubles.clone()
     }
 
     /// Returns the batch layer's progress by source.

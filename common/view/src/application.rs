@@ -11,7 +11,7 @@ use crate::definition::ViewDefinition;
 use crate::error::{BindError, Place, SqlError};
 use crate::interval::Interval;
 use crate::plan;
-use crate::source::{Column, Source};
+use crate::source::{Column, RecordFormat, Registered, Source};
 use crate::syntax::{self, Declaration, Named, Options, Statement, ViewStatement};
 use crate::table::{Table, TableDefinition};
 use crate::view::View;
@@ -113,13 +113,13 @@ impl Application {
     }
 }
 
-const SOURCE_OPTIONS: &str = "topic, format, key, identity, version, event_time, segment, \
+const SOURCE_OPTIONS: &str = "topic, format, registry, subject, refused_schemas, key, identity, version, event_time, segment, \
                               partitions, lateness, ahead, ignore";
 
 fn source(declaration: Declaration) -> Result<Source, SqlError> {
     let Declaration { name, mut columns, mut options } = declaration;
     let topic = checked_topic(&options.take("topic").unwrap_or_else(|| name.clone()))?;
-    json_only(&mut options)?;
+    let format = record_format(&mut options, &topic)?;
     let segment_size = count(options.take("segment"), 65_536, 1, 1 << 32)?;
     let partitions = count(options.take("partitions"), 4, 1, 4096)? as u32;
     let lateness_us = length(options.take("lateness"), "1 hour")?;
@@ -177,6 +177,7 @@ fn source(declaration: Declaration) -> Result<Source, SqlError> {
         schema: Source::schema_of(&columns),
         name: name.text,
         topic,
+        format,
         columns,
         segment_size,
         partitions,
@@ -234,15 +235,48 @@ fn missing(name: &Named, option: &str, hint: &str) -> SqlError {
     SqlError::new(name.place, format!("{} lacks the option {option}", name.text), format!("add {hint}"))
 }
 
-fn json_only(options: &mut Options) -> Result<(), SqlError> {
-    match options.take("format") {
-        Some(format) if !format.text.eq_ignore_ascii_case("json") => Err(SqlError::new(
-            format.place,
-            format!("format {:?} is not supported", format.text),
-            "records are JSON objects: format = 'json'; files of meters come in by sanso ingest",
-        )),
-        _ => Ok(()),
+/// Reads how the topic holds its records, and where their schemas are.
+fn record_format(options: &mut Options, topic: &str) -> Result<RecordFormat, SqlError> {
+    let Some(format) = options.take("format").filter(|f| !f.text.eq_ignore_ascii_case("json")) else {
+        // A registry of JSON records stays in the options and is refused as unknown.
+        return Ok(RecordFormat::Json);
+    };
+    let make = match format.text.to_ascii_lowercase().as_str() {
+        "avro" => RecordFormat::Avro,
+        "protobuf" => RecordFormat::Protobuf,
+        _ => {
+            return Err(SqlError::new(
+                format.place,
+                format!("format {:?} is not supported", format.text),
+                "records are 'json', 'avro' or 'protobuf'; files of meters come in by sanso ingest",
+            ));
+        }
+    };
+    let Some(registry) = options.take("registry") else {
+        return Err(missing(
+            &format,
+            "registry",
+            "where the schemas are, such as registry = 'http://registry:8081'",
+        ));
+    };
+    if !registry.text.starts_with("http://") {
+        return Err(SqlError::new(
+            registry.place,
+            format!("{:?} is no registry's address", registry.text),
+            "use http://HOST:PORT; TLS is not built in",
+        ));
     }
+    let subject = options.take("subject").map_or_else(|| format!("{topic}-value"), |subject| subject.text);
+    let refused = options.take("refused_schemas");
+    let refused_schemas = match &refused {
+        None => Ok(Default::default()),
+        Some(ids) => ids.text.split(',').map(|id| id.trim().parse()).collect::<Result<_, _>>(),
+    };
+    let refused_schemas = refused_schemas.map_err(|error: std::num::ParseIntError| {
+        let place = refused.map(|option| option.place).unwrap_or_default();
+        SqlError::new(place, format!("no list of schema ids: {error}"), "write ids, such as '17, 99'")
+    })?;
+    Ok(make(Registered { registry: registry.text, subject, refused_schemas }))
 }
 
 /// Checks a topic's name as Kafka does.

@@ -28,6 +28,21 @@ pub struct Decoded {
     pub rejected: Vec<(usize, String)>,
 }
 
+/// The beginning of a record that stands for one that could not be read.
+const UNDECODABLE: &[u8] = br#"{"$undecodable":"#;
+
+/// Why a record could not be read as JSON before it came here.
+#[derive(serde::Deserialize)]
+struct Undecodable {
+    #[serde(rename = "$undecodable")]
+    found: UndecodableReason,
+}
+
+#[derive(serde::Deserialize)]
+struct UndecodableReason {
+    reason: String,
+}
+
 /// One cell of the scratch row.
 #[derive(Clone, Debug, PartialEq)]
 enum Cell {
@@ -81,6 +96,11 @@ impl Scratch {
         self.cells.fill(Cell::Missing);
         self.text.clear();
         self.refusal = None;
+        if payload.starts_with(UNDECODABLE)
+            && let Ok(undecodable) = serde_json::from_slice::<Undecodable>(payload)
+        {
+            return Err(undecodable.found.reason);
+        }
         let mut json = serde_json::Deserializer::from_slice(payload);
         let seed = RowSeed { columns, scratch: self };
         let read = seed.deserialize(&mut json).and_then(|()| json.end());

@@ -208,3 +208,11 @@ proptest! {
         prop_assert_eq!(decoded.rows.num_rows() + decoded.rejected.len(), 1);
     }
 }
+
+#[test]
+fn a_record_that_could_not_be_read_is_rejected_for_that_reason() {
+    let json = r#"{"$undecodable":{"bytes":"AA==","reason":"schema 7: 2 bytes are left over"}}"#;
+    assert_eq!(decode_one(json), Err("schema 7: 2 bytes are left over".into()));
+    let odd = decode_one(r#"{"$undecodable":7}"#).expect_err("no record");
+    assert!(odd.starts_with("column usage_point: found no such field"), "{odd}");
+}

@@ -53,7 +53,7 @@ pub use definition::ViewDefinition;
 pub use describe::{AggregateDescription, LayerDescription, PlanDescription};
 pub use error::{BindError, FinishError, KeyError, Place, RowError, SqlError};
 pub use origin::ColumnOrigin;
-pub use source::{Column, Source};
+pub use source::{Column, RecordFormat, Registered, Source};
 pub use table::TableDefinition;
 pub use view::{Lifted, LiftedRow, View};
 pub use window::{CalendarUnit, Window};

@@ -20,7 +20,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use futures::future::join_all;
 use futures::{Stream, StreamExt};
-use sanso_log::{LogError, Retry};
+use sanso_log::{Append, Log, LogError, Retry};
 use sanso_state::Offset;
 use sanso_view::Source;
 use serde_json::{Map, Value, json};
@@ -177,15 +177,17 @@ impl Ingest<'_> {
     async fn append(&mut self, prepared: Prepared) -> Result<(), Problem> {
         let (log, topic) = (&self.shared.context.log, self.source.topic.as_str());
         let appends = prepared.by_partition.into_iter().map(|(partition, (lines, records))| async move {
-            let appended = timeout(APPEND_MAX, log.append(topic, partition, records)).await;
-            (partition, lines, appended)
+            let all = lines.clone();
+            let appended = timeout(APPEND_MAX, append_writable(log, topic, partition, (lines, records)));
+            (partition, all, appended.await)
         });
         let mut failure: Option<Problem> = None;
         let mut unacknowledged: Vec<u64> = Vec::new();
         for (partition, lines, appended) in join_all(appends).await {
             match appended {
-                Ok(Ok(offsets)) => {
-                    self.outcome.acknowledged += lines.len() as u64;
+                Ok(Ok((offsets, refused))) => {
+                    self.outcome.acknowledged += offsets.len() as u64;
+                    refused.iter().for_each(|(line, reason)| self.outcome.refuse(*line, reason));
                     if let Some(last) = offsets.last() {
                         self.outcome.positions.insert(partition, last + 1);
                     }
@@ -209,6 +211,28 @@ impl Ingest<'_> {
             .with("first_unacknowledged_line", first)
             .with("lines_read", self.outcome.lines))
     }
+}
+
+/// Appends the records that the topic's format can hold; gives their offsets, and the lines of the
+/// others with the reason.
+async fn append_writable(
+    log: &Arc<dyn Log>,
+    topic: &str,
+    partition: u32,
+    (lines, mut records): (Vec<u64>, Vec<Append>),
+) -> Result<(Vec<Offset>, Vec<(u64, String)>), LogError> {
+    let refused = match log.append(topic, partition, records.clone()).await {
+        Err(LogError::Unwritable { refused }) => refused,
+        appended => return appended.map(|offsets| (offsets, Vec::new())),
+    };
+    let refused_lines = refused.iter().map(|(at, reason)| (lines[*at], reason.clone())).collect();
+    for (at, _) in refused.into_iter().rev() {
+        records.remove(at);
+    }
+    if records.is_empty() {
+        return Ok((Vec::new(), refused_lines));
+    }
+    Ok((log.append(topic, partition, records).await?, refused_lines))
 }
 
 /// Cuts a body into lines; holds at most one chunk.

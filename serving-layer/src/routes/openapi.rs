@@ -389,11 +389,14 @@ fn state_schemas() -> Value {
         }), &["name", "version", "source", "columns", "key", "window", "partitions"]),
         "Sources": object(json!({ "sources": array(schema("Source")) }), &["sources"]),
         "Source": object(json!({
-            "name": text, "topic": text, "key": text, "segment_size": whole, "log_partitions": whole,
+            "name": text, "topic": text, "format": json!({ "enum": ["json", "avro", "protobuf"] }),
+            "registry": json!({ "type": ["string", "null"] }), "subject": json!({ "type": ["string", "null"] }),
+            "troubles": json!({ "type": ["object", "null"], "additionalProperties": { "type": "string" } }),
+            "key": text, "segment_size": whole, "log_partitions": whole,
             "columns": array(any.clone()), "counts": any, "lag_records": whole, "quarantined": { "type": ["integer", "null"] },
             "quarantine": { "type": ["object", "null"], "description": "Records in quarantine by kind" },
             "partitions": array(any.clone()), "batch": { "type": ["object", "null"] }
-        }), &["name", "topic", "key", "columns", "counts", "partitions", "batch"]),
+        }), &["name", "topic", "format", "key", "columns", "counts", "partitions", "batch"]),
         "Status": object(json!({
             "product": text, "version": text, "time": text, "ready": { "type": "boolean" }, "not_ready": array(text.clone()),
             "audit": any, "sources": array(schema("Source")), "views": array(any.clone())

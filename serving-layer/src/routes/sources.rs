@@ -51,6 +51,7 @@ async fn describe(shared: &Shared, sources: Vec<Arc<Source>>) -> Result<Vec<Valu
     // Counting the quarantine may wait for the disk.
     let described = tokio::task::spawn_blocking(move || {
         let (speed, batch) = (board.speed(), board.batch());
+        let troubles = board.troubles();
         let describe = |source: &Arc<Source>| {
             let empty = std::collections::BTreeMap::new();
             let progress = speed.get(&source.name).unwrap_or(&empty);
@@ -60,6 +61,9 @@ async fn describe(shared: &Shared, sources: Vec<Arc<Source>>) -> Result<Vec<Valu
             json!({
                 "name": source.name,
                 "topic": source.topic,
+                "format": source.format.name(),
+                "registry": source.format.registered().map(|r| &r.registry),
+                "subject": source.format.registered().map(|r| &r.subject),
                 "key": source.columns[source.key_column].name,
                 "segment_size": source.segment_size,
                 "log_partitions": source.partitions,
@@ -69,6 +73,7 @@ async fn describe(shared: &Shared, sources: Vec<Arc<Source>>) -> Result<Vec<Valu
                 "quarantined": quarantine.map(|counts| counts.total()),
                 "quarantine": quarantine,
                 "partitions": partitions,
+                "troubles": troubles.get(&source.name),
                 "batch": batch.get(&source.name).map(batch_progress),
             })
         };

@@ -37,6 +37,32 @@ fn a_source_is_what_its_options_say() {
 }
 
 #[test]
+fn a_source_says_where_its_schemas_are() {
+    let named = "key = 'id', identity = 'id, at', topic = 'raw'";
+    let source = |options: &str| {
+        let application = parse_source(&format!("{named}, {options}")).expect("a valid source");
+        application.source("s").expect("it is declared").as_ref().clone()
+    };
+    let avro = source("format = 'avro', registry = 'http://r:8081', refused_schemas = '17, 99'");
+    assert_eq!(avro.format.to_string(), "avro (subject raw-value at http://r:8081)");
+    let refused = &avro.format.registered().expect("a registry").refused_schemas;
+    assert_eq!(refused.iter().copied().collect::<Vec<_>>(), [17, 99]);
+    let moved = source("format = 'AVRO', registry = 'http://elsewhere'");
+    assert_eq!(moved.definition(), avro.definition());
+    let json = source("format = 'json'");
+    assert_ne!(json.definition(), avro.definition());
+    let refusal =
+        |options: &str| parse_source(&format!("{named}, {options}")).expect_err("refused").to_string();
+    assert!(refusal("format = 'protobuf'").contains("lacks the option registry"));
+    assert!(refusal("format = 'avro', registry = 'https://r'").contains("no registry's address"));
+    assert!(
+        refusal("format = 'avro', registry = 'http://r', refused_schemas = 'x'")
+            .contains("no list of schema ids")
+    );
+    assert!(refusal("registry = 'http://r'").contains("registry"));
+}
+
+#[test]
 fn wrong_options_are_refused_where_they_stand() {
     let good = "key = 'id', identity = 'id, at'";
     for (options, at, fragments) in [
@@ -45,7 +71,8 @@ fn wrong_options_are_refused_where_they_stand() {
         (format!("{good}, partitions = 'many'"), "'many'", ["\"many\"", "1 to 4096"]),
         (format!("{good}, lateness = 'a while'"), "'a while'", ["a while", "expected an interval"]),
         (format!("{good}, lateness = '1 month'"), "'1 month'", ["no fixed length", "use days"]),
-        (format!("{good}, format = 'avro'"), "'avro'", ["avro", "JSON"]),
+        (format!("{good}, format = 'xml'"), "'xml'", ["xml", "'avro' or 'protobuf'"]),
+        (format!("{good}, format = 'avro'"), "'avro'", ["lacks the option registry", "http://registry"]),
         (format!("{good}, topic = 'a b'"), "'a b'", ["no topic name", "a-z"]),
         (format!("{good}, version = 'id'"), "'id'", ["column id is TEXT", "BIGINT or TIMESTAMP"]),
         (format!("{good}, event_time = 'n'"), "'n'", ["column n is BIGINT", "TIMESTAMP"]),
