@@ -93,6 +93,7 @@ fn speed_text(board: &StatusBoard, out: &mut String) {
             }
         }
     }
+    held_text(board, out);
     head(out, "sanso_records_total", "counter", "Records read, by how they were judged");
     for (source, partitions) in &speed {
         for (partition, progress) in partitions {
@@ -109,6 +110,16 @@ fn speed_text(board: &StatusBoard, out: &mut String) {
     for (source, partitions) in &speed {
         let late: u64 = partitions.values().map(|p| p.counts.late).sum();
         let _ = writeln!(out, "sanso_late_records_total{{source=\"{}\"}} {late}", escape(source));
+    }
+}
+
+fn held_text(board: &StatusBoard, out: &mut String) {
+    let name = "sanso_speed_held";
+    head(out, name, "gauge", "1 for a log partition that something holds, see troubles in /v1/sources");
+    for (source, held) in board.troubles() {
+        for partition in held.keys() {
+            let _ = writeln!(out, "{name}{{source=\"{}\",partition=\"{partition}\"}} 1", escape(&source));
+        }
     }
 }
 

@@ -278,7 +278,10 @@ impl Session<'_> {
                 self.worker.log_starts_at(start);
                 return Ok(0);
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                self.hand_over();
+                return Err(error.into());
+            }
         };
         self.end = batch.end;
         let offsets = batch.next - from;
@@ -289,6 +292,18 @@ impl Session<'_> {
             self.unflushed += offsets;
         }
         Ok(offsets)
+    }
+
+    /// Sends all that was read, since nothing may follow for long: the log may withhold a record until
+    /// its schema is registered, and what lies before it must not wait.
+    fn hand_over(&mut self) {
+        self.worker.flush();
+        self.unflushed = 0;
+        self.send();
+        // Before the first read it is not known how much there is to do.
+        if self.end > 0 {
+            self.post();
+        }
     }
 
     fn flush_if_due(&mut self, read: u64) -> bool {

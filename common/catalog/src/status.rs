@@ -152,13 +152,16 @@ impl StatusBoard {
         Self::default()
     }
 
-    /// Posts the speed layer's progress on one log partition; what held it is over.
+    /// Posts the speed layer's progress on one log partition. What held it is over once it is further
+    /// than before, or has nothing left to do.
     pub fn post_speed(&self, source: &str, partition: LogPartition, progress: PartitionProgress) {
         let mut board = self.0.write();
-        if let Some(troubles) = board.troubles.get_mut(source) {
+        let (position, end) = (progress.position, progress.end);
+        let before = board.speed.entry(source.to_owned()).or_default().insert(partition.0, progress);
+        let is_held = position < end && before.is_some_and(|before| before.position >= position);
+        if let Some(troubles) = board.troubles.get_mut(source).filter(|_| !is_held) {
             troubles.remove(&partition.0);
         }
-        board.speed.entry(source.to_owned()).or_default().insert(partition.0, progress);
     }
 
     /// Posts what holds the speed layer on one log partition, until it makes progress again.
@@ -200,5 +203,29 @@ impl StatusBoard {
     /// Returns the store of quarantined records, once connected.
     pub fn quarantine(&self) -> Option<Arc<dyn QuarantineStore>> {
         self.0.read().quarantine.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trouble_lasts_until_there_is_progress_or_nothing_left_to_do() {
+        let board = StatusBoard::new();
+        let post = |position, end| {
+            let progress = PartitionProgress { position, end, ..PartitionProgress::default() };
+            board.post_speed("readings", LogPartition(1), progress);
+        };
+        let held = || board.troubles().get("readings").is_some_and(|held| held.contains_key(&1));
+        post(5, 9);
+        board.post_trouble("readings", LogPartition(1), "the schema is unknown".into());
+        post(5, 10);
+        assert!(held(), "what comes after it changes nothing");
+        post(6, 10);
+        assert!(!held());
+        board.post_trouble("readings", LogPartition(1), "the log is away".into());
+        post(6, 6);
+        assert!(!held(), "there is nothing to do");
     }
 }

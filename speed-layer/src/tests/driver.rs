@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sanso_catalog::{
     AuditCounts, BatchProgress, BatchQuarantine, Catalog, CatalogHandle, Order, StatusBoard,
 };
 use sanso_core::{PartitionId, PartitionStore, ReadRequest};
 use sanso_dataset::{Dataset, Manifest};
-use sanso_log::{Log, MemoryLog, Record, TopicSpec};
+use sanso_log::{Append, Batch, Log, LogError, MemoryLog, Record, TopicSpec};
 use sanso_state::{
     Block, Cut, Division, Groups, LogPartition, Offset, RefusalCounts, SegmentId, ViewPartition,
 };
@@ -94,12 +95,16 @@ impl World {
 
     /// Starts the layer as a new process does, with a board of its own.
     async fn start(&mut self) -> SpeedHandle {
+        self.start_on(self.log.clone(), 1).await
+    }
+
+    async fn start_on(&mut self, log: Arc<dyn Log>, flush_ms: u64) -> SpeedHandle {
         self.board = StatusBoard::new();
         let mut config = SpeedConfig::new(self.folder.path());
-        (config.flush_ms, config.chunk_records_max, config.heartbeat_ms) = (1, 7, 20);
+        (config.flush_ms, config.chunk_records_max, config.heartbeat_ms) = (flush_ms, 7, 20);
         let started = SpeedLayer::start(
             config,
-            self.log.clone(),
+            log,
             self.dataset.clone(),
             self.catalog.clone(),
             self.store.clone(),
@@ -222,6 +227,90 @@ impl World {
         let path = index_path(self.folder.path(), "readings", LogPartition(l));
         std::fs::remove_dir_all(path).expect("the index is there");
     }
+}
+
+/// A log that withholds a record of log partition 0, and what follows it, until it is let go.
+struct Withholding {
+    log: Arc<MemoryLog>,
+    from: AtomicU64,
+}
+
+#[async_trait::async_trait]
+impl Log for Withholding {
+    async fn ensure_topic(&self, spec: &TopicSpec) -> sanso_log::Result<()> {
+        self.log.ensure_topic(spec).await
+    }
+
+    async fn partitions(&self, topic: &str) -> sanso_log::Result<u32> {
+        self.log.partitions(topic).await
+    }
+
+    async fn append(&self, topic: &str, l: u32, records: Vec<Append>) -> sanso_log::Result<Vec<u64>> {
+        self.log.append(topic, l, records).await
+    }
+
+    async fn read(
+        &self,
+        topic: &str,
+        l: u32,
+        from: u64,
+        records: usize,
+        bytes: usize,
+    ) -> sanso_log::Result<Batch> {
+        let mut batch = self.log.read(topic, l, from, records, bytes).await?;
+        let held = self.from.load(Ordering::SeqCst);
+        if l == 0 && from >= held {
+            let reason = format!("record {held} waits");
+            return Err(LogError::Unavailable { action: "read", reason });
+        }
+        if l == 0 && batch.next > held {
+            batch.records.retain(|record| record.offset < held);
+            batch.next = held;
+        }
+        Ok(batch)
+    }
+
+    async fn start_offset(&self, topic: &str, l: u32) -> sanso_log::Result<u64> {
+        self.log.start_offset(topic, l).await
+    }
+
+    async fn end_offset(&self, topic: &str, l: u32) -> sanso_log::Result<u64> {
+        self.log.end_offset(topic, l).await
+    }
+
+    async fn wait_beyond(&self, topic: &str, l: u32, from: u64) -> sanso_log::Result<u64> {
+        self.log.wait_beyond(topic, l, from).await
+    }
+
+    async fn trim(&self, topic: &str, l: u32, before: u64) -> sanso_log::Result<()> {
+        self.log.trim(topic, l, before).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_lies_before_a_withheld_record_is_visible_and_what_holds_the_rest_is_said() {
+    let mut world = World::new().await;
+    world.fill(40, 8);
+    let log = Arc::new(Withholding { log: Arc::clone(&world.log), from: AtomicU64::new(25) });
+    // A worker reads up to the record long before it would flush.
+    let handle = world.start_on(log.clone(), 500).await;
+    for index in 0..world.views[0].partitions {
+        let id = PartitionId { view: world.views[0].fingerprint, index };
+        while world.store.read(id, &ReadRequest::Progress).await.expect("live").progress.applied[0] != 25 {
+            tokio::task::yield_now().await;
+        }
+    }
+    while world.board.troubles().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert!(world.board.troubles()["readings"][&0].contains("record 25 waits"));
+    let told = world.board.speed()["readings"][&0].clone();
+    assert_eq!((told.position, told.end), (25, 40));
+    log.from.store(u64::MAX, Ordering::SeqCst);
+    handle.caught_up().await.expect("caught up");
+    world.assert_exact().await;
+    assert!(world.board.troubles()["readings"].is_empty());
+    handle.shutdown().await;
 }
 
 fn current_file(path: &Path) -> std::path::PathBuf {
