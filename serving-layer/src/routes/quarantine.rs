@@ -10,6 +10,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use sanso_catalog::Catalog;
 use sanso_state::{Offset, Quarantined, Refusal};
+use sanso_view::Source;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -205,6 +206,10 @@ fn asked(shared: &Shared, name: &str, body: ReplayBody) -> Result<Asked, Problem
         payloads.extend(one.payload.map(|payload| (at, payload)));
     }
     positions.sort_unstable();
+    let into = find(shared, body.into.as_deref().unwrap_or(name))?;
+    if into.format.registered().is_some() {
+        return Err(not_into(&into));
+    }
     Ok(Asked {
         wanted: Wanted {
             kinds: body.kind.iter().map(|text| kind(text)).collect::<Result<_, _>>()?,
@@ -215,11 +220,20 @@ fn asked(shared: &Shared, name: &str, body: ReplayBody) -> Result<Asked, Problem
         },
         after: body.after.as_deref().map(|text| position("after", text)).transpose()?,
         limit: body.limit.unwrap_or(LIMIT_MAX as usize).clamp(1, LIMIT_MAX as usize),
-        into: find(shared, body.into.as_deref().unwrap_or(name))?,
+        into,
         version: body.version,
         payloads,
         as_newest: body.as_newest,
     })
+}
+
+/// Refuses a replay whose records would be written by a schema: they read back as other text, by which
+/// a replay that broke off could not find them again.
+fn not_into(into: &Source) -> Problem {
+    let (name, format) = (&into.name, into.format.name());
+    Problem::new(StatusCode::BAD_REQUEST, "bad-body", "The body is not usable")
+        .detail(format!("records can't be replayed into source {name}, whose topic holds {format}"))
+        .hint(format!("send mended records as JSON lines to POST /v1/ingest/{name}"))
 }
 
 fn bad_body(detail: &str) -> Problem {

@@ -260,6 +260,21 @@ async fn a_replay_that_broke_off_is_finished_and_appends_nothing_twice() {
 }
 
 #[tokio::test]
+async fn a_replay_into_a_topic_with_schemas_is_refused_with_another_way() {
+    let world = World::new().await;
+    let with_schemas = crate::world::APPLICATION
+        .replace("format = 'json'", "format = 'avro', registry = 'http://127.0.0.1:9'");
+    let source = sanso_view::Application::parse(&with_schemas).expect("a good one").sources.remove(0);
+    world.catalog.update(|catalog| {
+        catalog.sources.insert(source.name.clone(), source);
+    });
+    let (status, answer) = world.post("/v1/quarantine/readings/replay", r#"{"kind":"misplaced"}"#).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{answer}");
+    assert!(answer["detail"].as_str().is_some_and(|detail| detail.contains("avro")), "{answer}");
+    assert!(answer["hint"].as_str().is_some_and(|hint| hint.contains("/v1/ingest/readings")), "{answer}");
+}
+
+#[tokio::test]
 async fn what_can_not_be_replayed_as_it_is_says_what_is_needed() {
     let world = World::new().await;
     let conflict = record(0, 1, Refusal::Conflict, &line("m1", "E1", "2024-07-01T00:00:00Z", "5"));
