@@ -38,6 +38,8 @@ use crate::versions::{caught_up, furthest, transition};
 /// The environment's names of the schema registries' login.
 const REGISTRY_USER: &str = "SANSO_REGISTRY_USER";
 const REGISTRY_PASSWORD: &str = "SANSO_REGISTRY_PASSWORD";
+/// How long a subject's latest schema is taken for the latest.
+const LATEST_SCHEMA_MAX: Duration = Duration::from_secs(10);
 /// How often the application's files are looked at for changes.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 /// How often a view version that catches up is looked at.
@@ -186,7 +188,7 @@ fn topic_format(source: &Arc<Source>) -> Option<(String, TopicFormat)> {
         RecordFormat::Protobuf(registered) => (Format::Protobuf, registered),
     };
     let login = std::env::var(REGISTRY_USER).ok().zip(std::env::var(REGISTRY_PASSWORD).ok());
-    let config = RegistryConfig { url: registered.registry.clone(), login };
+    let config = RegistryConfig { url: registered.registry.clone(), login, latest_max: LATEST_SCHEMA_MAX };
     let topic = TopicFormat {
         registry: Registry::new(config, format),
         subject: registered.subject.clone(),

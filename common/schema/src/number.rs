@@ -162,6 +162,18 @@ pub(crate) fn from_twos_complement(bytes: &[u8]) -> Option<i128> {
     extends.then_some(value)
 }
 
+/// Longest text that a record may read as. Fields without bytes (null, an empty record, a default)
+/// cost text but no input, so the input's length bounds nothing.
+const TEXT_BYTES_MAX: usize = 32 << 20;
+
+/// Refuses a text that grew beyond what a record may read as. To be asked at every value.
+pub(crate) fn bounded(text: &str) -> Result<(), Mismatch> {
+    if text.len() <= TEXT_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Mismatch::new(format!("the record reads as more than {TEXT_BYTES_MAX} bytes of text")))
+}
+
 /// Shows JSON, shortened.
 pub(crate) fn shown(json: &Value) -> String {
     let text = json.to_string();

@@ -1,7 +1,8 @@
 //! The client of a Confluent-compatible schema registry.
 //!
 //! A schema's id is for ever that schema's, so what is known of an id is never asked again while it
-//! is kept. Which schema is a subject's latest is asked again after a short while.
+//! is kept. Which schema is a subject's latest is asked again after a short while; a registry that is
+//! out of reach then stops nobody who has asked it before.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -17,8 +18,6 @@ use crate::{Format, Mismatch, RegistryError, Schema};
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// Largest answer.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
-/// How long a subject's latest schema is taken for the latest.
-const LATEST_MAX: Duration = Duration::from_secs(10);
 /// Schemas kept; the oldest goes first.
 const SCHEMAS_MAX: usize = 1_024;
 /// Requests for the references of one schema.
@@ -28,13 +27,15 @@ type Result<T> = std::result::Result<T, RegistryError>;
 /// A schema, or why the registered text is none of the format: decided once by the id.
 type Compiled = Arc<std::result::Result<Schema, Mismatch>>;
 
-/// Where the registry is and who asks.
-#[derive(Clone, Debug, Default)]
+/// Where the registry is and who asks. Never shown: it may hold a password.
+#[derive(Clone)]
 pub struct RegistryConfig {
     /// The address, such as `http://registry:8081`.
     pub url: String,
     /// User and password, for basic authentication.
     pub login: Option<(String, String)>,
+    /// How long a subject's latest schema is taken for the latest.
+    pub latest_max: Duration,
 }
 
 /// Asks one registry for schemas of one format. Clones share what is known.
@@ -89,15 +90,24 @@ impl Registry {
         self.keep(id, registered).await
     }
 
-    /// Returns a subject's latest schema and its id.
+    /// Returns a subject's latest schema and its id; while the registry is out of reach, what was its
+    /// latest before.
     pub async fn latest(&self, subject: &str) -> Result<(u32, Compiled)> {
-        let fresh = |(_, asked): &&(u32, Instant)| asked.elapsed() < LATEST_MAX;
-        let known = self.0.known.lock().latest.get(subject).filter(fresh).map(|(id, _)| *id);
-        if let Some(id) = known {
+        let known = self.0.known.lock().latest.get(subject).copied();
+        if let Some((id, asked)) = known
+            && asked.elapsed() < self.0.config.latest_max
+        {
             return Ok((id, self.schema(id).await?));
         }
         let path = format!("subjects/{}/versions/latest", encoded(subject));
-        let registered = self.get(&path).await?;
+        let registered = match (self.get(&path).await, known) {
+            (Err(error @ RegistryError::Unreachable { .. }), Some((id, _))) => {
+                tracing::warn!(%error, id, "write with the schema that was the latest");
+                self.0.known.lock().latest.insert(subject.to_owned(), (id, Instant::now()));
+                return Ok((id, self.schema(id).await?));
+            }
+            (registered, _) => registered?,
+        };
         let id = registered.id.ok_or_else(|| self.refused(&path, 200, "the answer has no id"))?;
         let kept = self.0.known.lock().schemas.get(&id).cloned();
         let schema = match kept {

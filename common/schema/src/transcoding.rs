@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use sanso_log::{Append, Batch, Log, LogError, Result, TopicSpec};
+use sanso_log::{Append, Batch, Log, LogError, LogUse, Result, TopicSpec};
 use serde_json::json;
 
 use crate::number::bytes_text;
@@ -128,6 +128,10 @@ impl Log for TranscodingLog {
 
     async fn trim(&self, topic: &str, partition: u32, before: u64) -> Result<()> {
         self.log.trim(topic, partition, before).await
+    }
+
+    fn memory(&self) -> LogUse {
+        self.log.memory()
     }
 }
 

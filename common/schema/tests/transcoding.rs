@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -21,12 +22,17 @@ async fn answer(State(answers): State<Answers>, Path(path): Path<String>) -> Res
 }
 
 async fn registry() -> (SocketAddr, Answers) {
+    let (address, answers, _) = stoppable_registry().await;
+    (address, answers)
+}
+
+async fn stoppable_registry() -> (SocketAddr, Answers, tokio::task::JoinHandle<()>) {
     let answers = Answers::default();
     let routes = Router::new().route("/{*path}", get(answer)).with_state(Arc::clone(&answers));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
-    tokio::spawn(async move { axum::serve(listener, routes).await });
-    (address, answers)
+    let task = tokio::spawn(async move { axum::serve(listener, routes).await.expect("it serves") });
+    (address, answers, task)
 }
 
 const FIRST: &str = r#"{"type":"record","name":"R","fields":[{"name":"meter","type":"string"},
@@ -58,7 +64,11 @@ impl World {
 
     /// A wrapper that knows no schema yet, as after a restart.
     fn log(&self, refused_schemas: &[u32]) -> TranscodingLog {
-        let config = RegistryConfig { url: format!("http://{}", self.address), login: None };
+        let config = RegistryConfig {
+            url: format!("http://{}", self.address),
+            login: None,
+            latest_max: Duration::ZERO,
+        };
         let topic = TopicFormat {
             registry: Registry::new(config, Format::Avro),
             subject: "readings-value".into(),
@@ -167,6 +177,20 @@ async fn a_registry_out_of_reach_holds_appends_and_says_so() {
 }
 
 #[tokio::test]
+async fn a_registry_that_went_away_stops_no_writer_who_asked_before() {
+    let (address, answers, task) = stoppable_registry().await;
+    let world = World::new(address).await;
+    register(&answers, 1, FIRST);
+    let log = world.log(&[]);
+    append(&log, &[r#"{"meter":"M1","value":1}"#]).await.expect("append");
+    task.abort();
+    assert!(task.await.expect_err("it was aborted").is_cancelled());
+    append(&log, &[r#"{"meter":"M1","value":2}"#]).await.expect("append");
+    assert_eq!(read(&log, 0).await.expect("read").0.len(), 2);
+    append(&world.log(&[]), &[r#"{"meter":"M1","value":3}"#]).await.expect_err("this one never asked");
+}
+
+#[tokio::test]
 async fn lines_that_do_not_fit_are_named_and_none_is_appended() {
     let (address, answers) = registry().await;
     let world = World::new(address).await;
@@ -199,7 +223,8 @@ async fn references_are_fetched_each_once_named() {
     known.insert("subjects/of C/versions/1".into(), c);
     known.insert("schemas/ids/4".into(), d);
     drop(known);
-    let config = RegistryConfig { url: format!("http://{address}/"), login: None };
+    let config =
+        RegistryConfig { url: format!("http://{address}/"), login: None, latest_max: Duration::ZERO };
     let schema = Registry::new(config, Format::Avro).schema(4).await.expect("an answer");
     let schema = schema.as_ref().as_ref().expect("a good schema");
     assert_eq!(schema.decode(&[2, 6]).expect("a record"), r#"{"x":{"x":{"x":3}}}"#);

@@ -6,7 +6,7 @@ use super::{Avro, DEPTH_MAX, Type};
 use crate::Mismatch;
 use crate::frame::take_zigzag;
 use crate::number::{
-    bytes_text, date_text, decimal_text, double_text, float_text, from_twos_complement, instant_text,
+    bounded, bytes_text, date_text, decimal_text, double_text, float_text, from_twos_complement, instant_text,
 };
 
 type Result<T = ()> = std::result::Result<T, Mismatch>;
@@ -36,6 +36,7 @@ impl<'a> Reader<'a> {
         if self.depth == DEPTH_MAX {
             return Err(Mismatch::new(format!("values are nested deeper than {DEPTH_MAX}")));
         }
+        bounded(&self.out)?;
         self.depth += 1;
         let types = self.types;
         match &types[at] {
@@ -124,7 +125,8 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads blocks of items. An item without bytes (null, an empty record) costs memory but no
-    /// input, so a block never has more items than there are bytes left.
+    /// input, so a block never has more items than there are bytes left; what many such blocks
+    /// amount to is bounded by the text.
     fn blocks(&mut self, open: char, item: impl Fn(&mut Self) -> Result, close: char) -> Result {
         self.out.push(open);
         let mut is_first = true;

@@ -121,6 +121,20 @@ fn a_length_that_the_bytes_do_not_have_is_refused() {
 }
 
 #[test]
+fn many_blocks_of_nothing_are_refused_before_they_fill_memory() {
+    let text =
+        r#"{"type":"record","name":"R","fields":[{"name":"x","type":{"type":"array","items":"null"}}]}"#;
+    let mut bytes = Vec::new();
+    for block in 0..5_000 {
+        // As many items as bytes are left at most; without a bound, together 60 MB of nulls.
+        crate::frame::put_zigzag(12_000 - 2 * block, &mut bytes);
+    }
+    bytes.extend([0; 3_000]);
+    let error = Avro::compile(text, &[]).expect("a good schema").decode(&bytes).expect_err("too much");
+    assert!(error.to_string().contains("more than 33554432 bytes of text"), "{error}");
+}
+
+#[test]
 fn endless_nesting_is_refused() {
     let text = r#"{"type":"record","name":"R","fields":[{"name":"r","type":["null","R"]}]}"#;
     let error = Avro::compile(text, &[]).expect("a good schema").decode(&[2; 100_000]).expect_err("too deep");

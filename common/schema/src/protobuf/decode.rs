@@ -3,7 +3,9 @@
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MapKey, ReflectMessage, Value};
 
 use crate::Mismatch;
-use crate::number::{bytes_text, decimal_text, double_text, float_text, from_twos_complement, instant_text};
+use crate::number::{
+    bounded, bytes_text, decimal_text, double_text, float_text, from_twos_complement, instant_text,
+};
 
 type Result<T = ()> = std::result::Result<T, Mismatch>;
 
@@ -27,6 +29,7 @@ pub(super) fn object(message: &DynamicMessage, out: &mut String) -> Result {
 }
 
 fn value(field: &FieldDescriptor, found: &Value, out: &mut String) -> Result {
+    bounded(out)?;
     match found {
         Value::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
         Value::I32(value) => out.push_str(&value.to_string()),
