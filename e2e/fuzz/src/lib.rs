@@ -10,6 +10,7 @@
 //! that needs no fuzzer.
 
 mod meter_files;
+mod schemas;
 mod state;
 
 /// Takes any bytes; panics when the parser breaks a promise on them.
@@ -24,6 +25,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("mapping", meter_files::mapping),
     ("detect", meter_files::detect),
     ("decimal", meter_files::decimal),
+    ("avro", schemas::avro),
+    ("protobuf", schemas::protobuf),
     ("groups", state::groups),
     ("key", state::key),
 ];
