@@ -64,7 +64,7 @@ SECTIONS ?=
 bench: build
 	@deploy/setup/install.sh bench
 	$(CARGO) build --release --workspace --bin sanso-bench
-	SANSO_BIN=$(CURDIR)/bin/sanso $(CARGO_TARGET_DIR)/release/sanso-bench $(SECTIONS) --results $(CACHE)/bench
+	SANSO_BIN=$(CURDIR)/bin/sanso SANSO_PYTHON=$(CACHE)/python/bin/python3 $(CARGO_TARGET_DIR)/release/sanso-bench $(SECTIONS) --results $(CACHE)/bench
 
 MINUTES ?= 60
 METERS ?= 20000

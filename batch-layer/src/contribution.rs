@@ -7,33 +7,42 @@
 use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
-use sanso_state::{Groups, GroupsBuilder, SegmentId};
-use sanso_view::View;
+use sanso_state::{Groups, SegmentId};
+use sanso_view::{Lifted, View};
 
 use crate::advance::Effects;
 
 /// Lifts rows into a view's groups, one map for each view partition.
-pub(crate) struct Lifting(Vec<GroupsBuilder>);
+pub(crate) struct Lifting(Vec<Groups>);
 
 impl Lifting {
     /// Begins without rows.
     pub(crate) fn new(view: &View) -> Self {
-        Self((0..view.partitions).map(|_| GroupsBuilder::new()).collect())
+        Self(vec![Groups::new(); view.partitions as usize])
     }
 
     /// Lifts rows of the source's columns and adds (`sign` 1) or takes away (`sign` -1) each.
     /// A row whose expressions fail contributes nothing, as in the speed layer.
     pub(crate) fn lift(&mut self, view: &View, rows: &RecordBatch, sign: impl Fn(usize) -> i64) {
-        for lifted in view.lift(rows).entries {
-            let group = (lifted.group.key.as_ref(), lifted.group.window_start);
-            let builder = &mut self.0[view.partition_of(group.0) as usize];
-            builder.update(&view.kinds, group, &lifted.inputs, sign(lifted.row));
+        self.take(view, &view.lift(rows), sign);
+    }
+
+    /// Takes rows that are lifted already, as [`Lifting::lift`] does.
+    pub(crate) fn take(&mut self, view: &View, lifted: &Lifted, sign: impl Fn(usize) -> i64) {
+        for (groups, rows) in self.0.iter_mut().zip(lifted.by_view_partition(view.partitions)) {
+            let chosen: Vec<(u32, i64)> = rows.iter().map(|row| (row.at, sign(row.row))).collect();
+            groups.update(&view.kinds, &lifted.grouped, &chosen);
         }
+    }
+
+    /// Adds what was lifted elsewhere.
+    pub(crate) fn combine(&mut self, other: &Self) {
+        self.0.iter_mut().zip(&other.0).for_each(|(mine, theirs)| mine.combine(theirs));
     }
 
     /// Returns the groups by view partition.
     pub(crate) fn finish(self) -> Vec<Groups> {
-        self.0.into_iter().map(|mut builder| builder.finish()).collect()
+        self.0
     }
 }
 

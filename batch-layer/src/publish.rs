@@ -6,9 +6,9 @@
 
 use std::sync::Arc;
 
-use futures::TryStreamExt;
-use sanso_dataset::{BlockFile, Dataset, DatasetError, Manifest, PublishedView, ViewId, source_columns};
-use sanso_state::{Block, LogPartition, Watermark};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use sanso_dataset::{BlockFile, Dataset, DatasetError, Manifest, NewestFile, PublishedView, ViewId};
+use sanso_state::{Block, Watermark};
 use sanso_view::View;
 
 use crate::archive::blocking;
@@ -145,24 +145,43 @@ async fn load_blocks(
     Ok(Some(Published { version: manifest.version, blocks, files: document.blocks }))
 }
 
-/// Computes a view from every row of the newest-version table, one file in memory at a time.
+/// Computes a view from every row of the newest-version table: as many files at a time as there are
+/// processors, and of each only the columns that the view reads.
 pub(crate) async fn recompute(
     dataset: &Dataset,
     view: &Arc<View>,
     manifest: &Manifest,
 ) -> Result<Vec<Arc<Block>>> {
-    let mut lifting = Lifting::new(view);
-    for partition in 0..manifest.cut.partitions() {
-        let mut rows = std::pin::pin!(dataset.newest_stream(manifest, LogPartition(partition)));
-        while let Some(batch) = rows.try_next().await? {
-            let view = Arc::clone(view);
-            lifting = blocking(move || {
-                lifting.lift(&view, &source_columns(&batch), |_| 1);
-                lifting
-            })
-            .await;
-        }
+    let at_once = std::thread::available_parallelism().map_or(1, usize::from);
+    let lifts = manifest.newest.iter().map(|file| lift_file(dataset, view, manifest, file).boxed());
+    let mut lifted = stream::iter(lifts.collect::<Vec<_>>()).buffer_unordered(at_once);
+    let mut total = Lifting::new(view);
+    while let Some(file) = lifted.try_next().await? {
+        total = blocking(move || {
+            total.combine(&file);
+            total
+        })
+        .await;
     }
-    let blocks = lifting.finish().into_iter().map(|groups| Arc::new(block_of(view, manifest, groups)));
+    let blocks = total.finish().into_iter().map(|groups| Arc::new(block_of(view, manifest, groups)));
     Ok(blocks.collect())
+}
+
+async fn lift_file(
+    dataset: &Dataset,
+    view: &Arc<View>,
+    manifest: &Manifest,
+    file: &NewestFile,
+) -> Result<Lifting> {
+    let columns = view.source_columns().collect();
+    let batches = dataset.read_newest_columns(&manifest.source, file, columns).await?;
+    let view = Arc::clone(view);
+    let lift = move || {
+        let mut lifting = Lifting::new(&view);
+        for rows in batches {
+            lifting.take(&view, &view.lift_columns(rows.columns(), rows.num_rows()), |_| 1);
+        }
+        lifting
+    };
+    Ok(blocking(lift).await)
 }

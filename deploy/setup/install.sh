@@ -8,7 +8,7 @@
 #   install.sh kafka    and Java, Apache Kafka's broker (its jars, by Maven) and kcat, for the tests on a real cluster
 #   install.sh fuzz     nothing more: the fuzzer is built by cargo with the C++ compiler
 #   install.sh verify   and rustfmt, clippy, cargo-deny
-#   install.sh bench    and nginx, to measure against
+#   install.sh bench    and nginx and DuckDB, to measure against
 #
 # Safe to repeat: what is there already is left alone.
 set -euo pipefail
@@ -62,17 +62,20 @@ kafka() {
     mv "$jars.new" "$jars"
 }
 
+duckdb() {
+    debian_packages python3 python3-venv
+    "$cache/python/bin/python3" -c 'import duckdb' 2>/dev/null && return 0
+    say "installing DuckDB for Python into $cache/python"
+    python3 -m venv "$cache/python"
+    "$cache/python/bin/pip" install --quiet --disable-pip-version-check 'duckdb>=1.1,<2'
+}
+
 case "${1:-build}" in
 build | fuzz) ;;
 kafka) kafka ;;
 test)
     kafka
-    debian_packages python3 python3-venv
-    if ! "$cache/python/bin/python3" -c 'import duckdb' 2>/dev/null; then
-        say "installing DuckDB for Python into $cache/python"
-        python3 -m venv "$cache/python"
-        "$cache/python/bin/pip" install --quiet --disable-pip-version-check 'duckdb>=1.1,<2'
-    fi
+    duckdb
     if ! "$cache/python/bin/python3" -c 'import polars' 2>/dev/null; then
         say "installing Polars for Python into $cache/python"
         "$cache/python/bin/pip" install --quiet --disable-pip-version-check 'polars>=1.20,<2' ||
@@ -100,7 +103,10 @@ verify)
         cargo install --quiet --locked --root "$cache/tools" --target-dir "$cache/tools-target" cargo-deny@0.20.2
     fi
     ;;
-bench) debian_packages nginx-light ;;
+bench)
+    debian_packages nginx-light
+    duckdb
+    ;;
 *)
     say "unknown argument '$1': build, test, kafka, fuzz, verify or bench"
     exit 2

@@ -88,8 +88,7 @@ impl Alarm {
 }
 
 fn is_cache(name: &str) -> bool {
-    ["speed.index_cache", "speed.index_writes", "speed.homes_remembered", "log.recent_records"]
-        .contains(&name)
+    ["speed.index_cache", "speed.index_writes", "log.recent_records"].contains(&name)
 }
 
 #[cfg(test)]

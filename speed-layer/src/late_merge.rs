@@ -15,7 +15,7 @@
 use std::collections::VecDeque;
 
 use sanso_core::PartitionId;
-use sanso_state::{Delta, Groups, GroupsBuilder, LogPartition, Offset, Outcome};
+use sanso_state::{Delta, Groups, LogPartition, Offset, Outcome};
 
 /// What an outcome means for the reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub struct Target {
     partition: LogPartition,
     next: Offset,
     open_from: Offset,
-    open: GroupsBuilder,
+    open: Groups,
     queue: VecDeque<Delta>,
     watermark_us: Option<i64>,
 }
@@ -50,7 +50,7 @@ impl Target {
             partition,
             next: applied,
             open_from: applied,
-            open: GroupsBuilder::new(),
+            open: Groups::new(),
             queue: VecDeque::new(),
             watermark_us: None,
         }
@@ -77,7 +77,7 @@ impl Target {
     }
 
     /// Returns the open delta's groups, to add effects of offsets at or above [`Target::next`].
-    pub(crate) fn open_mut(&mut self) -> &mut GroupsBuilder {
+    pub(crate) fn open_mut(&mut self) -> &mut Groups {
         &mut self.open
     }
 
@@ -96,7 +96,7 @@ impl Target {
         if self.open_from == self.next {
             return;
         }
-        let groups = self.open.finish();
+        let groups = std::mem::take(&mut self.open);
         let delta = self.delta(self.open_from, self.next, groups, idle);
         self.queue.push_back(delta);
         self.open_from = self.next;

@@ -5,7 +5,7 @@ use sanso_catalog::{Limit, LimitGauge, Limits, Registered};
 use crate::config::SpeedConfig;
 use crate::newest::NewestIndex;
 use crate::rocks::RocksShare;
-use crate::worker::{HOMES_MAX, Worker};
+use crate::worker::Worker;
 
 /// Registers what all workers share.
 pub(crate) fn register(limits: &Limits, config: &SpeedConfig, share: &RocksShare) -> Vec<Registered> {
@@ -34,15 +34,14 @@ pub(crate) fn register(limits: &Limits, config: &SpeedConfig, share: &RocksShare
     ]
 }
 
-/// The bounds of one worker.
+/// The bound of one worker.
 #[derive(Debug)]
 pub(crate) struct WorkerLimits {
     waiting: LimitGauge,
-    homes: LimitGauge,
 }
 
 impl WorkerLimits {
-    /// Registers them for as long as this lives.
+    /// Registers it for as long as this lives.
     pub(crate) fn new(limits: &Limits, config: &SpeedConfig) -> Self {
         Self {
             waiting: limits.gauge(Limit {
@@ -52,20 +51,12 @@ impl WorkerLimits {
                 setting: "speed.queue_max",
                 then: "the view partition is caught up by reading the log again",
             }),
-            homes: limits.gauge(Limit {
-                name: "speed.homes_remembered",
-                unit: "keys",
-                max: HOMES_MAX as u64,
-                setting: "",
-                then: "all are forgotten and looked up again",
-            }),
         }
     }
 
-    /// Tells the current use: of the fullest queue, and of the largest memo.
+    /// Tells the current use: of the fullest queue.
     pub(crate) fn tell<I: NewestIndex>(&self, worker: &Worker<I>) {
         let waiting = worker.targets().into_iter().map(|id| worker.outgoing(id).count()).max();
         self.waiting.set(waiting.unwrap_or(0) as u64);
-        self.homes.set(worker.homes_remembered() as u64);
     }
 }

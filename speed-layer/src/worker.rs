@@ -24,7 +24,6 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
 use sanso_catalog::RecordCounts;
 use sanso_core::PartitionId;
 use sanso_log::{Batch, Record};
@@ -101,12 +100,7 @@ pub struct Worker<I> {
     rewound: u64,
     views: BTreeMap<Fingerprint, Arc<View>>,
     targets: BTreeMap<PartitionId, Target>,
-    /// The view partition of each grouping key met, by view; only a memo.
-    homes: BTreeMap<Fingerprint, HashMap<Box<[u8]>, u32>>,
 }
-
-/// The number of grouping keys of a view whose view partition is remembered.
-pub(crate) const HOMES_MAX: usize = 200_000;
 
 impl<I: NewestIndex> Worker<I> {
     /// Creates a worker without targets that goes on where its index ends.
@@ -126,7 +120,6 @@ impl<I: NewestIndex> Worker<I> {
             rewound: 0,
             views: BTreeMap::new(),
             targets: BTreeMap::new(),
-            homes: BTreeMap::new(),
         }
     }
 
@@ -160,11 +153,6 @@ impl<I: NewestIndex> Worker<I> {
         self.rewound
     }
 
-    /// Returns how many grouping keys have their view partition remembered, of the view with most.
-    pub(crate) fn homes_remembered(&self) -> usize {
-        self.homes.values().map(HashMap::len).max().unwrap_or(0)
-    }
-
     /// Returns the targets' names, in order.
     pub fn targets(&self) -> Vec<PartitionId> {
         self.targets.keys().copied().collect()
@@ -193,7 +181,6 @@ impl<I: NewestIndex> Worker<I> {
         let live: BTreeMap<PartitionId, TargetStart> = live.into_iter().map(|t| (t.id(), t)).collect();
         self.targets.retain(|id, _| live.contains_key(id));
         self.views = live.values().map(|t| (t.view.fingerprint, Arc::clone(&t.view))).collect();
-        self.homes.clear();
         for (id, start) in live {
             if self.targets.contains_key(&id) {
                 continue;
@@ -365,35 +352,18 @@ impl<I: NewestIndex> Worker<I> {
     }
 
     fn apply(&mut self, view: &View, lifted: &Lifted, effects: &Effects, sign: i64) {
-        for entry in &lifted.entries {
-            let offset = effects.offsets[entry.row];
-            let index = self.home_of(view, &entry.group.key);
+        for (index, rows) in (0..).zip(lifted.by_view_partition(view.partitions)) {
             let id = PartitionId { view: view.fingerprint, index };
             let Some(target) = self.targets.get_mut(&id) else { continue };
             // Cover moves `next` only after the span, so a target that is in the
             // span takes from its `next` on, and one that lags takes nothing.
-            let in_step = target.next() >= self.position && target.queue().len() < self.queue_max;
-            if in_step && offset >= target.next() {
-                let group = (entry.group.key.as_ref(), entry.group.window_start);
-                target.open_mut().update(&view.kinds, group, &entry.inputs, sign);
+            let next = target.next();
+            if next >= self.position && target.queue().len() < self.queue_max {
+                let taken = rows.iter().filter(|lifted| effects.offsets[lifted.row] >= next);
+                let chosen: Vec<(u32, i64)> = taken.map(|lifted| (lifted.at, sign)).collect();
+                target.open_mut().update(&view.kinds, &lifted.grouped, &chosen);
             }
         }
-    }
-
-    fn home_of(&mut self, view: &View, key: &[u8]) -> u32 {
-        if view.partitions == 1 {
-            return 0;
-        }
-        let homes = self.homes.entry(view.fingerprint).or_default();
-        if let Some(&home) = homes.get(key) {
-            return home;
-        }
-        if homes.len() >= HOMES_MAX {
-            homes.clear();
-        }
-        let home = view.partition_of(key);
-        homes.insert(key.into(), home);
-        home
     }
 
     /// Closes every open delta, so that it can be sent.

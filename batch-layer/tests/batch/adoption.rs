@@ -22,7 +22,7 @@ async fn send(life: &Life, view: &View, (from, to): (Offset, Offset), groups: &G
             partition: LogPartition(0),
             from,
             to,
-            groups: mine.map(|(id, state)| (id.clone(), state.clone())).collect(),
+            groups: mine.collect(),
             watermark_us: None,
             idle: false,
         };

@@ -170,5 +170,5 @@ fn groups_of(partition: &ViewPartition) -> u64 {
 }
 
 fn ids(groups: &Groups) -> Vec<GroupId> {
-    groups.iter().map(|(id, _)| id.clone()).collect()
+    groups.ids().collect()
 }

@@ -3,8 +3,8 @@
 use arrow::array::{RecordBatch, RecordBatchReader};
 use arrow::compute::concat_batches;
 use bytes::Bytes;
-use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
@@ -35,6 +35,14 @@ pub(crate) fn encode(rows: &RecordBatch, notes: &[(&str, String)]) -> Result<Byt
 /// Decodes a whole Parquet file into batches of some thousand rows.
 pub(crate) fn decode(bytes: Bytes) -> Result<Vec<RecordBatch>, ParquetError> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?.with_batch_size(BATCH_ROWS).build()?;
+    reader.map(|batch| batch.map_err(ParquetError::from)).collect()
+}
+
+/// Decodes some columns of a Parquet file, by their indexes, ascending.
+pub(crate) fn decode_columns(bytes: Bytes, columns: &[usize]) -> Result<Vec<RecordBatch>, ParquetError> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)?.with_batch_size(BATCH_ROWS);
+    let mask = ProjectionMask::roots(builder.parquet_schema(), columns.iter().copied());
+    let reader = builder.with_projection(mask).build()?;
     reader.map(|batch| batch.map_err(ParquetError::from)).collect()
 }
 

@@ -13,7 +13,8 @@
 //! Hostile bytes end in an error: memory grows only with bytes that were read.
 
 use crate::aggregate::{AggregateKind, AggregateState};
-use crate::group::{GroupId, GroupState, Groups};
+use crate::group::GroupState;
+use crate::groups::Groups;
 use crate::value::Value;
 
 /// The version byte of what this code writes, the only one it reads.
@@ -42,13 +43,7 @@ pub enum DecodeError {
 pub fn encode_groups(kinds: &[AggregateKind], groups: &Groups) -> Vec<u8> {
     let mut out = Vec::with_capacity(16 + groups.len() * (48 + 16 * kinds.len()));
     write_header(&mut out, kinds);
-    write_u64(&mut out, groups.len() as u64);
-    for (id, state) in groups.iter() {
-        write_u64(&mut out, id.key.len() as u64);
-        out.extend_from_slice(&id.key);
-        write_i64(&mut out, id.window_start);
-        state.write(&mut out);
-    }
+    groups.write(&mut out);
     out
 }
 
@@ -56,22 +51,9 @@ pub fn encode_groups(kinds: &[AggregateKind], groups: &Groups) -> Vec<u8> {
 pub fn decode_groups(kinds: &[AggregateKind], bytes: &[u8]) -> Result<Groups, DecodeError> {
     let mut reader = Reader::new(bytes);
     reader.header(kinds)?;
-    let mut groups: Vec<(GroupId, GroupState)> = Vec::new();
-    for _ in 0..reader.u64()? {
-        let length = reader.u64()?;
-        let key = reader.bytes(length)?.into();
-        let id = GroupId { key, window_start: reader.i64()? };
-        if groups.last().is_some_and(|(last, _)| *last >= id) {
-            return Err(reader.broken("groups are not in order"));
-        }
-        let state = GroupState::read(kinds, &mut reader)?;
-        if state.is_zero() {
-            return Err(reader.broken("a group holds nothing"));
-        }
-        groups.push((id, state));
-    }
+    let groups = Groups::read(kinds, &mut reader)?;
     reader.end()?;
-    Ok(groups.into_iter().collect())
+    Ok(groups)
 }
 
 impl GroupState {
@@ -177,7 +159,8 @@ impl<'a> Reader<'a> {
         Ok(*head)
     }
 
-    fn bytes(&mut self, length: u64) -> Result<&'a [u8], DecodeError> {
+    /// Reads so many bytes.
+    pub(crate) fn bytes(&mut self, length: u64) -> Result<&'a [u8], DecodeError> {
         let split = usize::try_from(length).ok().and_then(|n| self.rest.split_at_checked(n));
         let (head, tail) = split.ok_or_else(|| self.broken("the bytes end early"))?;
         self.rest = tail;

@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::fingerprint::Fingerprint;
-use crate::group::{GroupId, GroupState, Groups};
+use crate::group::{GroupId, GroupState};
+use crate::groups::Groups;
 use crate::position::{Cut, LogPartition, Offset, SegmentId};
 
 /// What readings `[from, to)` of one log partition add to and retract from the

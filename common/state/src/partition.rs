@@ -29,7 +29,8 @@ use std::sync::Arc;
 use crate::aggregate::AggregateKind;
 use crate::entry::{Block, Delta, Difference, Emission, Entry, Outcome, Windows};
 use crate::fingerprint::Fingerprint;
-use crate::group::{GroupId, GroupState, Groups};
+use crate::group::{GroupId, GroupState};
+use crate::groups::Groups;
 use crate::position::{Cut, Offset, SegmentId, Segments};
 
 /// What a view partition needs to know of its view.
@@ -104,10 +105,10 @@ impl ViewPartition {
         this.watermarks_us.copy_from_slice(&base.watermarks_us);
         this.closed_until_us = closed_until_us.or_else(|| this.watermark_us()).unwrap_or(i64::MIN);
         if let Some(windows) = &this.config.emit {
-            for (id, _) in base.groups.iter() {
+            for id in base.groups.ids() {
                 for (start, end) in windows.windows_of(id.window_start) {
                     if end > this.closed_until_us {
-                        pend(&mut this.pending, id, start, end);
+                        pend(&mut this.pending, &id, start, end);
                     }
                 }
             }
@@ -210,7 +211,8 @@ impl ViewPartition {
         if self.config.emit.is_some() {
             // The combination changes where batch covers more than was applied
             // here, or corrects it.
-            let mut changes = difference(&before.groups, &self.base.groups);
+            let mut changes = self.base.groups.clone();
+            changes.retract(&before.groups);
             dropped.iter().for_each(|groups| changes.retract(groups));
             self.note_changes(&changes);
         }
@@ -241,18 +243,12 @@ impl ViewPartition {
         if speed == batch {
             return Some(Vec::new());
         }
-        let ids: BTreeSet<&GroupId> = speed.iter().chain(batch.iter()).map(|(id, _)| id).collect();
-        let differences = ids.into_iter().filter(|id| speed.get(id) != batch.get(id));
-        Some(
-            differences
-                .map(|id| Difference {
-                    segment,
-                    group: id.clone(),
-                    speed: speed.get(id).cloned(),
-                    batch: batch.get(id).cloned(),
-                })
-                .collect(),
-        )
+        let ids: BTreeSet<GroupId> = speed.ids().chain(batch.ids()).collect();
+        let all = ids.into_iter().map(|group| {
+            let (speed, batch) = (speed.get(&group), batch.get(&group));
+            Difference { segment, group, speed, batch }
+        });
+        Some(all.filter(|difference| difference.speed != difference.batch).collect())
     }
 
     fn is_complete(&self, segment: SegmentId) -> bool {
@@ -267,18 +263,18 @@ impl ViewPartition {
     /// Returns the combined states (base ⊕ speed) of one key's groups with
     /// `from <= window start < to`. Groups without rows are left out.
     pub fn range(&self, key: &[u8], from: i64, to: i64) -> Vec<(GroupId, GroupState)> {
-        combine_sorted(self.base.groups.range(key, from, to), self.total.range(key, from, to))
+        Groups::combined_range(&self.base.groups, &self.total, key, from, to)
     }
 
     /// Returns the combined states of the groups whose encoded key lies in
     /// `[from, to)`; an absent `to` is no bound. Groups without rows are left out.
     pub fn key_range(&self, from: &[u8], to: Option<&[u8]>) -> Vec<(GroupId, GroupState)> {
-        combine_sorted(self.base.groups.key_range(from, to), self.total.key_range(from, to))
+        Groups::combined(&self.base.groups, &self.total, from, to)
     }
 
     /// Returns the combined states of all groups that have rows.
     pub fn all(&self) -> Vec<(GroupId, GroupState)> {
-        combine_sorted(self.base.groups.iter(), self.total.iter())
+        self.key_range(&[], None)
     }
 
     /// Returns `applied`, one offset for each log partition: the session token.
@@ -344,10 +340,10 @@ impl ViewPartition {
     /// Makes the windows of changed groups pending.
     fn note_changes(&mut self, changes: &Groups) {
         let Some(windows) = &self.config.emit else { return };
-        for (id, _) in changes.iter() {
+        for id in changes.ids() {
             for (start, end) in windows.windows_of(id.window_start) {
                 self.late_groups += u64::from(end <= self.closed_until_us);
-                pend(&mut self.pending, id, start, end);
+                pend(&mut self.pending, &id, start, end);
             }
         }
     }
@@ -425,53 +421,4 @@ fn sum_of<'a>(parts: impl Iterator<Item = &'a Groups>) -> Groups {
         total.combine(groups);
         total
     })
-}
-
-/// Returns `after - before`, without touching what is equal in both.
-fn difference(before: &Groups, after: &Groups) -> Groups {
-    let mut changes = Groups::new();
-    for (id, state) in after.iter().filter(|(id, state)| before.get(id) != Some(state)) {
-        changes.combine_one(id, state);
-    }
-    for (id, state) in before.iter().filter(|(id, state)| after.get(id) != Some(state)) {
-        changes.combine_one(id, &state.negated());
-    }
-    changes
-}
-
-/// Merges two sorted runs of groups; keeps those that have rows.
-fn combine_sorted<'a>(
-    base: impl Iterator<Item = (&'a GroupId, &'a GroupState)>,
-    speed: impl Iterator<Item = (&'a GroupId, &'a GroupState)>,
-) -> Vec<(GroupId, GroupState)> {
-    let mut base = base.peekable();
-    let mut speed = speed.peekable();
-    let mut out = Vec::new();
-    loop {
-        let order = match (base.peek(), speed.peek()) {
-            (Some((a, _)), Some((b, _))) => a.cmp(b),
-            (Some(_), None) => std::cmp::Ordering::Less,
-            (None, Some(_)) => std::cmp::Ordering::Greater,
-            (None, None) => return out,
-        };
-        let (id, state) = match order {
-            std::cmp::Ordering::Less => cloned(base.next()),
-            std::cmp::Ordering::Greater => cloned(speed.next()),
-            std::cmp::Ordering::Equal => {
-                let (id, mut state) = cloned(base.next());
-                if let Some((_, other)) = speed.next() {
-                    state.combine(other);
-                }
-                (id, state)
-            }
-        };
-        if state.rows > 0 {
-            out.push((id, state));
-        }
-    }
-}
-
-fn cloned(entry: Option<(&GroupId, &GroupState)>) -> (GroupId, GroupState) {
-    let (id, state) = entry.expect("peeked");
-    (id.clone(), state.clone())
 }

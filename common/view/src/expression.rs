@@ -12,6 +12,7 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, Operator, Volatility};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_plan::PhysicalExpr;
 use datafusion::physical_plan::expressions::BinaryExpr;
 use datafusion::sql::sqlparser::ast;
@@ -50,6 +51,11 @@ impl Expression {
         let value_type =
             value_type(&arrow).ok_or_else(|| format!("its type {arrow} has no exact form here"))?;
         Ok(Self { physical, value_type, text: sql.to_string().replace('"', "") })
+    }
+
+    /// Returns the columns of the schema that it reads.
+    pub(crate) fn columns(&self) -> impl Iterator<Item = usize> {
+        collect_columns(&self.physical).into_iter().map(|column| column.index())
     }
 
     /// Evaluates on every row. Where it fails the result is null and the row

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::array::{
+    Array, ArrayData, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array, make_array,
+};
 use arrow::compute::take;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use hashbrown::HashMap;
 
 use crate::expression::{Expression, Failures};
@@ -58,7 +60,9 @@ impl Lookup {
     /// becomes several, in the order of the table's file.
     ///
     /// Failures name readings (origins), not joined rows.
-    pub(crate) fn join(&self, plan: &JoinPlan, rows: &Rows, failures: &mut Failures) -> Rows {
+    ///
+    /// `read` says which columns are read later; the others are left blank.
+    pub(crate) fn join(&self, plan: &JoinPlan, rows: &Rows, read: &[bool], failures: &mut Failures) -> Rows {
         let mut failed = Failures::new();
         let keys: Vec<ArrayRef> =
             plan.keys.iter().map(|(key, _)| key.evaluate(&rows.batch, &mut failed)).collect();
@@ -75,7 +79,7 @@ impl Lookup {
         }
         failures.extend(failed.drain(..).map(|(row, why)| (rows.origin[row], why)));
         if let Some(residual) = &plan.residual {
-            let joined = self.combine(plan, &rows.batch, &left, &right);
+            let joined = self.combine(plan, &rows.batch, &left, &right, read);
             let keep = residual.holds(&joined, &mut failed);
             failures.extend(failed.drain(..).map(|(row, why)| (rows.origin[left[row] as usize], why)));
             retain(&mut left, &keep);
@@ -84,7 +88,7 @@ impl Lookup {
         if plan.outer {
             (left, right) = with_unmatched(rows.batch.num_rows(), &left, &right);
         }
-        let batch = self.combine(plan, &rows.batch, &left, &right);
+        let batch = self.combine(plan, &rows.batch, &left, &right, read);
         let origin = left.iter().map(|row| rows.origin[*row as usize]).collect();
         Rows { batch, origin }
     }
@@ -95,19 +99,31 @@ impl Lookup {
         rows: &RecordBatch,
         left: &[u32],
         right: &[Option<u32>],
+        read: &[bool],
     ) -> RecordBatch {
         let left_indexes = UInt32Array::from(left.to_vec());
         let right_indexes = UInt32Array::from(right.to_vec());
-        let pick = |columns: &[ArrayRef], indexes: &UInt32Array| -> Vec<ArrayRef> {
-            let picked = columns.iter().map(|column| take(column, indexes, None));
-            picked.collect::<Result<_, _>>().expect("indexes lie within the batch")
+        let pick = |columns: &[ArrayRef], indexes: &UInt32Array, read: &[bool]| -> Vec<ArrayRef> {
+            let picked = columns.iter().zip(read).map(|(column, read)| match read {
+                true => take(column, indexes, None).expect("indexes lie within the batch"),
+                false => blank(column.data_type(), indexes.len()),
+            });
+            picked.collect()
         };
-        let mut columns = pick(rows.columns(), &left_indexes);
-        columns.extend(pick(self.table.rows.columns(), &right_indexes));
+        let (read_left, read_right) = read.split_at(rows.num_columns());
+        let mut columns = pick(rows.columns(), &left_indexes, read_left);
+        columns.extend(pick(self.table.rows.columns(), &right_indexes, read_right));
         let options = RecordBatchOptions::new().with_row_count(Some(left.len()));
         RecordBatch::try_new_with_options(Arc::clone(&plan.schema), columns, &options)
             .expect("the plan's schema is the columns of both sides")
     }
+}
+
+/// Makes a column that nobody reads: zeros, or empty text, and no null, which
+/// its schema might not admit.
+pub(crate) fn blank(data_type: &DataType, rows: usize) -> ArrayRef {
+    let nulls = ArrayData::new_null(data_type, rows);
+    make_array(nulls.into_builder().nulls(None).build().expect("zeros are of every type"))
 }
 
 /// Encodes the values a join compares; `None` when one of them is null, which

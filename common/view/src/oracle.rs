@@ -1,6 +1,7 @@
 //! The oracle: a naive fold over a whole history.
 //!
-//! It shares with the engines only decoding, [`View::lift`] and the groups.
+//! It shares with the engines only decoding, [`View::lift`] and one group's
+//! state; rows are added one by one, not by column.
 //! Which records count is written here once more, plainly and on purpose: the
 //! newest rule of the engines is not called.
 
@@ -24,10 +25,10 @@ pub fn fold(view: &View, history: &[&[Record<'_>]]) -> Groups {
     for records in history {
         let decoded = view.source.decode(records.iter().map(|(_, payload)| *payload));
         let survivors = survivors(view, &decoded.rows);
-        for entry in view.lift(&decoded.rows).entries {
-            if survivors.contains(&entry.row) {
-                groups.update(&view.kinds, &entry.group, &entry.inputs, 1);
-            }
+        let lifted = view.lift(&decoded.rows);
+        for row in lifted.rows().filter(|lifted| survivors.contains(&lifted.row)) {
+            let (id, inputs) = lifted.grouped.row(row.at as usize);
+            groups.update_one(&view.kinds, &id, &inputs, 1);
         }
     }
     groups

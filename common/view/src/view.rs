@@ -3,18 +3,18 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
-use arrow::compute::filter_record_batch;
-use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::compute::{filter_record_batch, take};
+use arrow::datatypes::{DataType, Decimal128Type, Field, Int64Type, SchemaRef, TimestampMicrosecondType};
 use sanso_state::{
-    AggregateKind, Fingerprint, GroupId, GroupState, Value, ValueType, ViewPartitionConfig, Windows,
-    partition_of,
+    AggregateKind, Fingerprint, GroupId, GroupState, GroupedRows, Inputs, KeyColumn, Takes, Value, ValueType,
+    ViewPartitionConfig, Windows, partition_of,
 };
 
 use crate::definition::ViewDefinition;
 use crate::error::{FinishError, KeyError};
 use crate::expression::Failures;
-use crate::join::{Lookup, Rows};
+use crate::join::{Lookup, Rows, blank};
 use crate::plan::{Aggregate, Input, OutputExpression, Plan};
 use crate::rows::append_ordered;
 use crate::scalar::{ColumnBuilder, parse_text, value_at};
@@ -24,8 +24,9 @@ use crate::window::Window;
 
 /// The version of the code that turns rows into groups and inputs. It enters
 /// every view's fingerprint: whoever changes what [`View::lift`] returns, by
-/// a change here or in an upgraded DataFusion, increments it.
-const LIFT_VERSION: u32 = 1;
+/// a change here or in an upgraded DataFusion, or which view partition holds a
+/// key, increments it.
+const LIFT_VERSION: u32 = 2;
 
 /// A view ready to run.
 #[derive(Debug)]
@@ -53,28 +54,50 @@ pub struct View {
     /// The SELECT, as parsed.
     pub sql: String,
     lookups: Vec<Lookup>,
+    /// Which columns of the joined row are read.
+    columns_read: Vec<bool>,
 }
 
 /// What a batch of rows adds to a view.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Lifted {
-    /// In the order of the rows; a row that matches several rows of a
-    /// reference table has several.
-    pub entries: Vec<LiftedRow>,
+    /// The rows with their groups and inputs, in the order of the batch's rows.
+    /// A row that matches several rows of a reference table is there several
+    /// times; one that failed is there, and is not to be taken.
+    pub grouped: GroupedRows,
+    /// For each of them, the index of the batch's row.
+    origin: Vec<usize>,
     /// The rows an expression failed on (overflow, division by zero), in
     /// order, with the reason. They contribute nothing.
     pub errors: Vec<(usize, String)>,
 }
 
-/// What one row adds to one group.
-#[derive(Clone, Debug, PartialEq)]
+/// A row that contributes to a view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LiftedRow {
-    /// The index of the row in the batch.
+    /// Its index in [`Lifted::grouped`].
+    pub at: u32,
+    /// The index of the row of the batch that it comes of.
     pub row: usize,
-    /// The group; with windows, the start of the pane.
-    pub group: GroupId,
-    /// The inputs for [`GroupState::update`].
-    pub inputs: Box<[Option<Value>]>,
+}
+
+impl Lifted {
+    /// Iterates the rows that contribute, in order.
+    pub fn rows(&self) -> impl Iterator<Item = LiftedRow> {
+        let failed = |row: usize| self.errors.binary_search_by_key(&row, |(row, _)| *row).is_ok();
+        let all = (0_u32..).zip(&self.origin).map(|(at, &row)| LiftedRow { at, row });
+        all.filter(move |lifted| self.errors.is_empty() || !failed(lifted.row))
+    }
+
+    /// Returns the rows that contribute, by the view partition that holds their group.
+    pub fn by_view_partition(&self, partitions: u32) -> Vec<Vec<LiftedRow>> {
+        let mut all = vec![Vec::new(); partitions as usize];
+        for lifted in self.rows() {
+            let home = partition_of(self.grouped.keys.get(lifted.at as usize), partitions);
+            all[home as usize].push(lifted);
+        }
+        all
+    }
 }
 
 impl View {
@@ -109,6 +132,7 @@ impl View {
             partitions: definition.partitions,
             warnings: definition.warnings(&tables),
             sql: definition.sql.clone(),
+            columns_read: plan.columns_read(),
             lookups: plan.joins.iter().zip(tables).map(|(join, table)| Lookup::new(join, table)).collect(),
             plan,
         }
@@ -117,10 +141,26 @@ impl View {
     /// Computes what rows of the source add to the view. Pure, and each row
     /// by itself: lifting a batch is lifting its rows one after the other.
     pub fn lift(&self, rows: &RecordBatch) -> Lifted {
+        let columns: Vec<ArrayRef> =
+            self.source_columns().map(|column| Arc::clone(rows.column(column))).collect();
+        self.lift_columns(&columns, rows.num_rows())
+    }
+
+    /// Returns which of the source's columns the view reads, ascending.
+    pub fn source_columns(&self) -> impl Iterator<Item = usize> {
+        (0..self.source.columns.len()).filter(|column| self.columns_read[*column])
+    }
+
+    /// Lifts rows of which only the columns of [`View::source_columns`] are there.
+    ///
+    /// # Panics
+    /// When these are others.
+    pub fn lift_columns(&self, columns: &[ArrayRef], rows: usize) -> Lifted {
         let mut failures = Failures::new();
-        let mut joined = Rows { batch: rows.clone(), origin: (0..rows.num_rows()).collect() };
+        let mut joined = Rows { batch: self.widened(columns, rows), origin: (0..rows).collect() };
         for (join, lookup) in self.plan.joins.iter().zip(&self.lookups) {
-            joined = lookup.join(join, &joined, &mut failures);
+            let width = join.schema.fields().len();
+            joined = lookup.join(join, &joined, &self.columns_read[..width], &mut failures);
         }
         if let Some(filter) = &self.plan.filter {
             let mut failed = Failures::new();
@@ -132,28 +172,26 @@ impl View {
         let keys: Vec<ArrayRef> =
             self.plan.keys.iter().map(|key| key.expression.evaluate(&joined.batch, &mut failed)).collect();
         let panes = self.panes(&joined.batch, &mut failed);
-        let inputs: Vec<Inputs> = self
-            .plan
-            .aggregates
-            .iter()
-            .map(|aggregate| self.inputs(aggregate, &joined.batch, &mut failed))
-            .collect();
+        let inputs = self.plan.aggregates.iter();
+        let inputs = inputs.map(|aggregate| self.inputs(aggregate, &joined.batch, &mut failed)).collect();
         by_origin(failed, &joined.origin, &mut failures);
-        let errors = first_of_each(failures);
-        let failed = |row: usize| errors.binary_search_by_key(&row, |(row, _)| *row).is_ok();
-        let mut buffer = Vec::with_capacity(64);
-        let mut entries = Vec::with_capacity(joined.batch.num_rows());
-        for (at, &row) in joined.origin.iter().enumerate() {
-            if !errors.is_empty() && failed(row) {
-                continue;
-            }
-            buffer.clear();
-            keys.iter().for_each(|key| append_ordered(key, at, &mut buffer));
-            let group = GroupId { key: buffer.as_slice().into(), window_start: panes[at] };
-            let inputs = inputs.iter().map(|input| input.at(at)).collect();
-            entries.push(LiftedRow { row, group, inputs });
+        Lifted {
+            grouped: GroupedRows { keys: key_column(&keys, joined.batch.num_rows()), windows: panes, inputs },
+            origin: joined.origin,
+            errors: first_of_each(failures),
         }
-        Lifted { entries, errors }
+    }
+
+    /// Puts columns into their places among the source's; the others are blank.
+    fn widened(&self, columns: &[ArrayRef], rows: usize) -> RecordBatch {
+        let schema = self.source.schema();
+        let mut there = columns.iter();
+        let place = |(at, field): (usize, &Arc<Field>)| match self.columns_read[at] {
+            true => Arc::clone(there.next().expect("a column for each that is read")),
+            false => blank(field.data_type(), rows),
+        };
+        let columns = schema.fields().iter().enumerate().map(place).collect();
+        batch(schema, columns, rows)
     }
 
     /// Returns the start of each row's pane; 0 without windows.
@@ -184,30 +222,36 @@ impl View {
     /// Evaluates an aggregate's argument on the rows its filter admits, so
     /// that the filter may keep rows away that would fail.
     fn inputs(&self, aggregate: &Aggregate, batch: &RecordBatch, failures: &mut Failures) -> Inputs {
-        let needs_time = aggregate.kind.needs_event_time();
-        let times = needs_time.then(|| Arc::clone(batch.column(self.source.event_time_column)));
-        let Some(filter) = &aggregate.filter else {
-            let values = match &aggregate.input {
-                Input::Row => None,
-                Input::Value(value) => Some(value.evaluate(batch, failures)),
-            };
-            return Inputs { admitted: None, values, times };
+        let admitted = aggregate.filter.as_ref().map(|filter| filter.holds(batch, failures));
+        let Input::Value(value) = &aggregate.input else {
+            return Inputs::Rows(admitted.map(|admitted| admitted.values().iter().collect()));
         };
-        let admits = filter.holds(batch, failures);
-        let rows: Vec<usize> = admits.values().set_indices().collect();
-        let values = match &aggregate.input {
-            Input::Row => None,
-            Input::Value(value) => {
-                let admitted = filter_record_batch(batch, &admits).expect("one flag for each row");
+        let values = match &admitted {
+            None => value.evaluate(batch, failures),
+            Some(admitted) => {
+                let some = filter_record_batch(batch, admitted).expect("one flag for each row");
                 let mut failed = Failures::new();
-                let values = value.evaluate(&admitted, &mut failed);
+                let values = value.evaluate(&some, &mut failed);
+                let rows: Vec<usize> = admitted.values().set_indices().collect();
                 by_origin(failed, &rows, failures);
-                Some(values)
+                spread(&values, admitted)
             }
         };
-        let mut admitted = vec![None; batch.num_rows()];
-        rows.iter().enumerate().for_each(|(at, row)| admitted[*row] = Some(at));
-        Inputs { admitted: Some(admitted), values, times }
+        match aggregate.kind.takes() {
+            Takes::Rows => Inputs::Rows(Some((0..values.len()).map(|row| values.is_valid(row)).collect())),
+            Takes::Numbers => Inputs::Numbers(numbers(&values)),
+            Takes::Values if aggregate.kind.needs_event_time() => {
+                let times = batch.column(self.source.event_time_column);
+                let times = times.as_primitive::<TimestampMicrosecondType>();
+                let at = |row| values.is_valid(row).then(|| Box::new(value_at(&values, row)));
+                let timed = |row| at(row).map(|value| Value::At(times.value(row), value));
+                Inputs::Values((0..values.len()).map(timed).collect())
+            }
+            Takes::Values => {
+                let at = |row| values.is_valid(row).then(|| value_at(&values, row));
+                Inputs::Values((0..values.len()).map(at).collect())
+            }
+        }
     }
 
     /// Returns the view partition that holds a grouping key.
@@ -377,31 +421,32 @@ impl ViewDefinition {
     }
 }
 
-/// One aggregate's inputs from a batch.
-struct Inputs {
-    /// With a filter, for each row the index of its value if it is admitted.
-    admitted: Option<Vec<Option<usize>>>,
-    values: Option<ArrayRef>,
-    times: Option<ArrayRef>,
+/// Encodes the grouping keys of rows.
+fn key_column(columns: &[ArrayRef], rows: usize) -> KeyColumn {
+    let mut keys = KeyColumn::default();
+    let mut key = Vec::with_capacity(64);
+    for row in 0..rows {
+        key.clear();
+        columns.iter().for_each(|column| append_ordered(column, row, &mut key));
+        keys.push(&key);
+    }
+    keys
 }
 
-impl Inputs {
-    fn at(&self, row: usize) -> Option<Value> {
-        let index = match &self.admitted {
-            Some(admitted) => admitted[row]?,
-            None => row,
-        };
-        let Some(values) = &self.values else {
-            return Some(Value::Int(1));
-        };
-        let value = value_at(values, index);
-        match &self.times {
-            Some(times) if !value.is_null() => {
-                let time = times.as_primitive::<TimestampMicrosecondType>().value(row);
-                Some(Value::At(time, Box::new(value)))
-            }
-            _ => Some(value),
-        }
+/// Puts the values of the admitted rows back into their places; the others are null.
+fn spread(values: &ArrayRef, admitted: &BooleanArray) -> ArrayRef {
+    let mut next = 0_u32..;
+    let place = |admitted| if admitted { next.next() } else { None };
+    let places: UInt32Array = admitted.values().iter().map(place).collect();
+    take(values, &places, None).expect("a place for each admitted row")
+}
+
+/// Reads numbers: integers, or the mantissas of decimals.
+fn numbers(values: &ArrayRef) -> Vec<Option<i128>> {
+    match values.data_type() {
+        DataType::Int64 => values.as_primitive::<Int64Type>().iter().map(|v| v.map(i128::from)).collect(),
+        DataType::Decimal128(_, _) => values.as_primitive::<Decimal128Type>().iter().collect(),
+        other => unreachable!("an aggregate over numbers was typed, not over {other}"),
     }
 }
 

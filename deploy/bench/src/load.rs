@@ -13,7 +13,7 @@ CREATE SOURCE readings (usage_point TEXT, channel TEXT, start_utc TIMESTAMP, dur
                         value DECIMAL(18,6), quality TEXT, source_version BIGINT)
   WITH (topic = 'readings', key = 'usage_point', identity = 'usage_point, channel, start_utc',
         version = 'source_version', partitions = '4');
-CREATE TABLE network (usage_point TEXT, transformer TEXT, feeder TEXT) WITH (path = 'network.csv');
+CREATE TABLE network (usage_point TEXT, transformer TEXT, feeder TEXT, substation TEXT) WITH (path = 'network.csv');
 CREATE VIEW meter_daily AS
   SELECT usage_point, TUMBLE(start_utc, INTERVAL '1 day') AS day, SUM(value) AS kwh, COUNT(*) AS readings
   FROM readings GROUP BY usage_point, day;
@@ -28,9 +28,9 @@ pub(crate) const METERS: u32 = 5_000;
 /// Writes the application into a fresh folder.
 pub(crate) fn application() -> anyhow::Result<TempDir> {
     let folder = tempfile::tempdir()?;
-    let mut network = String::from("usage_point,transformer,feeder\n");
+    let mut network = String::from("usage_point,transformer,feeder,substation\n");
     for meter in 0..METERS {
-        writeln!(network, "{},T{},F{}", usage_point(meter), meter / 50, meter / 1_000)?;
+        writeln!(network, "{},T{},F{},S{}", usage_point(meter), meter / 50, meter / 1_000, meter / 2_500)?;
     }
     std::fs::write(folder.path().join("network.csv"), network)?;
     std::fs::write(folder.path().join("app.sql"), APP)?;

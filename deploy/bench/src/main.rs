@@ -7,6 +7,7 @@
 //! A figure that can be, is a ratio: another program does the same work in the
 //! same run. Machines differ and are noisy; the ratio is what carries over.
 
+mod batch;
 mod figure;
 mod freshness;
 mod http;
@@ -58,6 +59,11 @@ const SECTIONS: &[Section] = &[
         name: "ingest",
         about: "readings over HTTP into the log, and from the log into views",
         run: ingest::run,
+    },
+    Section {
+        name: "batch",
+        about: "new views over all that is archived, against DuckDB over the same files",
+        run: batch::run,
     },
     Section {
         name: "http",

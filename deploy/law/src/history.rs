@@ -195,7 +195,7 @@ impl History {
             let payload = reading.payload();
             let lifted = view.lift(&self.source.decode([payload.as_bytes()]).rows);
             assert!(lifted.errors.is_empty(), "{:?}", lifted.errors);
-            Rc::new(lifted.entries.into_iter().map(|entry| (entry.group, entry.inputs)).collect())
+            Rc::new(lifted.rows().map(|row| lifted.grouped.row(row.at as usize)).collect())
         };
         Rc::clone(self.lifted.borrow_mut().entry(key).or_insert_with(lift))
     }
@@ -210,7 +210,7 @@ impl History {
         for (_, reading) in self.newest(partition, below) {
             for (group, inputs) in self.lift(view, &reading).iter() {
                 let home = view.partition_of(&group.key) as usize;
-                groups[home].update(&view.kinds, group, inputs, 1);
+                groups[home].update_one(&view.kinds, group, inputs, 1);
             }
         }
         let groups = Rc::new(groups);

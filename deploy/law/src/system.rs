@@ -286,7 +286,7 @@ impl System {
         let prefixes = self.records.below(below);
         let prefixes: Vec<&[oracle::Record<'_>]> = prefixes.iter().map(Vec::as_slice).collect();
         let all = oracle::fold(view, &prefixes);
-        all.into_iter().filter(|(id, _)| view.partition_of(&id.key) == index).collect()
+        all.iter().filter(|(id, _)| view.partition_of(&id.key) == index).collect()
     }
 
     /// Faults have ended: everything must arrive, and batch cover all complete segments.

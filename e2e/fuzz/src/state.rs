@@ -30,7 +30,7 @@ pub(crate) fn groups(bytes: &[u8]) {
         assert_eq!(encode_groups(kinds, &groups), encoded);
         for (_, state) in groups.iter() {
             let bytes = state.encode(kinds);
-            assert_eq!(sanso_state::GroupState::decode(kinds, &bytes).as_ref(), Ok(state));
+            assert_eq!(sanso_state::GroupState::decode(kinds, &bytes), Ok(state));
         }
     }
 }

@@ -138,9 +138,11 @@ impl World {
         let decoded = self.source.decode([payload]);
         for view in &self.views {
             let mut groups = vec![Groups::new(); view.partitions as usize];
-            for entry in view.lift(&decoded.rows).entries {
-                let index = view.partition_of(&entry.group.key) as usize;
-                groups[index].update(&view.kinds, &entry.group, &entry.inputs, sign);
+            let lifted = view.lift(&decoded.rows);
+            for row in lifted.rows() {
+                let (id, inputs) = lifted.grouped.row(row.at as usize);
+                let index = view.partition_of(&id.key) as usize;
+                groups[index].update_one(&view.kinds, &id, &inputs, sign);
             }
             for (index, groups) in groups.into_iter().enumerate() {
                 let delta = Delta {

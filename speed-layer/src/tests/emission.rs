@@ -54,9 +54,11 @@ impl World {
         for (payload, sign) in [(Some(added), 1), (retracted, -1)] {
             let Some(payload) = payload else { continue };
             let rows = self.view.source.decode([payload.as_bytes()]).rows;
-            for entry in self.view.lift(&rows).entries {
-                let groups = groups.entry(self.view.partition_of(&entry.group.key)).or_default();
-                groups.update(&self.view.kinds, &entry.group, &entry.inputs, sign);
+            let lifted = self.view.lift(&rows);
+            for row in lifted.rows() {
+                let (id, inputs) = lifted.grouped.row(row.at as usize);
+                let groups = groups.entry(self.view.partition_of(&id.key)).or_default();
+                groups.update_one(&self.view.kinds, &id, &inputs, sign);
             }
         }
         for index in 0..self.view.partitions {

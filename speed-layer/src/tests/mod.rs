@@ -137,5 +137,5 @@ pub(crate) fn expected(view: &View, index: u32, logs: &[&[Option<Record>]]) -> G
         .collect();
     let histories: Vec<&[(Offset, &[u8])]> = histories.iter().map(Vec::as_slice).collect();
     let groups = oracle::fold(view, &histories);
-    groups.into_iter().filter(|(id, _)| view.partition_of(&id.key) == index).collect()
+    groups.iter().filter(|(id, _)| view.partition_of(&id.key) == index).collect()
 }

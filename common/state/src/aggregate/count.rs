@@ -15,9 +15,16 @@ pub struct Rows(pub i64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count(pub i64);
 
+impl Rows {
+    /// Adds (`sign` = 1) or retracts (`sign` = -1) a row.
+    pub(crate) fn add(&mut self, sign: i64) {
+        self.0 = self.0.wrapping_add(sign);
+    }
+}
+
 impl Mergeable for Rows {
     fn update(&mut self, _: &Value, sign: i64) {
-        self.0 = self.0.wrapping_add(sign);
+        self.add(sign);
     }
 
     fn combine(&mut self, other: &Self) {
@@ -37,10 +44,17 @@ impl Mergeable for Rows {
     }
 }
 
+impl Count {
+    /// Adds (`sign` = 1) or retracts (`sign` = -1) a row.
+    pub(crate) fn add(&mut self, sign: i64) {
+        self.0 = self.0.wrapping_add(sign);
+    }
+}
+
 impl Mergeable for Count {
     fn update(&mut self, value: &Value, sign: i64) {
         if !value.is_null() {
-            self.0 = self.0.wrapping_add(sign);
+            self.add(sign);
         }
     }
 

@@ -47,6 +47,17 @@ pub enum AggregateFunction {
     },
 }
 
+/// Which [`crate::Inputs`] an aggregate takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// [`crate::Inputs::Rows`].
+    Rows,
+    /// [`crate::Inputs::Numbers`].
+    Numbers,
+    /// [`crate::Inputs::Values`].
+    Values,
+}
+
 /// An aggregate with the type of its input: all that is needed to build,
 /// merge, encode and finish its states. Made only by [`AggregateKind::typed`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -129,6 +140,18 @@ impl AggregateKind {
     /// Says whether inputs must be [`Value::At`] their event time.
     pub fn needs_event_time(&self) -> bool {
         matches!(self.function, AggregateFunction::First | AggregateFunction::Last)
+    }
+
+    /// Returns the form of the inputs that a batch of rows gives this aggregate.
+    pub fn takes(&self) -> Takes {
+        use AggregateFunction as F;
+        match self.function {
+            F::CountRows | F::Count => Takes::Rows,
+            F::Sum | F::Average | F::Variance { .. } | F::StandardDeviation { .. } | F::Quantile { .. } => {
+                Takes::Numbers
+            }
+            F::Min | F::Max | F::First | F::Last | F::CountDistinct => Takes::Values,
+        }
     }
 
     /// Returns the type of [`AggregateKind::finish`]'s values.

@@ -5,14 +5,16 @@
 //! ```
 //!
 //! One file for each aggregate holds its state, its laws and how it is
-//! finished; `kind.rs` types and names them, `state.rs` dispatches. A new
-//! aggregate is one file and one line in each of these two.
+//! finished; `kind.rs` types and names them, `state.rs` dispatches for one
+//! group, `column.rs` for many. A new aggregate is one file and a line in each
+//! of these three.
 //!
 //! Invariants: two histories that leave the same rows leave equal states,
 //! whatever their order (normal form: zero counts are not kept); arithmetic
 //! wraps, so an intermediate overflow is undone by what follows.
 
 mod average;
+mod column;
 mod count;
 mod distinct;
 mod extremes;
@@ -25,8 +27,9 @@ mod sum;
 mod variance;
 mod wide;
 
+pub(crate) use column::Column;
 pub use count::{Count, Rows};
-pub use kind::{AggregateFunction, AggregateKind};
+pub use kind::{AggregateFunction, AggregateKind, Takes};
 pub use multiset::Multiset;
 pub use quantile::Quantiles;
 pub use state::AggregateState;

@@ -32,10 +32,17 @@ const BUCKETS_PER_OCTAVE: u64 = 50;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Quantiles(Multiset<i16>);
 
+impl Quantiles {
+    /// Adds (`sign` = 1) or retracts (`sign` = -1) a value's mantissa.
+    pub(crate) fn add(&mut self, mantissa: i128, sign: i64) {
+        self.0.add(&bucket_of(mantissa), sign);
+    }
+}
+
 impl Mergeable for Quantiles {
     fn update(&mut self, value: &Value, sign: i64) {
         if let Some(mantissa) = value.mantissa() {
-            self.0.add(&bucket_of(mantissa), sign);
+            self.add(mantissa, sign);
         }
     }
 

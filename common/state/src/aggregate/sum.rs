@@ -19,11 +19,18 @@ pub struct Sum {
     pub count: i64,
 }
 
+impl Sum {
+    /// Adds (`sign` = 1) or retracts (`sign` = -1) a value's mantissa.
+    pub(crate) fn add(&mut self, mantissa: i128, sign: i64) {
+        self.sum = self.sum.wrapping_add(mantissa.wrapping_mul(sign.into()));
+        self.count = self.count.wrapping_add(sign);
+    }
+}
+
 impl Mergeable for Sum {
     fn update(&mut self, value: &Value, sign: i64) {
         if let Some(mantissa) = value.mantissa() {
-            self.sum = self.sum.wrapping_add(mantissa.wrapping_mul(sign.into()));
-            self.count = self.count.wrapping_add(sign);
+            self.add(mantissa, sign);
         }
     }
 

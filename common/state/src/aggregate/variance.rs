@@ -21,13 +21,21 @@ pub struct Moments {
     squares: Wide,
 }
 
-impl Mergeable for Moments {
-    fn update(&mut self, value: &Value, sign: i64) {
-        let Some(mantissa) = value.mantissa() else { return };
+impl Moments {
+    /// Adds (`sign` = 1) or retracts (`sign` = -1) a value's mantissa.
+    pub(crate) fn add(&mut self, mantissa: i128, sign: i64) {
         let square = Wide::square(mantissa).times(sign.unsigned_abs());
         self.count = self.count.wrapping_add(sign);
         self.sum = self.sum.wrapping_add(mantissa.wrapping_mul(sign.into()));
         self.squares = self.squares.add(if sign < 0 { square.negated() } else { square });
+    }
+}
+
+impl Mergeable for Moments {
+    fn update(&mut self, value: &Value, sign: i64) {
+        if let Some(mantissa) = value.mantissa() {
+            self.add(mantissa, sign);
+        }
     }
 
     fn combine(&mut self, other: &Self) {

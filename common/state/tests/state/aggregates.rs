@@ -3,8 +3,8 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use sanso_state::{
-    AggregateFunction as F, AggregateKind, AggregateState, GroupId, GroupState, Groups, GroupsBuilder, Value,
-    ValueType, encode_groups,
+    AggregateFunction as F, AggregateKind, AggregateState, GroupId, GroupState, GroupedRows, Groups, Inputs,
+    Takes, Value, ValueType, encode_groups,
 };
 
 use crate::oracle::{DECIMAL, Row, agrees, all_kinds, cases, inputs, kind};
@@ -104,22 +104,77 @@ proptest! {
     }
 
     #[test]
-    fn a_builder_builds_what_one_by_one_updates_build(
+    fn a_batch_of_rows_is_its_rows_one_by_one(
         updates in vec((0_u8..3, 0_i64..3, row(), any::<bool>()), 0..40),
+        cut in any::<prop::sample::Index>(),
     ) {
         let kinds = all_kinds();
-        let (mut builder, mut groups) = (GroupsBuilder::new(), Groups::new());
-        for (key, window_start, row, add) in &updates {
-            let id = GroupId { key: Value::encode_key(&[Value::Int((*key).into())]), window_start: *window_start };
-            let (inputs, sign) = (inputs(&kinds, *row), if *add { 1 } else { -1 });
-            builder.update(&kinds, (&id.key, id.window_start), &inputs, sign);
-            groups.update(&kinds, &id, &inputs, sign);
+        let id = |key: u8, window_start| {
+            GroupId { key: Value::encode_key(&[Value::Int(key.into())]), window_start }
+        };
+        let rows: Vec<_> =
+            updates.iter().map(|(key, window, row, _)| (id(*key, *window), inputs(&kinds, *row))).collect();
+        let signs: Vec<i64> = updates.iter().map(|update| if update.3 { 1 } else { -1 }).collect();
+        let batch = grouped(&kinds, &rows);
+        let chosen: Vec<(u32, i64)> = (0..).zip(signs.iter().copied()).collect();
+        let (first, second) = chosen.split_at(cut.index(chosen.len() + 1));
+
+        let mut expected = Groups::new();
+        rows.iter().zip(&signs).for_each(|((id, inputs), sign)| {
+            expected.update_one(&kinds, id, inputs, *sign);
+        });
+        let mut whole = Groups::new();
+        whole.update(&kinds, &batch, first);
+        whole.update(&kinds, &batch, second);
+        prop_assert_eq!(&whole, &expected);
+        prop_assert_eq!(encode_groups(&kinds, &whole), encode_groups(&kinds, &expected));
+
+        let (mut merged, mut other) = (Groups::new(), Groups::new());
+        merged.update(&kinds, &batch, first);
+        other.update(&kinds, &batch, second);
+        merged.combine(&other);
+        prop_assert_eq!(&merged, &expected);
+        merged.retract(&other);
+        merged.retract(&expected);
+        let mut inverse = Groups::new();
+        inverse.retract(&other);
+        prop_assert_eq!(&merged, &inverse);
+        merged.combine(&other);
+        prop_assert!(merged.is_empty() && merged == Groups::new() && merged.iter().next().is_none());
+
+        for (at, (id, _)) in rows.iter().enumerate() {
+            let (found, taken) = batch.row(at);
+            prop_assert_eq!(&found, id);
+            let mut one = Groups::new();
+            one.update_one(&kinds, &found, &taken, signs[at]);
+            let mut same = Groups::new();
+            same.update(&kinds, &batch, &chosen[at..=at]);
+            prop_assert_eq!(one, same);
         }
-        let built = builder.finish();
-        prop_assert_eq!(encode_groups(&kinds, &built), encode_groups(&kinds, &groups));
-        prop_assert_eq!(built, groups);
-        prop_assert!(builder.is_empty() && builder.finish().is_empty());
     }
+}
+
+/// The rows in the form in which a view lifts them.
+fn grouped(kinds: &[AggregateKind], rows: &[(GroupId, Vec<Option<Value>>)]) -> GroupedRows {
+    let mut grouped = GroupedRows::default();
+    for (id, _) in rows {
+        grouped.keys.push(&id.key);
+        grouped.windows.push(id.window_start);
+    }
+    let column = |(at, kind): (usize, &AggregateKind)| {
+        let values = rows.iter().map(|(_, inputs)| inputs[at].clone());
+        match kind.takes() {
+            Takes::Rows => Inputs::Rows(Some(
+                values.map(|v| v.is_some_and(|v| kind.function() == F::CountRows || !v.is_null())).collect(),
+            )),
+            Takes::Numbers => Inputs::Numbers(
+                values.map(|v| if let Some(Value::Decimal(v)) = v { Some(v) } else { None }).collect(),
+            ),
+            Takes::Values => Inputs::Values(values.collect()),
+        }
+    };
+    grouped.inputs = kinds.iter().enumerate().map(column).collect();
+    grouped
 }
 
 fn over(function: F, values: &[i128]) -> Value {

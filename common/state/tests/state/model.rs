@@ -64,7 +64,7 @@ impl Record {
             key: Value::encode_key(&[Value::Int(self.feeder)]),
             window_start: time.div_euclid(PANE_US) * PANE_US,
         };
-        groups.update(&kinds, &id, &inputs(&kinds, (self.value, time)), sign);
+        groups.update_one(&kinds, &id, &inputs(&kinds, (self.value, time)), sign);
     }
 }
 
@@ -213,5 +213,5 @@ pub(crate) fn next_delta(
 
 /// The groups of rows in the form in which a view partition returns them.
 pub(crate) fn listed(groups: Groups) -> Vec<(GroupId, GroupState)> {
-    groups.into_iter().collect()
+    groups.iter().collect()
 }

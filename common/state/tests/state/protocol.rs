@@ -18,7 +18,7 @@ fn rows(updates: &[(i64, i64, i64, i64)]) -> Groups {
     let kinds = kinds();
     let mut groups = Groups::new();
     for (key, window, value, sign) in updates {
-        groups.update(&kinds, &id(*key, *window), &inputs(&kinds, (Some(Some(*value)), *window)), *sign);
+        groups.update_one(&kinds, &id(*key, *window), &inputs(&kinds, (Some(Some(*value)), *window)), *sign);
     }
     groups
 }
@@ -180,7 +180,7 @@ fn the_audit_names_every_group_that_differs_and_a_rebuild_heals_it() {
     assert_eq!(held.apply(Entry::Rebuild(segment, right.clone())), Outcome::NotHeld);
     held.apply(Entry::Delta(delta(0, 2, 4, Groups::new())));
     held.apply(Entry::Delta(delta(0, 4, 5, rows(&[(1, 0, 100, 1)]))));
-    let of = |groups: &Groups, id: &GroupId| groups.get(id).cloned();
+    let of = |groups: &Groups, id: &GroupId| groups.get(id);
     let difference =
         |group: GroupId| Difference { segment, speed: of(&wrong, &group), batch: of(&right, &group), group };
     assert_eq!(held.audit(segment, &right), Some(vec![difference(id(2, 0)), difference(id(3, 0))]));

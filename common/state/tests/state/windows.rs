@@ -70,7 +70,7 @@ impl Consumer {
 
 fn windows_now(groups: Groups, windows: &Panes) -> BTreeMap<GroupId, GroupState> {
     let mut now: BTreeMap<GroupId, GroupState> = BTreeMap::new();
-    for (pane, state) in groups {
+    for (pane, state) in groups.iter() {
         for (window_start, _) in windows.windows_of(pane.window_start) {
             let id = GroupId { key: pane.key.clone(), window_start };
             now.entry(id).or_insert_with(|| GroupState::zero(&kinds())).combine(&state);
@@ -145,7 +145,7 @@ fn one_row(window_start: i64, value: i64, sign: i64) -> Groups {
     let kinds = kinds();
     let id = GroupId { key: Value::encode_key(&[Value::Int(1)]), window_start };
     let mut groups = Groups::new();
-    groups.update(&kinds, &id, &inputs(&kinds, (Some(Some(value)), window_start)), sign);
+    groups.update_one(&kinds, &id, &inputs(&kinds, (Some(Some(value)), window_start)), sign);
     groups
 }
 

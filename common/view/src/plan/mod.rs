@@ -58,6 +58,33 @@ pub(crate) struct Plan {
     pub(crate) join_definitions: Vec<Arc<TableDefinition>>,
 }
 
+impl Plan {
+    /// Returns which columns of the joined row are read: the source's, then
+    /// those of each table. Of the source's, also the event time where an
+    /// aggregate needs it.
+    pub(crate) fn columns_read(&self) -> Vec<bool> {
+        let source = self.source.columns.len();
+        let width = self.joins.last().map_or(source, |join| join.schema.fields().len());
+        let joins = self.joins.iter();
+        let mut expressions: Vec<&Expression> =
+            joins.flat_map(|join| join.keys.iter().map(|(key, _)| key).chain(&join.residual)).collect();
+        expressions.extend(self.filter.iter().chain(&self.window_time));
+        expressions.extend(self.keys.iter().map(|key| &key.expression));
+        for aggregate in &self.aggregates {
+            expressions.extend(&aggregate.filter);
+            if let Input::Value(value) = &aggregate.input {
+                expressions.push(value);
+            }
+        }
+        let mut read = vec![false; width];
+        expressions.into_iter().flat_map(Expression::columns).for_each(|column| read[column] = true);
+        if self.aggregates.iter().any(|aggregate| aggregate.kind.needs_event_time()) {
+            read[self.source.event_time_column] = true;
+        }
+        read
+    }
+}
+
 /// A grouping key other than the window.
 #[derive(Clone, Debug)]
 pub(crate) struct Key {

@@ -82,10 +82,9 @@ pub(crate) fn fold(view: &View, records: &[String]) -> Vec<(GroupId, GroupState)
     let lifted = view.lift(&rows(view, records));
     assert_eq!(lifted.errors, []);
     let mut groups = Groups::new();
-    for entry in &lifted.entries {
-        groups.update(&view.kinds, &entry.group, &entry.inputs, 1);
-    }
-    groups.into_iter().collect()
+    let chosen: Vec<(u32, i64)> = lifted.rows().map(|row| (row.at, 1)).collect();
+    groups.update(&view.kinds, &lifted.grouped, &chosen);
+    groups.iter().collect()
 }
 
 /// Finishes a view over records into lines of text, one for each row.

@@ -10,7 +10,7 @@ fn versioned(version: &str, value: &str) -> String {
 fn total(view: &View, history: &[String]) -> Vec<String> {
     let records: Vec<(u64, &[u8])> =
         history.iter().enumerate().map(|(offset, json)| (offset as u64, json.as_bytes())).collect();
-    let groups: Vec<_> = fold(view, &[&records]).into_iter().collect();
+    let groups: Vec<_> = fold(view, &[&records]).iter().collect();
     lines(&view.finish(&groups).expect("valid groups"))
 }
 

@@ -216,7 +216,7 @@ fn a_failing_row_contributes_nothing_and_is_reported() {
         ],
     );
     let lifted = view.lift(&batch);
-    assert_eq!(lifted.entries.iter().map(|entry| entry.row).collect::<Vec<_>>(), [0, 2]);
+    assert_eq!(lifted.rows().map(|lifted| lifted.row).collect::<Vec<_>>(), [0, 2]);
     assert_eq!(lifted.errors.len(), 1);
     assert_eq!(lifted.errors[0].0, 1);
     assert!(lifted.errors[0].1.to_lowercase().contains("divide by zero"), "{}", lifted.errors[0].1);
@@ -296,7 +296,7 @@ fn no_beginning_of_an_application_makes_parsing_panic() {
 fn whole_numbers_overflow_loudly() {
     let view = view("SELECT SUM(duration_s * 9223372036854775807) AS s FROM readings");
     let lifted = view.lift(&rows(&view, &[reading("m1", &at("00:00:00"), "2")]));
-    assert_eq!(lifted.entries, []);
+    assert_eq!(lifted.rows().count(), 0);
     assert!(lifted.errors[0].1.to_lowercase().contains("overflow"), "{}", lifted.errors[0].1);
 }
 
@@ -406,13 +406,16 @@ proptest! {
             let view = view(select);
             let batch = rows(&view, &records);
             let whole = view.lift(&batch);
-            let mut single = crate::Lifted::default();
+            let (mut rows, mut errors) = (Vec::new(), Vec::new());
             for row in 0..batch.num_rows() {
                 let one = view.lift(&batch.slice(row, 1));
-                single.entries.extend(one.entries.into_iter().map(|mut entry| { entry.row += row; entry }));
-                single.errors.extend(one.errors.into_iter().map(|(at, why)| (at + row, why)));
+                rows.extend(one.rows().map(|lifted| (row, one.grouped.row(lifted.at as usize))));
+                errors.extend(one.errors.into_iter().map(|(at, why)| (at + row, why)));
             }
-            prop_assert_eq!(&whole, &single, "{}", select);
+            let found: Vec<_> =
+                whole.rows().map(|lifted| (lifted.row, whole.grouped.row(lifted.at as usize))).collect();
+            prop_assert_eq!(&found, &rows, "{}", select);
+            prop_assert_eq!(&whole.errors, &errors, "{}", select);
         }
     }
 }
