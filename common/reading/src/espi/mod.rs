@@ -20,8 +20,11 @@
 //!   `CCYYMMDDhhmmss` in UTC, else the caller's, else 0.
 //! - Costs aren't read. A start that isn't a whole second is refused.
 
+#[cfg(test)]
+mod same_either_way;
 mod scout;
 mod series;
+mod shape;
 #[cfg(test)]
 mod tests;
 mod xml;
@@ -37,6 +40,7 @@ use crate::quality::Quality;
 use crate::reading::Reading;
 use scout::Scout;
 use series::{Index, Series};
+use shape::{Field, SHAPES_MAX, Shaped, Shapes};
 use xml::{Name, Token, Xml};
 
 const REMEDY: &str = "ask the data custodian for a corrected feed";
@@ -47,8 +51,19 @@ pub(crate) fn read(
     options: &ReadOptions,
     outlet: &mut Outlet<'_>,
 ) -> Result<(), FileError> {
+    read_with(SHAPES_MAX, input, options, outlet)
+}
+
+/// Reads with so many shapes known at a time; with none, all goes event by event.
+fn read_with(
+    shapes: usize,
+    input: &Input<'_>,
+    options: &ReadOptions,
+    outlet: &mut Outlet<'_>,
+) -> Result<(), FileError> {
+    let shapes = || Shapes::with_room(shapes);
     let mut index = Index::default();
-    let mut scout = Scout::new(input)?;
+    let mut scout = Scout::new(input, shapes())?;
     while let Some(entry) = scout.next_entry()? {
         index.add(entry).map_err(|reason| input.broken(Place::Byte(scout.position()), reason))?;
     }
@@ -56,9 +71,9 @@ pub(crate) fn read(
     let fallback = feed_version.or(options.source_version).unwrap_or(0);
     let joined = index.join();
 
-    let mut scout = Scout::new(input)?;
+    let mut scout = Scout::new(input, shapes())?;
     let mut readings = Readings {
-        xml: Xml::new(input)?,
+        xml: Xml::new(input, shapes())?,
         found: Found::default(),
         reading: Reading::blank(options.received_at),
         outlet,
@@ -97,6 +112,27 @@ impl Found {
             text.clear();
         }
     }
+
+    fn note(&mut self, field: Field, text: &str) {
+        match field {
+            Field::Start => text.clone_into(&mut self.start),
+            Field::Duration => text.clone_into(&mut self.duration),
+            Field::Value => text.clone_into(&mut self.value),
+            Field::Quality => {
+                if !self.qualities.is_empty() {
+                    self.qualities.push(',');
+                }
+                self.qualities.push_str(text);
+            }
+        }
+    }
+
+    fn take(&mut self, shaped: &Shaped<'_>) {
+        self.restart(shaped.at);
+        for (field, text) in shaped.fields() {
+            self.note(field, text);
+        }
+    }
 }
 
 /// The reader that hands out readings, entry by entry.
@@ -116,6 +152,9 @@ impl Readings<'_, '_, '_, '_> {
             self.reading.unit.clone_from(&series.scaling.unit);
         }
         loop {
+            while self.xml.take_reading(|shaped| self.found.take(&shaped))? {
+                self.hand_out(&series)?;
+            }
             match self.xml.next()? {
                 Token::Open(Name::IntervalReading) => {
                     self.found.restart(self.xml.position());
@@ -124,25 +163,13 @@ impl Readings<'_, '_, '_, '_> {
                     self.hand_out(&series)?;
                 }
                 Token::Close(Name::Entry) | Token::End => return Ok(()),
-                Token::Close(name) if self.xml.is_inside(Name::IntervalReading) => self.note(name),
+                Token::Close(name) if self.xml.is_inside(Name::IntervalReading) => {
+                    if let Some(field) = Field::of(self.xml.parent(), name) {
+                        self.found.note(field, self.xml.text());
+                    }
+                }
                 Token::Open(_) | Token::Close(_) => {}
             }
-        }
-    }
-
-    fn note(&mut self, name: Name) {
-        let (parent, text) = (self.xml.parent(), self.xml.text());
-        match (parent, name) {
-            (Some(Name::TimePeriod), Name::Start) => text.clone_into(&mut self.found.start),
-            (Some(Name::TimePeriod), Name::Duration) => text.clone_into(&mut self.found.duration),
-            (Some(Name::IntervalReading), Name::Value) => text.clone_into(&mut self.found.value),
-            (Some(Name::ReadingQuality), Name::Quality) => {
-                if !self.found.qualities.is_empty() {
-                    self.found.qualities.push(',');
-                }
-                self.found.qualities.push_str(text);
-            }
-            _ => {}
         }
     }
 

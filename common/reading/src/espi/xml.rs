@@ -1,7 +1,7 @@
 //! XML as a sequence of named openings and closings, checked to be whole.
 
 use std::cell::Cell;
-use std::io::BufRead;
+use std::io::{BufRead, ErrorKind};
 use std::rc::Rc;
 
 use quick_xml::XmlVersion;
@@ -9,6 +9,8 @@ use quick_xml::events::{BytesStart, Event};
 
 use crate::event::{FileError, Place};
 use crate::input::{Budget, Input};
+
+use super::shape::{SHAPE_DEPTH_MAX, Shaped, Shapes};
 
 /// Elements within elements beyond this depth are refused.
 const DEPTH_MAX: usize = 64;
@@ -46,7 +48,7 @@ pub(super) enum Name {
 }
 
 impl Name {
-    fn of(local: &str) -> Self {
+    pub(super) fn of(local: &str) -> Self {
         match local {
             "feed" => Self::Feed,
             "entry" => Self::Entry,
@@ -100,10 +102,13 @@ pub(super) struct Xml<'i, 'a> {
     rel: String,
     href: String,
     ended: bool,
+    shapes: Shapes,
+    /// Whether the token before was a `Close`, or a reading was taken.
+    behind_close: bool,
 }
 
 impl<'i, 'a> Xml<'i, 'a> {
-    pub(super) fn new(input: &'i Input<'a>) -> Result<Self, FileError> {
+    pub(super) fn new(input: &'i Input<'a>, shapes: Shapes) -> Result<Self, FileError> {
         let (budget, spent) = Budget::new(input.pass()?);
         let mut reader = quick_xml::Reader::from_reader(budget);
         let config = reader.config_mut();
@@ -119,7 +124,32 @@ impl<'i, 'a> Xml<'i, 'a> {
             rel: String::new(),
             href: String::new(),
             ended: false,
+            shapes,
+            behind_close: false,
         })
+    }
+
+    /// Takes the next `IntervalReading` as a whole, if it follows another element of its
+    /// `IntervalBlock` and is of a known shape; else nothing has happened, and
+    /// [`Xml::next`] goes on. All tokens within it are those of `IntervalReading`,
+    /// `TimePeriod`, `ReadingQuality`, fields and others without meaning.
+    pub(super) fn take_reading(&mut self, take: impl FnOnce(Shaped<'_>)) -> Result<bool, FileError> {
+        let is_place = self.behind_close && self.parent() == Some(Name::IntervalBlock);
+        if !is_place || self.path.len() + SHAPE_DEPTH_MAX > DEPTH_MAX {
+            return Ok(false);
+        }
+        self.spent.set(0);
+        let position = self.position();
+        let mut stream = self.reader.stream();
+        let bytes = match stream.fill_buf() {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(false),
+            Err(error) => return Err(self.io(&error)),
+        };
+        let Some((shaped, length)) = self.shapes.recognise(bytes, position) else { return Ok(false) };
+        take(shaped);
+        stream.consume(length);
+        Ok(true)
     }
 
     /// Returns the next token. Behind a `Close` the element is no longer in the path.
@@ -143,6 +173,7 @@ impl<'i, 'a> Xml<'i, 'a> {
             }
         };
         self.buffer = buffer;
+        self.behind_close = matches!(token, Ok(Token::Close(_)));
         token
     }
 

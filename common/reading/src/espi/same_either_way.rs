@@ -1,0 +1,214 @@
+//! By shape or event by event: a feed gives the same readings, refusals and errors, at the same places.
+
+use std::io::Write;
+use std::ops::ControlFlow;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use proptest::prelude::*;
+
+use super::read_with;
+use super::shape::{SHAPES_MAX, Shapes};
+use super::xml::{Name, Token, Xml};
+use crate::event::Outlet;
+use crate::input::Input;
+use crate::{Event, Format, ReadOptions, Reading, Refused};
+
+/// All that reading a feed tells; the end with its place, text or summary.
+type Told = (Vec<Reading>, Vec<Refused>, String);
+
+fn told(shapes: usize, bytes: &[u8]) -> Told {
+    let (mut readings, mut refused) = (Vec::new(), Vec::new());
+    let mut sink = |event: Event<'_>| {
+        match event {
+            Event::Reading(reading) => readings.push(reading.clone()),
+            Event::Refused(record) => refused.push(record.clone()),
+        }
+        ControlFlow::Continue(())
+    };
+    let mut outlet = Outlet::new("feed", Format::Espi, &[], &mut sink);
+    let result = Input::of_bytes("feed", bytes)
+        .and_then(|input| read_with(shapes, &input, &ReadOptions::default(), &mut outlet));
+    let end = format!("{result:?} {:?}", outlet.summary);
+    (readings, refused, end)
+}
+
+/// Compresses each part by itself, so that a pass is given part by part.
+fn in_parts(bytes: &[u8], mut cuts: Vec<usize>) -> Vec<u8> {
+    cuts.extend([0, bytes.len()]);
+    cuts.iter_mut().for_each(|cut| *cut = (*cut).min(bytes.len()));
+    cuts.sort_unstable();
+    let mut whole = Vec::new();
+    for part in cuts.windows(2) {
+        let mut gzip = GzEncoder::new(&mut whole, Compression::fast());
+        gzip.write_all(&bytes[part[0]..part[1]]).and_then(|()| gzip.finish()).expect("a vector takes all");
+    }
+    whole
+}
+
+/// How many readings of a document are taken by their shape.
+fn taken(document: &str) -> usize {
+    let input = Input::of_bytes("feed", document.as_bytes()).expect("bytes are read");
+    let mut xml = Xml::new(&input, Shapes::with_room(SHAPES_MAX)).expect("bytes are read");
+    let mut count = 0;
+    loop {
+        while xml.take_reading(|_| {}).expect("a sound feed") {
+            count += 1;
+        }
+        match xml.next().expect("a sound feed") {
+            Token::End => return count,
+            Token::Close(Name::IntervalReading) => panic!("a reading was left to the events"),
+            _ => {}
+        }
+    }
+}
+
+const HEAD: &str = r#"<?xml version="1.0"?><feed xmlns="a" xmlns:e="b"><updated>2024-01-01</updated>
+<entry><link rel="self" href="/U"/><link rel="related" href="/M"/><content><UsagePoint><ServiceCategory><kind>0</kind></ServiceCategory></UsagePoint></content></entry>
+<entry><link rel="self" href="/M"/><link rel="related" href="/B"/><link rel="related" href="/T"/><content><MeterReading/></content></entry>
+<entry><link rel="self" href="/T"/><content><ReadingType><flowDirection>1</flowDirection><powerOfTenMultiplier>0</powerOfTenMultiplier><uom>72</uom><intervalLength>900</intervalLength></ReadingType></content></entry>
+<entry><link rel="self" href="/B"/><content>"#;
+const TAIL: &str = "</content><updated>2024-01-02T00:00:00Z</updated></entry></feed>\n";
+
+/// One reading in the way of one program: `{}` is where its numbers are.
+fn ways() -> impl Strategy<Value = String> {
+    let part = |parts: &'static [&'static str]| prop::sample::select(parts);
+    let quality = part(&[
+        "",
+        "<ReadingQuality><quality>{}</quality></ReadingQuality>",
+        "<ReadingQuality/>",
+        "<ReadingQuality><quality>8</quality><quality>{}</quality></ReadingQuality>",
+        "<quality>{}</quality>",
+    ]);
+    let duration = part(&["<duration>900</duration>", "<duration>{}</duration>", "<duration/>", ""]);
+    let start = part(&[
+        "<start>{}</start>",
+        "<start> {} </start>",
+        "<start>{}</start><!-- 1/1/2014 5:00:00 AM -->",
+        "<start><!--from-->{}</start>",
+        "<start><![CDATA[{}]]></start>",
+        "<start>{}</start><start>17040{}</start>",
+        "<start a='{}'>{}</start >",
+    ]);
+    let value =
+        part(&["<value>{}</value>", "<value>&#49;{}</value>", "<value><b>{}</b></value>", "<value/>"]);
+    let around = part(&[
+        "",
+        "<cost>{}</cost>",
+        "<updated>{}</updated>",
+        "<link rel='self' href='/{}'/>",
+        "<IntervalReading><value>{}</value></IntervalReading>",
+        "<IntervalBlock/>",
+        "<!-- {} -- -->",
+        "<a><b><c><d><f><g>{}</g></f></d></c></b></a>",
+        "text",
+    ]);
+    (quality, duration, start, value, around, part(&["", "\n  "]), any::<bool>()).prop_map(
+        |(quality, duration, start, value, around, blank, prefix)| {
+            let parts = [around, quality, "<timePeriod>", duration, start, "</timePeriod>", value];
+            let inner = parts.join(blank);
+            let reading = format!("{blank}<IntervalReading>{inner}{blank}</IntervalReading>");
+            if prefix { reading.replace("</", "</e:").replace("<I", "<e:I") } else { reading }
+        },
+    )
+}
+
+/// Numbers as they are, and as they should not be.
+fn numbers() -> impl Strategy<Value = String> {
+    let odd = ["", "0", "-12.5", "1.2.3", "1e3", "x", "é", "<", "&amp;", "&x;", "]]>", "-->", "1 2", "+7"];
+    prop_oneof![
+        12 => (1_704_000_000_u32..1_704_999_999).prop_map(|number| number.to_string()),
+        6 => (0_u32..5000).prop_map(|number| number.to_string()),
+        1 => prop::sample::select(odd.to_vec()).prop_map(str::to_owned),
+        1 => (1_usize..5000).prop_map(|length| "9".repeat(length)),
+    ]
+}
+
+/// A block: readings in few ways, one after the other.
+fn block() -> impl Strategy<Value = String> {
+    let readings = prop::collection::vec((any::<prop::sample::Index>(), numbers(), numbers()), 0..24);
+    (prop::collection::vec(ways(), 1..4), readings, any::<bool>()).prop_map(|(ways, readings, interval)| {
+        let mut block = String::from("<IntervalBlock>");
+        if interval {
+            block.push_str("<interval><duration>86400</duration></interval>");
+        }
+        for (way, first, second) in &readings {
+            // The first two places get one number, the others another.
+            let reading = way.get(&ways).replacen("{}", first, 2).replace("{}", second);
+            block.push_str(&reading);
+        }
+        block + "</IntervalBlock>"
+    })
+}
+
+/// What happens to a feed on its way: bytes are replaced, by nothing or by others.
+fn damage() -> impl Strategy<Value = Vec<(prop::sample::Index, usize, Vec<u8>)>> {
+    let piece = prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..3),
+        prop::sample::select(vec![
+            "<",
+            ">",
+            "/",
+            "-",
+            "0",
+            "<!--",
+            "</value>",
+            "<e:start>",
+            "\u{feff}",
+            "\0"
+        ])
+        .prop_map(|text| text.as_bytes().to_vec()),
+    ];
+    prop::collection::vec((any::<prop::sample::Index>(), 0_usize..4, piece), 0..4)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn a_feed_tells_the_same_by_shape_and_event_by_event(
+        blocks in prop::collection::vec(block(), 1..4),
+        damage in damage(),
+        end in prop_oneof![4 => Just(None), 1 => any::<prop::sample::Index>().prop_map(Some)],
+        cuts in prop::collection::vec(0_usize..6000, 0..12),
+    ) {
+        let mut bytes = format!("{HEAD}{}{TAIL}", blocks.concat()).into_bytes();
+        for (at, length, piece) in damage {
+            let at = at.index(bytes.len());
+            let end = (at + length).min(bytes.len());
+            bytes.splice(at..end, piece);
+        }
+        if let Some(end) = end {
+            bytes.truncate(end.index(bytes.len()));
+        }
+        let expected = told(0, &bytes);
+        for room in [1, SHAPES_MAX] {
+            prop_assert_eq!(&told(room, &bytes), &expected);
+        }
+        let parts = in_parts(&bytes, cuts);
+        prop_assert_eq!(told(SHAPES_MAX, &parts), told(0, &parts));
+    }
+}
+
+#[test]
+fn readings_of_regular_feeds_are_taken_by_their_shape() {
+    for (reading, why) in [
+        (
+            "<IntervalReading><timePeriod><start>{}</start></timePeriod><value>{}</value></IntervalReading>",
+            "plain",
+        ),
+        (
+            "\n<e:IntervalReading a='1'>\n<e:value>{}</e:value>\n</e:IntervalReading >",
+            "prefix, attribute, blanks",
+        ),
+        ("<IntervalReading><start>{}</start><!-- 1/{}/2014 5:00:00 AM  --></IntervalReading>", "comment"),
+        (
+            "<IntervalReading><ReadingQuality/><cost>{}</cost><value>-{}.5</value></IntervalReading>",
+            "negative",
+        ),
+    ] {
+        let readings: String = (0..200).map(|n| reading.replace("{}", &(n * n).to_string())).collect();
+        let block = format!("<IntervalBlock><interval/>{readings}</IntervalBlock>");
+        assert_eq!(taken(&format!("<feed>{block}{block}</feed>")), 400, "{why}");
+    }
+}
