@@ -127,7 +127,9 @@ impl Shape {
                 Event::Empty(start) => draft.empty(Name::of(start.local_name().as_ref()))?,
                 Event::End(_) => draft.close(begin)?,
                 Event::Text(_) => {}
-                Event::Comment(_) => draft.comment(begin + "<!--".len(), end - "-->".len()),
+                Event::Comment(_) => {
+                    draft.slot(Slot::Comment, begin + "<!--".len(), end - "-->".len());
+                }
                 _ => return None,
             }
             if draft.path.is_empty() && draft.opening > 0 {
@@ -168,7 +170,7 @@ struct Draft<'s> {
     literal_from: usize,
     opening: usize,
     path: Vec<Name>,
-    /// Behind the opening tag of the innermost element, while it holds only text.
+    /// Behind the opening tag of the innermost element, while it holds no other.
     leaf_from: Option<usize>,
 }
 
@@ -214,11 +216,6 @@ impl Draft<'_> {
         let is_slot = self.leaf_from.take().is_some_and(|from| self.slot(slot, from, begin));
         // A field must be where it can be read.
         (is_slot || field.is_none()).then_some(())
-    }
-
-    fn comment(&mut self, begin: usize, end: usize) {
-        self.leaf_from = None;
-        self.slot(Slot::Comment, begin, end);
     }
 
     /// Makes a slot of a part of the sample, if all of it may stand in one.
