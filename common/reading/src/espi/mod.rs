@@ -74,13 +74,12 @@ fn read_with(
     let mut scout = Scout::new(input, shapes())?;
     let mut readings = Readings {
         xml: Xml::new(input, shapes())?,
-        found: Found::default(),
-        reading: Reading::blank(options.received_at),
-        outlet,
+        hatch: Hatch { found: Found::default(), reading: Reading::blank(options.received_at), outlet },
     };
     while let Some(entry) = scout.next_entry()? {
         let series = joined.series_of(&entry);
-        readings.reading.source_version = entry.updated.as_deref().and_then(version_of).unwrap_or(fallback);
+        readings.hatch.reading.source_version =
+            entry.updated.as_deref().and_then(version_of).unwrap_or(fallback);
         readings.entry(series)?;
     }
     Ok(())
@@ -138,41 +137,50 @@ impl Found {
 /// The reader that hands out readings, entry by entry.
 struct Readings<'i, 'a, 'o, 's> {
     xml: Xml<'i, 'a>,
-    found: Found,
-    reading: Reading,
-    outlet: &'o mut Outlet<'s>,
+    hatch: Hatch<'o, 's>,
 }
 
 impl Readings<'_, '_, '_, '_> {
     /// Goes on to the end of the next entry.
     fn entry(&mut self, series: Result<&Series, String>) -> Result<(), FileError> {
+        let hatch = &mut self.hatch;
         if let Ok(series) = &series {
-            self.reading.usage_point.clone_from(&series.usage_point);
-            self.reading.channel.clone_from(&series.channel);
-            self.reading.unit.clone_from(&series.scaling.unit);
+            hatch.reading.usage_point.clone_from(&series.usage_point);
+            hatch.reading.channel.clone_from(&series.channel);
+            hatch.reading.unit.clone_from(&series.scaling.unit);
         }
         loop {
-            while self.xml.take_reading(|shaped| self.found.take(&shaped))? {
-                self.hand_out(&series)?;
-            }
+            self.xml.take_readings(|shaped| {
+                hatch.found.take(&shaped);
+                hatch.hand_out(&series)
+            })?;
             match self.xml.next()? {
                 Token::Open(Name::IntervalReading) => {
-                    self.found.restart(self.xml.position());
+                    hatch.found.restart(self.xml.position());
                 }
                 Token::Close(Name::IntervalReading) if self.xml.is_inside(Name::IntervalBlock) => {
-                    self.hand_out(&series)?;
+                    hatch.hand_out(&series)?;
                 }
                 Token::Close(Name::Entry) | Token::End => return Ok(()),
                 Token::Close(name) if self.xml.is_inside(Name::IntervalReading) => {
                     if let Some(field) = Field::of(self.xml.parent(), name) {
-                        self.found.note(field, self.xml.text());
+                        hatch.found.note(field, self.xml.text());
                     }
                 }
                 Token::Open(_) | Token::Close(_) => {}
             }
         }
     }
+}
 
+/// Where what was found becomes a reading or a refusal.
+struct Hatch<'o, 's> {
+    found: Found,
+    reading: Reading,
+    outlet: &'o mut Outlet<'s>,
+}
+
+impl Hatch<'_, '_> {
     fn hand_out(&mut self, series: &Result<&Series, String>) -> Result<(), FileError> {
         let filled = match series {
             Ok(series) => fill(&mut self.reading, &self.found, series),

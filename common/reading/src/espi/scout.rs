@@ -48,7 +48,7 @@ impl<'i, 'a> Scout<'i, 'a> {
     pub(super) fn next_entry(&mut self) -> Result<Option<Entry>, FileError> {
         let mut entry = Entry::default();
         loop {
-            while self.xml.take_reading(|_| {})? {}
+            self.xml.take_readings(|_| Ok(()))?;
             match self.xml.next()? {
                 Token::Open(Name::Link) if self.xml.grandparent() == Some(Name::Entry) => {
                     self.link(&mut entry)

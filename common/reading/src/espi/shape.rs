@@ -70,16 +70,37 @@ impl Slot {
     /// what is there, or are too many.
     fn length(self, bytes: &[u8]) -> Option<usize> {
         let bytes = &bytes[..bytes.len().min(SLOT_MAX)];
-        match self {
-            Self::Number(_) => {
-                bytes.iter().position(|byte| !(byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'+')))
+        let mut length = 0;
+        loop {
+            length += digits(&bytes[length..]);
+            let byte = *bytes.get(length)?;
+            let belongs = match self {
+                Self::Number(_) => matches!(byte, b'.' | b'-' | b'+'),
+                // No hyphen, so that nothing in it ends the comment.
+                Self::Comment => byte.is_ascii_alphabetic() || matches!(byte, b' ' | b'.' | b':' | b'/'),
+            };
+            if !belongs {
+                return Some(length);
             }
-            // No hyphen, so that nothing in it ends the comment.
-            Self::Comment => bytes.iter().position(|byte| {
-                !(byte.is_ascii_alphanumeric() || matches!(byte, b' ' | b'.' | b':' | b'/'))
-            }),
+            length += 1;
         }
     }
+}
+
+/// Returns how many digits the bytes begin with.
+fn digits(bytes: &[u8]) -> usize {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let (eights, rest) = bytes.as_chunks::<8>();
+    for (at, eight) in eights.iter().enumerate() {
+        // A digit becomes 0 to 9; the addition sets the high bit of anything above, and
+        // what it may carry reaches only bytes behind one that is none.
+        let numbers = u64::from_le_bytes(*eight) ^ (0x30 * EACH);
+        let others = (numbers.wrapping_add(0x76 * EACH) | numbers) & (0x80 * EACH);
+        if others != 0 {
+            return at * 8 + others.trailing_zeros() as usize / 8;
+        }
+    }
+    eights.len() * 8 + rest.iter().take_while(|byte| byte.is_ascii_digit()).count()
 }
 
 /// The markup of one reading, from behind the element before it to its own end.
@@ -94,13 +115,20 @@ struct Shape {
 
 /// A reading that was recognised by its shape.
 pub(super) struct Shaped<'b> {
-    /// The byte behind its opening tag.
+    /// The byte behind its opening tag, in the file.
     pub(super) at: u64,
+    length: usize,
     bytes: &'b [u8],
+    /// Where in the bytes each field begins and ends.
     fields: &'b [(Field, usize, usize)],
 }
 
 impl<'b> Shaped<'b> {
+    /// Returns how many bytes it has, from the first that was given.
+    pub(super) fn length(&self) -> usize {
+        self.length
+    }
+
     /// Returns the texts in file order.
     pub(super) fn fields(&self) -> impl Iterator<Item = (Field, &'b str)> {
         self.fields.iter().map(|&(field, start, end)| {
@@ -159,7 +187,17 @@ impl Shape {
 /// Returns where a literal ends that begins at a place.
 fn behind(literal: &[u8], bytes: &[u8], at: usize) -> Option<usize> {
     let end = at + literal.len();
-    (bytes.get(at..end)? == literal).then_some(end)
+    is_same(literal, bytes.get(at..end)?).then_some(end)
+}
+
+/// Compares markup of one length. Pieces are too short for a call of `memcmp` to pay.
+fn is_same(literal: &[u8], bytes: &[u8]) -> bool {
+    let (Some(literal_end), Some(end)) = (literal.last_chunk::<16>(), bytes.last_chunk()) else {
+        return literal == bytes;
+    };
+    let (chunks, _) = literal.as_chunks::<16>();
+    let same = chunks.iter().zip(bytes.as_chunks().0).all(|(literal, bytes)| literal == bytes);
+    same && literal_end == end
 }
 
 /// A shape that is being learnt.
@@ -247,10 +285,10 @@ impl Shapes {
     }
 
     /// Recognises the reading that the bytes begin with. `position` is that of the first byte.
-    pub(super) fn recognise<'b>(&'b mut self, bytes: &'b [u8], position: u64) -> Option<(Shaped<'b>, usize)> {
+    pub(super) fn recognise<'b>(&'b mut self, bytes: &'b [u8], position: u64) -> Option<Shaped<'b>> {
         let length = self.recall(bytes).or_else(|| self.learn(bytes))?;
         let opening = u64::try_from(self.known[self.latest].opening).expect("a length fits 64 bits");
-        Some((Shaped { at: position + opening, bytes, fields: &self.fields }, length))
+        Some(Shaped { at: position + opening, length, bytes, fields: &self.fields })
     }
 
     fn recall(&mut self, bytes: &[u8]) -> Option<usize> {
