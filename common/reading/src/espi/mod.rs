@@ -27,20 +27,20 @@ mod series;
 mod shape;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod xml;
 
 use chrono::{DateTime, NaiveDate, NaiveTime};
 
 use crate::ReadOptions;
 use crate::clock;
-use crate::decimal::Decimal;
-use crate::event::{FileError, Outlet, Place, quote};
+use crate::event::{FileError, Outlet, Place};
 use crate::input::Input;
-use crate::quality::Quality;
 use crate::reading::Reading;
 use scout::Scout;
 use series::{Index, Series};
-use shape::{Field, SHAPES_MAX, Shaped, Shapes};
+use shape::{Field, SHAPES_MAX, Shapes};
+use texts::{Found, Texts};
 use xml::{Name, Token, Xml};
 
 const REMEDY: &str = "ask the data custodian for a corrected feed";
@@ -74,7 +74,8 @@ fn read_with(
     let mut scout = Scout::new(input, shapes())?;
     let mut readings = Readings {
         xml: Xml::new(input, shapes())?,
-        hatch: Hatch { found: Found::default(), reading: Reading::blank(options.received_at), outlet },
+        found: Found::default(),
+        hatch: Hatch { reading: Reading::blank(options.received_at), outlet },
     };
     while let Some(entry) = scout.next_entry()? {
         let series = joined.series_of(&entry);
@@ -93,78 +94,34 @@ fn version_of(updated: &str) -> Option<i64> {
     time.or_else(date).map(clock::version_of)
 }
 
-/// What an `IntervalReading` held, as text.
-#[derive(Default)]
-struct Found {
-    at: u64,
-    start: String,
-    duration: String,
-    value: String,
-    qualities: String,
-}
-
-impl Found {
-    /// Forgets the reading before, but keeps its memory for the next.
-    fn restart(&mut self, at: u64) {
-        self.at = at;
-        for text in [&mut self.start, &mut self.duration, &mut self.value, &mut self.qualities] {
-            text.clear();
-        }
-    }
-
-    fn note(&mut self, field: Field, text: &str) {
-        match field {
-            Field::Start => text.clone_into(&mut self.start),
-            Field::Duration => text.clone_into(&mut self.duration),
-            Field::Value => text.clone_into(&mut self.value),
-            Field::Quality => {
-                if !self.qualities.is_empty() {
-                    self.qualities.push(',');
-                }
-                self.qualities.push_str(text);
-            }
-        }
-    }
-
-    fn take(&mut self, shaped: &Shaped<'_>) {
-        self.restart(shaped.at);
-        for (field, text) in shaped.fields() {
-            self.note(field, text);
-        }
-    }
-}
-
 /// The reader that hands out readings, entry by entry.
 struct Readings<'i, 'a, 'o, 's> {
     xml: Xml<'i, 'a>,
+    /// What was found of the reading that is read event by event.
+    found: Found,
     hatch: Hatch<'o, 's>,
 }
 
 impl Readings<'_, '_, '_, '_> {
     /// Goes on to the end of the next entry.
     fn entry(&mut self, series: Result<&Series, String>) -> Result<(), FileError> {
-        let hatch = &mut self.hatch;
+        let Self { xml, found, hatch } = self;
         if let Ok(series) = &series {
             hatch.reading.usage_point.clone_from(&series.usage_point);
             hatch.reading.channel.clone_from(&series.channel);
             hatch.reading.unit.clone_from(&series.scaling.unit);
         }
         loop {
-            self.xml.take_readings(|shaped| {
-                hatch.found.take(&shaped);
-                hatch.hand_out(&series)
-            })?;
-            match self.xml.next()? {
-                Token::Open(Name::IntervalReading) => {
-                    hatch.found.restart(self.xml.position());
-                }
-                Token::Close(Name::IntervalReading) if self.xml.is_inside(Name::IntervalBlock) => {
-                    hatch.hand_out(&series)?;
+            xml.take_readings(|shaped| hatch.hand_out(&Texts::of_shaped(&shaped), &series))?;
+            match xml.next()? {
+                Token::Open(Name::IntervalReading) => found.restart(xml.position()),
+                Token::Close(Name::IntervalReading) if xml.is_inside(Name::IntervalBlock) => {
+                    hatch.hand_out(&found.texts(), &series)?;
                 }
                 Token::Close(Name::Entry) | Token::End => return Ok(()),
-                Token::Close(name) if self.xml.is_inside(Name::IntervalReading) => {
-                    if let Some(field) = Field::of(self.xml.parent(), name) {
-                        hatch.found.note(field, self.xml.text());
+                Token::Close(name) if xml.is_inside(Name::IntervalReading) => {
+                    if let Some(field) = Field::of(xml.parent(), name) {
+                        found.note(field, xml.text());
                     }
                 }
                 Token::Open(_) | Token::Close(_) => {}
@@ -173,56 +130,21 @@ impl Readings<'_, '_, '_, '_> {
     }
 }
 
-/// Where what was found becomes a reading or a refusal.
+/// Where texts become a reading or a refusal.
 struct Hatch<'o, 's> {
-    found: Found,
     reading: Reading,
     outlet: &'o mut Outlet<'s>,
 }
 
 impl Hatch<'_, '_> {
-    fn hand_out(&mut self, series: &Result<&Series, String>) -> Result<(), FileError> {
+    fn hand_out(&mut self, texts: &Texts<'_>, series: &Result<&Series, String>) -> Result<(), FileError> {
         let filled = match series {
-            Ok(series) => fill(&mut self.reading, &self.found, series),
+            Ok(series) => texts.fill(&mut self.reading, series),
             Err(reason) => Err(reason.clone()),
         };
         match filled {
             Ok(()) => self.outlet.reading(&self.reading),
-            Err(reason) => {
-                let found = &self.found;
-                let record = format!(
-                    "IntervalReading start={} duration={} value={} quality={}",
-                    found.start, found.duration, found.value, found.qualities
-                );
-                self.outlet.refuse(Place::Byte(found.at), &record, reason, REMEDY)
-            }
+            Err(reason) => self.outlet.refuse(Place::Byte(texts.at), &texts.to_string(), reason, REMEDY),
         }
     }
-}
-
-fn fill(reading: &mut Reading, found: &Found, series: &Series) -> Result<(), String> {
-    let start = found.start.parse().ok().and_then(|seconds| DateTime::from_timestamp(seconds, 0));
-    let start = start.and_then(clock::plausible);
-    reading.start_utc = start.ok_or_else(|| {
-        format!("start '{}' is not a time in whole seconds since 1970", quote(&found.start))
-    })?;
-    let stated = if found.duration.is_empty() { series.interval_s } else { found.duration.parse().ok() };
-    let duration = stated.filter(|seconds| *seconds > 0);
-    reading.duration_s = duration
-        .ok_or_else(|| format!("duration '{}' is not a number of seconds", quote(&found.duration)))?;
-    let value = if found.value.is_empty() {
-        None
-    } else {
-        let value = Decimal::parse(&found.value).and_then(|value| series.scaling.apply(value));
-        Some(value.map_err(|error| format!("value '{}' {error}", quote(&found.value)))?)
-    };
-    let codes = found.qualities.split(',').filter(|code| !code.is_empty());
-    let quality = codes.map(Quality::of_espi).reduce(Quality::worse).unwrap_or(Quality::Unqualified);
-    reading.set_value(value, quality);
-    if found.qualities.is_empty() {
-        reading.source_quality = None;
-    } else {
-        found.qualities.clone_into(reading.source_quality.get_or_insert_default());
-    }
-    Ok(())
 }

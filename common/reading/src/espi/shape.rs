@@ -43,6 +43,9 @@ pub(super) enum Field {
     Quality,
 }
 
+/// How many fields there are.
+const FIELDS: usize = 4;
+
 impl Field {
     /// Says which field an element within an `IntervalReading` is, if any.
     pub(super) fn of(parent: Option<Name>, name: Name) -> Option<Self> {
@@ -68,8 +71,8 @@ enum Slot {
 impl Slot {
     /// Returns how many of the bytes stand in the slot; `None` if they may go on beyond
     /// what is there, or are too many.
+    #[inline]
     fn length(self, bytes: &[u8]) -> Option<usize> {
-        let bytes = &bytes[..bytes.len().min(SLOT_MAX)];
         let mut length = 0;
         loop {
             length += digits(&bytes[length..]);
@@ -80,7 +83,7 @@ impl Slot {
                 Self::Comment => byte.is_ascii_alphabetic() || matches!(byte, b' ' | b'.' | b':' | b'/'),
             };
             if !belongs {
-                return Some(length);
+                return (length <= SLOT_MAX).then_some(length);
             }
             length += 1;
         }
@@ -88,6 +91,7 @@ impl Slot {
 }
 
 /// Returns how many digits the bytes begin with.
+#[inline]
 fn digits(bytes: &[u8]) -> usize {
     const EACH: u64 = 0x0101_0101_0101_0101;
     let (eights, rest) = bytes.as_chunks::<8>();
@@ -117,23 +121,20 @@ struct Shape {
 pub(super) struct Shaped<'b> {
     /// The byte behind its opening tag, in the file.
     pub(super) at: u64,
-    length: usize,
+    /// How many bytes it has, from the first that was given.
+    pub(super) length: usize,
     bytes: &'b [u8],
-    /// Where in the bytes each field begins and ends.
-    fields: &'b [(Field, usize, usize)],
+    fields: &'b Fields,
 }
 
-impl<'b> Shaped<'b> {
-    /// Returns how many bytes it has, from the first that was given.
-    pub(super) fn length(&self) -> usize {
-        self.length
-    }
+/// Where in the bytes each field begins and ends.
+type Fields = [(usize, usize); FIELDS];
 
-    /// Returns the texts in file order.
-    pub(super) fn fields(&self) -> impl Iterator<Item = (Field, &'b str)> {
-        self.fields.iter().map(|&(field, start, end)| {
-            (field, std::str::from_utf8(&self.bytes[start..end]).expect("a slot admits ASCII only"))
-        })
+impl<'b> Shaped<'b> {
+    /// Returns a field's text, which is ASCII; empty where there is none.
+    pub(super) fn text(&self, field: Field) -> &'b [u8] {
+        let (start, end) = self.fields[field as usize];
+        &self.bytes[start..end]
     }
 }
 
@@ -168,16 +169,16 @@ impl Shape {
     }
 
     /// Returns the length of the reading that the bytes begin with, if it is of this
-    /// shape, and where its fields are.
-    fn matches(&self, bytes: &[u8], fields: &mut Vec<(Field, usize, usize)>) -> Option<usize> {
-        fields.clear();
+    /// shape; finds its fields.
+    fn matches(&self, bytes: &[u8], fields: &mut Fields) -> Option<usize> {
+        *fields = Fields::default();
         let mut at = 0;
         for (literal, slot) in &self.pieces {
             at = behind(literal, bytes, at)?;
             let start = at;
             at += slot.length(&bytes[start..])?;
             if let Slot::Number(Some(field)) = slot {
-                fields.push((*field, start, at));
+                fields[*field as usize] = (start, at);
             }
         }
         behind(&self.tail, bytes, at)
@@ -185,12 +186,14 @@ impl Shape {
 }
 
 /// Returns where a literal ends that begins at a place.
+#[inline]
 fn behind(literal: &[u8], bytes: &[u8], at: usize) -> Option<usize> {
     let end = at + literal.len();
     is_same(literal, bytes.get(at..end)?).then_some(end)
 }
 
 /// Compares markup of one length. Pieces are too short for a call of `memcmp` to pay.
+#[inline]
 fn is_same(literal: &[u8], bytes: &[u8]) -> bool {
     let (Some(literal_end), Some(end)) = (literal.last_chunk::<16>(), bytes.last_chunk()) else {
         return literal == bytes;
@@ -251,8 +254,11 @@ impl Draft<'_> {
         let name = self.path.pop()?;
         let field = Field::of(self.path.last().copied(), name);
         let slot = Slot::Number(field);
+        if field.is_some() && self.pieces.iter().any(|(_, other)| *other == slot) {
+            return None;
+        }
         let is_slot = self.leaf_from.take().is_some_and(|from| self.slot(slot, from, begin));
-        // A field must be where it can be read.
+        // A field must be where it can be read, once.
         (is_slot || field.is_none()).then_some(())
     }
 
@@ -274,33 +280,36 @@ pub(super) struct Shapes {
     room: usize,
     /// The one that was met last.
     latest: usize,
+    /// What learning costs and matches earn.
     credit: u32,
-    fields: Vec<(Field, usize, usize)>,
+    fields: Fields,
 }
 
 impl Shapes {
     /// Keeps so many shapes; with none, all is read event by event.
     pub(super) fn with_room(room: usize) -> Self {
-        Self { known: Vec::new(), room, latest: 0, credit: CREDIT_MAX, fields: Vec::new() }
+        Self { known: Vec::new(), room, latest: 0, credit: CREDIT_MAX, fields: Fields::default() }
     }
 
     /// Recognises the reading that the bytes begin with. `position` is that of the first byte.
     pub(super) fn recognise<'b>(&'b mut self, bytes: &'b [u8], position: u64) -> Option<Shaped<'b>> {
-        let length = self.recall(bytes).or_else(|| self.learn(bytes))?;
+        let length = match self.known.get(self.latest) {
+            Some(shape) => shape.matches(bytes, &mut self.fields),
+            None => None,
+        };
+        let length = length.or_else(|| self.recall(bytes)).or_else(|| self.learn(bytes))?;
+        self.credit = CREDIT_MAX.min(self.credit + 1);
         let opening = u64::try_from(self.known[self.latest].opening).expect("a length fits 64 bits");
         Some(Shaped { at: position + opening, length, bytes, fields: &self.fields })
     }
 
+    /// Finds another shape than the latest.
     fn recall(&mut self, bytes: &[u8]) -> Option<usize> {
-        for step in 0..self.known.len() {
-            let at = (self.latest + step) % self.known.len();
-            if let Some(length) = self.known[at].matches(bytes, &mut self.fields) {
-                self.latest = at;
-                self.credit = CREDIT_MAX.min(self.credit + 1);
-                return Some(length);
-            }
-        }
-        None
+        let mut others = self.known.iter().enumerate().filter(|(at, _)| *at != self.latest);
+        let (at, length) =
+            others.find_map(|(at, shape)| Some((at, shape.matches(bytes, &mut self.fields)?)))?;
+        self.latest = at;
+        Some(length)
     }
 
     fn learn(&mut self, bytes: &[u8]) -> Option<usize> {

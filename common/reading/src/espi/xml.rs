@@ -149,7 +149,7 @@ impl<'i, 'a> Xml<'i, 'a> {
         };
         let mut rest = bytes;
         while let Some(shaped) = self.shapes.recognise(rest, position) {
-            let length = shaped.length();
+            let length = shaped.length;
             take(shaped)?;
             rest = &rest[length..];
             position += u64::try_from(length).expect("a length fits 64 bits");
