@@ -10,7 +10,8 @@
 //!          readings of that entry          ─► sink
 //! ```
 //!
-//! so that what is kept is the index, whatever the number of readings.
+//! so that what is kept is the index, whatever the number of readings. Most readings are
+//! not tokenised but recognised by the markup that they repeat ([`shape`]).
 //!
 //! - Usage point: the `self` href of the `UsagePoint`, as in the feed (titles
 //!   are addresses and change).
@@ -52,6 +53,15 @@ pub(crate) fn read(
     outlet: &mut Outlet<'_>,
 ) -> Result<(), FileError> {
     read_with(SHAPES_MAX, input, options, outlet)
+}
+
+/// Reads an ESPI feed, no reading of it by its shape.
+pub(crate) fn read_by_events(
+    input: &Input<'_>,
+    options: &ReadOptions,
+    outlet: &mut Outlet<'_>,
+) -> Result<(), FileError> {
+    read_with(0, input, options, outlet)
 }
 
 /// Reads with so many shapes known at a time; with none, all goes event by event.

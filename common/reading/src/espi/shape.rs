@@ -71,7 +71,8 @@ enum Slot {
 impl Slot {
     /// Returns how many of the bytes stand in the slot; `None` if they may go on beyond
     /// what is there, or are too many.
-    #[inline]
+    // A call would cost as much as the work.
+    #[inline(always)]
     fn length(self, bytes: &[u8]) -> Option<usize> {
         let mut length = 0;
         loop {

@@ -54,17 +54,17 @@ impl<'t> Texts<'t> {
             let value = value.and_then(|value| series.scaling.apply(value));
             Some(value.map_err(|error| format!("value '{}' {error}", quote(&shown(self.value))))?)
         };
-        let qualities = shown(self.qualities);
-        let codes = qualities.split(',').filter(|code| !code.is_empty());
-        let quality = codes.map(Quality::of_espi).reduce(Quality::worse).unwrap_or(Quality::Unqualified);
-        reading.set_value(value, quality);
-        if qualities.is_empty() {
+        let mut quality = Quality::Unqualified;
+        if self.qualities.is_empty() {
             reading.source_quality = None;
         } else {
-            let kept = reading.source_quality.get_or_insert_default();
-            kept.clear();
-            kept.push_str(&qualities);
+            let stated = reading.source_quality.get_or_insert_default();
+            stated.clear();
+            stated.push_str(&shown(self.qualities));
+            let codes = stated.split(',').filter(|code| !code.is_empty());
+            quality = codes.map(Quality::of_espi).reduce(Quality::worse).unwrap_or(quality);
         }
+        reading.set_value(value, quality);
         Ok(())
     }
 }
