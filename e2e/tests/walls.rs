@@ -49,7 +49,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("sanso-bench", &["sanso-e2e", "sanso-state"]),
     ("sanso-e2e", &[]),
-    ("sanso-fuzz", &["sanso-reading", "sanso-state"]),
+    ("sanso-fuzz", &["sanso-log", "sanso-reading", "sanso-state"]),
     (TEST_SUPPORT, &[]),
 ];
 

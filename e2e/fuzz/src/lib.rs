@@ -9,6 +9,7 @@
 //! The targets are plain functions, so that what the fuzzer found stays a test
 //! that needs no fuzzer.
 
+mod log_files;
 mod meter_files;
 mod state;
 
@@ -26,6 +27,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("decimal", meter_files::decimal),
     ("groups", state::groups),
     ("key", state::key),
+    ("log_file", log_files::log_file),
 ];
 
 /// Finds a target by its name.
