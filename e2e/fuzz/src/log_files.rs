@@ -40,8 +40,8 @@ fn behind_header(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(file)
 }
 
-/// Says whether a key or payload is long enough to hold a frame itself, which then can vouch for
-/// what is before it.
+/// Says whether a record is long enough to hold a frame itself, which then can vouch for what is
+/// before it: such a record, cut off, is taken for damage.
 fn holds_frames(found: &Inspected) -> bool {
     let is_long = |bytes: &[u8]| bytes.len() > PREFIX_BYTES;
     found.records.iter().any(|record| record.key.as_deref().is_some_and(is_long) || is_long(&record.payload))
