@@ -33,6 +33,8 @@ mod partitioner;
 mod record;
 mod take;
 
+#[doc(hidden)]
+pub use embedded::inspect;
 pub use embedded::{Durability, EmbeddedConfig, EmbeddedLog, EmbeddedStats};
 pub use error::{LogError, Result, Retry};
 pub use kafka::{KafkaLog, without_secrets};

@@ -1,6 +1,6 @@
 //! Measures how many readings a second one core parses, each format beside the
 //! plainest loop that has to look at the same bytes, in the same run:
-//! `cargo run --release --example parsing_speed -- [READINGS]`.
+//! `cargo run --release --example parsing_speed -- [READINGS [FORMAT]]`.
 
 use std::fmt::Write as _;
 use std::hint::black_box;
@@ -22,8 +22,9 @@ struct Case {
 #[allow(clippy::print_stdout, reason = "an example's purpose is to print")]
 fn main() {
     let readings = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(1_000_000);
+    let only = std::env::args().nth(2).unwrap_or_default();
     println!("format        M readings/s   MB/s   plain loop: M readings/s  (time ratio)");
-    for case in cases(readings) {
+    for case in cases(readings).into_iter().filter(|case| case.name.starts_with(&only)) {
         let (ours_s, count) = fastest(|| parsed(&case.file));
         let (plain_s, _) = fastest(|| (case.plain)(&case.file));
         let rate = |seconds: f64| count as f64 / seconds / 1e6;

@@ -54,6 +54,29 @@ pub(crate) fn plausible(time: DateTime<Utc>) -> Option<DateTime<Utc>> {
     (1900..2200).contains(&time.year()).then_some(time)
 }
 
+/// The first second of 1900, and of 2200.
+const PLAUSIBLE_S: std::ops::Range<i64> = -2_208_988_800..7_258_118_400;
+
+/// Parses seconds since 1970 into a plausible time.
+pub(crate) fn seconds(text: &[u8]) -> Option<DateTime<Utc>> {
+    let seconds = whole(text).filter(|seconds| PLAUSIBLE_S.contains(seconds))?;
+    DateTime::from_timestamp(seconds, 0)
+}
+
+/// Parses a whole number, with or without a sign.
+pub(crate) fn whole(text: &[u8]) -> Option<i64> {
+    let (sign, digits) = match text {
+        [b'-', digits @ ..] => (-1, digits),
+        [b'+', digits @ ..] | digits => (1, digits),
+    };
+    let append = |number: i64, digit: &u8| {
+        let digit = digit.is_ascii_digit().then(|| i64::from(digit - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    };
+    let number = digits.iter().try_fold(0, append)?;
+    (!digits.is_empty()).then_some(sign * number)
+}
+
 /// Parses `2012-10-12 00:30:00`, also with `T` and with a fraction; much
 /// faster than a general format.
 pub(crate) fn iso(text: &str) -> Option<NaiveDateTime> {
@@ -101,6 +124,28 @@ mod tests {
         for text in ["", "2.01811E+13", "20041330095000", "2004033009500", "ééééééé", "+0040330095000"]
         {
             assert_eq!(version(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn seconds_are_plausible_from_1900_until_2200() {
+        for (text, time) in [
+            ("0", Some("1970-01-01T00:00:00+00:00")),
+            ("+900", Some("1970-01-01T00:15:00+00:00")),
+            ("-2208988800", Some("1900-01-01T00:00:00+00:00")),
+            ("-2208988801", None),
+            ("7258118399", Some("2199-12-31T23:59:59+00:00")),
+            ("7258118400", None),
+            ("9223372036854775808", None),
+            ("", None),
+            ("-", None),
+            ("--1", None),
+            ("1.5", None),
+        ] {
+            let found = seconds(text.as_bytes());
+            assert_eq!(found.map(|time| time.to_rfc3339()).as_deref(), time, "{text}");
+            let general = text.parse().ok().and_then(|seconds| DateTime::from_timestamp(seconds, 0));
+            assert_eq!(found, general.and_then(plausible), "{text}");
         }
     }
 

@@ -76,13 +76,17 @@ impl Decimal {
     /// # Errors
     /// As [`Decimal::parse`].
     pub fn parse_marked(text: &str, mark: u8, other_mark: u8) -> Result<Self, DecimalError> {
-        let bytes = text.as_bytes();
+        Self::parse_bytes(text.as_bytes(), [mark, other_mark])
+    }
+
+    /// Parses as [`Decimal::parse_marked`] does, text that need not be known to be UTF-8.
+    pub(crate) fn parse_bytes(bytes: &[u8], marks: [u8; 2]) -> Result<Self, DecimalError> {
         let (negative, bytes) = match bytes.split_first() {
             Some((b'-', rest)) => (true, rest),
             Some((b'+', rest)) => (false, rest),
             _ => (false, bytes),
         };
-        if let Some(number) = Self::parse_short(negative, bytes, [mark, other_mark]) {
+        if let Some(number) = Self::parse_short(negative, bytes, marks) {
             return Ok(number);
         }
         let mut digits = Digits::default();
@@ -95,7 +99,7 @@ impl Decimal {
                     exponent = parse_exponent(&bytes[at + 1..])?;
                     break;
                 }
-                _ if (byte == mark || byte == other_mark) && !seen_mark => seen_mark = true,
+                _ if marks.contains(&byte) && !seen_mark => seen_mark = true,
                 _ => return Err(DecimalError::NotANumber),
             }
         }

@@ -213,6 +213,14 @@ impl<'s> Outlet<'s> {
         }
     }
 
+    /// Sums up a file that was read to its end.
+    pub(crate) fn finish(mut self) -> FileSummary {
+        if self.summary.readings == 0 && self.summary.refused == 0 {
+            self.warn("the file holds no readings".into());
+        }
+        self.summary
+    }
+
     fn go_on(&self, flow: ControlFlow<()>) -> Result<(), FileError> {
         match flow {
             ControlFlow::Continue(()) => Ok(()),

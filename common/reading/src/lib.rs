@@ -93,6 +93,24 @@ pub fn read_bytes(
     read(&Input::of_bytes(name, bytes)?, options, &mut sink)
 }
 
+/// Reads a Green Button feed as [`read_bytes`] does, but each reading event by event and none
+/// by the shape of those before it. The answer is the same, and later: for tests of that.
+///
+/// # Errors
+/// As [`read_bytes`].
+#[doc(hidden)]
+pub fn read_espi_by_events(
+    name: &str,
+    bytes: &[u8],
+    options: &ReadOptions,
+    mut sink: impl FnMut(Event<'_>) -> ControlFlow<()>,
+) -> Result<FileSummary, FileError> {
+    let input = Input::of_bytes(name, bytes)?;
+    let mut outlet = Outlet::new(&input.name, Format::Espi, &options.channels, &mut sink);
+    espi::read_by_events(&input, options, &mut outlet)?;
+    Ok(outlet.finish())
+}
+
 fn read(
     input: &Input<'_>,
     options: &ReadOptions,
@@ -106,8 +124,5 @@ fn read(
         detect::Found::Mscons => mscons::read(input, options, &mut outlet)?,
         detect::Found::Csv(mapping) => csv::read(input, &mapping, options, &mut outlet)?,
     }
-    if outlet.summary.readings == 0 && outlet.summary.refused == 0 {
-        outlet.warn("the file holds no readings".into());
-    }
-    Ok(outlet.summary)
+    Ok(outlet.finish())
 }

@@ -9,6 +9,7 @@
 //! The targets are plain functions, so that what the fuzzer found stays a test
 //! that needs no fuzzer.
 
+mod log_files;
 mod meter_files;
 mod schemas;
 mod state;
@@ -29,6 +30,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("protobuf", schemas::protobuf),
     ("groups", state::groups),
     ("key", state::key),
+    ("log_file", log_files::log_file),
 ];
 
 /// Finds a target by its name.

@@ -10,9 +10,22 @@ pub(crate) fn nem(bytes: &[u8]) {
     read(bytes, ReadOptions { format: Some(Format::Nem), ..ReadOptions::default() });
 }
 
-/// Green Button.
+/// Green Button: by the shape of readings and event by event, the same is told.
 pub(crate) fn espi(bytes: &[u8]) {
-    read(bytes, ReadOptions { format: Some(Format::Espi), ..ReadOptions::default() });
+    let options = ReadOptions { format: Some(Format::Espi), ..ReadOptions::default() };
+    let mut told = Vec::new();
+    let end = sanso_reading::read_bytes("fuzzed", bytes, &options, |event| {
+        told.push(format!("{event:?}"));
+        ControlFlow::Continue(())
+    });
+    let mut expected = Vec::new();
+    let expected_end = sanso_reading::read_espi_by_events("fuzzed", bytes, &options, |event| {
+        expected.push(format!("{event:?}"));
+        ControlFlow::Continue(())
+    });
+    assert_eq!(told, expected);
+    assert_eq!(format!("{end:?}"), format!("{expected_end:?}"));
+    read(bytes, options);
 }
 
 /// MSCONS.

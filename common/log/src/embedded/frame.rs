@@ -34,7 +34,7 @@ pub(super) enum Kind {
     Keyed = 1,
     /// A record without a key.
     Unkeyed = 2,
-    /// No record: says that everything before it is durable.
+    /// No record: says that everything before it is durable. Has neither key nor payload.
     Seal = 3,
     /// The last frame of a complete file, with its index.
     Footer = 4,
@@ -127,6 +127,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Frame, Flaw> {
     let key_len = u32_at(bytes, 29) as usize;
     let key_end = FRAME_BYTES.checked_add(key_len).filter(|end| *end <= len);
     let key_end = key_end.ok_or(Flaw::Content)?;
+    if kind == Kind::Seal && len > FRAME_BYTES {
+        return Err(Flaw::Content);
+    }
     Ok(Frame {
         kind,
         back: u32_at(bytes, 8),

@@ -19,6 +19,7 @@
 
 mod disk;
 mod frame;
+pub mod inspect;
 mod partition;
 mod recent;
 mod scan;

@@ -60,7 +60,8 @@ impl KafkaAddress {
         let mut options = settings.clone();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let Some((key, value)) = pair.split_once('=') else {
-                return refuse(format!("option '{pair}' has no value"));
+                // It may be the rest of a password with a bare '&', so it is not shown.
+                return refuse("an option has no value; a '&' within a value is written %26".to_owned());
             };
             let Some(value) = decode(value) else {
                 return refuse(format!("the value of option '{key}' is not percent-encoded UTF-8"));
@@ -148,7 +149,9 @@ fn decode(value: &str) -> Option<String> {
         }
         let digits = [rest.next()?, rest.next()?];
         let digits = std::str::from_utf8(&digits).ok()?;
-        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        // Parsing alone would take a sign.
+        let is_hexadecimal = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+        bytes.push(u8::from_str_radix(digits, 16).ok().filter(|_| is_hexadecimal)?);
     }
     String::from_utf8(bytes).ok()
 }
@@ -186,10 +189,18 @@ mod tests {
             ("kafka://a:1?batch.num.messages=10000", "always 1000"),
             ("kafka://a:1?sasl.username", "no value"),
             ("kafka://a:1?sasl.username=%4", "percent-encoded"),
+            ("kafka://a:1?sasl.username=%+4", "percent-encoded"),
             ("kafka://user:password@a:1", "sasl.username"),
         ] {
             let error = KafkaAddress::parse(address, &BTreeMap::new()).expect_err(address).to_string();
             assert!(error.contains(reason), "{address}: {error}");
         }
+    }
+
+    #[test]
+    fn a_password_with_a_bare_ampersand_is_refused_and_not_shown() {
+        let address = "kafka://a:1?sasl.password=ge&heim";
+        let error = KafkaAddress::parse(address, &BTreeMap::new()).expect_err(address).to_string();
+        assert!(error.contains("%26") && !error.contains("heim"), "{error}");
     }
 }

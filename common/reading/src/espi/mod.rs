@@ -10,7 +10,8 @@
 //!          readings of that entry          ─► sink
 //! ```
 //!
-//! so that what is kept is the index, whatever the number of readings.
+//! so that what is kept is the index, whatever the number of readings. Most readings are
+//! not tokenised but recognised by the markup that they repeat ([`shape`]).
 //!
 //! - Usage point: the `self` href of the `UsagePoint`, as in the feed (titles
 //!   are addresses and change).
@@ -20,23 +21,27 @@
 //!   `CCYYMMDDhhmmss` in UTC, else the caller's, else 0.
 //! - Costs aren't read. A start that isn't a whole second is refused.
 
+#[cfg(test)]
+mod same_either_way;
 mod scout;
 mod series;
+mod shape;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod xml;
 
 use chrono::{DateTime, NaiveDate, NaiveTime};
 
 use crate::ReadOptions;
 use crate::clock;
-use crate::decimal::Decimal;
-use crate::event::{FileError, Outlet, Place, quote};
+use crate::event::{FileError, Outlet, Place};
 use crate::input::Input;
-use crate::quality::Quality;
 use crate::reading::Reading;
 use scout::Scout;
 use series::{Index, Series};
+use shape::{Field, SHAPES_MAX, Shapes};
+use texts::{Found, Texts};
 use xml::{Name, Token, Xml};
 
 const REMEDY: &str = "ask the data custodian for a corrected feed";
@@ -47,8 +52,28 @@ pub(crate) fn read(
     options: &ReadOptions,
     outlet: &mut Outlet<'_>,
 ) -> Result<(), FileError> {
+    read_with(SHAPES_MAX, input, options, outlet)
+}
+
+/// Reads an ESPI feed, no reading of it by its shape.
+pub(crate) fn read_by_events(
+    input: &Input<'_>,
+    options: &ReadOptions,
+    outlet: &mut Outlet<'_>,
+) -> Result<(), FileError> {
+    read_with(0, input, options, outlet)
+}
+
+/// Reads with so many shapes known at a time; with none, all goes event by event.
+fn read_with(
+    shapes: usize,
+    input: &Input<'_>,
+    options: &ReadOptions,
+    outlet: &mut Outlet<'_>,
+) -> Result<(), FileError> {
+    let shapes = || Shapes::with_room(shapes);
     let mut index = Index::default();
-    let mut scout = Scout::new(input)?;
+    let mut scout = Scout::new(input, shapes())?;
     while let Some(entry) = scout.next_entry()? {
         index.add(entry).map_err(|reason| input.broken(Place::Byte(scout.position()), reason))?;
     }
@@ -56,16 +81,16 @@ pub(crate) fn read(
     let fallback = feed_version.or(options.source_version).unwrap_or(0);
     let joined = index.join();
 
-    let mut scout = Scout::new(input)?;
+    let mut scout = Scout::new(input, shapes())?;
     let mut readings = Readings {
-        xml: Xml::new(input)?,
+        xml: Xml::new(input, shapes())?,
         found: Found::default(),
-        reading: Reading::blank(options.received_at),
-        outlet,
+        hatch: Hatch { reading: Reading::blank(options.received_at), outlet },
     };
     while let Some(entry) = scout.next_entry()? {
         let series = joined.series_of(&entry);
-        readings.reading.source_version = entry.updated.as_deref().and_then(version_of).unwrap_or(fallback);
+        readings.hatch.reading.source_version =
+            entry.updated.as_deref().and_then(version_of).unwrap_or(fallback);
         readings.entry(series)?;
     }
     Ok(())
@@ -79,115 +104,57 @@ fn version_of(updated: &str) -> Option<i64> {
     time.or_else(date).map(clock::version_of)
 }
 
-/// What an `IntervalReading` held, as text.
-#[derive(Default)]
-struct Found {
-    at: u64,
-    start: String,
-    duration: String,
-    value: String,
-    qualities: String,
-}
-
-impl Found {
-    /// Forgets the reading before, but keeps its memory for the next.
-    fn restart(&mut self, at: u64) {
-        self.at = at;
-        for text in [&mut self.start, &mut self.duration, &mut self.value, &mut self.qualities] {
-            text.clear();
-        }
-    }
-}
-
 /// The reader that hands out readings, entry by entry.
 struct Readings<'i, 'a, 'o, 's> {
     xml: Xml<'i, 'a>,
+    /// What was found of the reading that is read event by event.
     found: Found,
-    reading: Reading,
-    outlet: &'o mut Outlet<'s>,
+    hatch: Hatch<'o, 's>,
 }
 
 impl Readings<'_, '_, '_, '_> {
     /// Goes on to the end of the next entry.
     fn entry(&mut self, series: Result<&Series, String>) -> Result<(), FileError> {
+        let Self { xml, found, hatch } = self;
         if let Ok(series) = &series {
-            self.reading.usage_point.clone_from(&series.usage_point);
-            self.reading.channel.clone_from(&series.channel);
-            self.reading.unit.clone_from(&series.scaling.unit);
+            hatch.reading.usage_point.clone_from(&series.usage_point);
+            hatch.reading.channel.clone_from(&series.channel);
+            hatch.reading.unit.clone_from(&series.scaling.unit);
         }
         loop {
-            match self.xml.next()? {
-                Token::Open(Name::IntervalReading) => {
-                    self.found.restart(self.xml.position());
-                }
-                Token::Close(Name::IntervalReading) if self.xml.is_inside(Name::IntervalBlock) => {
-                    self.hand_out(&series)?;
+            xml.take_readings(|shaped| hatch.hand_out(&Texts::of_shaped(&shaped), &series))?;
+            match xml.next()? {
+                Token::Open(Name::IntervalReading) => found.restart(xml.position()),
+                Token::Close(Name::IntervalReading) if xml.is_inside(Name::IntervalBlock) => {
+                    hatch.hand_out(&found.texts(), &series)?;
                 }
                 Token::Close(Name::Entry) | Token::End => return Ok(()),
-                Token::Close(name) if self.xml.is_inside(Name::IntervalReading) => self.note(name),
-                Token::Open(_) | Token::Close(_) => {}
-            }
-        }
-    }
-
-    fn note(&mut self, name: Name) {
-        let (parent, text) = (self.xml.parent(), self.xml.text());
-        match (parent, name) {
-            (Some(Name::TimePeriod), Name::Start) => text.clone_into(&mut self.found.start),
-            (Some(Name::TimePeriod), Name::Duration) => text.clone_into(&mut self.found.duration),
-            (Some(Name::IntervalReading), Name::Value) => text.clone_into(&mut self.found.value),
-            (Some(Name::ReadingQuality), Name::Quality) => {
-                if !self.found.qualities.is_empty() {
-                    self.found.qualities.push(',');
+                Token::Close(name) if xml.is_inside(Name::IntervalReading) => {
+                    if let Some(field) = Field::of(xml.parent(), name) {
+                        found.note(field, xml.text());
+                    }
                 }
-                self.found.qualities.push_str(text);
-            }
-            _ => {}
-        }
-    }
-
-    fn hand_out(&mut self, series: &Result<&Series, String>) -> Result<(), FileError> {
-        let filled = match series {
-            Ok(series) => fill(&mut self.reading, &self.found, series),
-            Err(reason) => Err(reason.clone()),
-        };
-        match filled {
-            Ok(()) => self.outlet.reading(&self.reading),
-            Err(reason) => {
-                let found = &self.found;
-                let record = format!(
-                    "IntervalReading start={} duration={} value={} quality={}",
-                    found.start, found.duration, found.value, found.qualities
-                );
-                self.outlet.refuse(Place::Byte(found.at), &record, reason, REMEDY)
+                Token::Open(_) | Token::Close(_) => {}
             }
         }
     }
 }
 
-fn fill(reading: &mut Reading, found: &Found, series: &Series) -> Result<(), String> {
-    let start = found.start.parse().ok().and_then(|seconds| DateTime::from_timestamp(seconds, 0));
-    let start = start.and_then(clock::plausible);
-    reading.start_utc = start.ok_or_else(|| {
-        format!("start '{}' is not a time in whole seconds since 1970", quote(&found.start))
-    })?;
-    let stated = if found.duration.is_empty() { series.interval_s } else { found.duration.parse().ok() };
-    let duration = stated.filter(|seconds| *seconds > 0);
-    reading.duration_s = duration
-        .ok_or_else(|| format!("duration '{}' is not a number of seconds", quote(&found.duration)))?;
-    let value = if found.value.is_empty() {
-        None
-    } else {
-        let value = Decimal::parse(&found.value).and_then(|value| series.scaling.apply(value));
-        Some(value.map_err(|error| format!("value '{}' {error}", quote(&found.value)))?)
-    };
-    let codes = found.qualities.split(',').filter(|code| !code.is_empty());
-    let quality = codes.map(Quality::of_espi).reduce(Quality::worse).unwrap_or(Quality::Unqualified);
-    reading.set_value(value, quality);
-    if found.qualities.is_empty() {
-        reading.source_quality = None;
-    } else {
-        found.qualities.clone_into(reading.source_quality.get_or_insert_default());
+/// Where texts become a reading or a refusal.
+struct Hatch<'o, 's> {
+    reading: Reading,
+    outlet: &'o mut Outlet<'s>,
+}
+
+impl Hatch<'_, '_> {
+    fn hand_out(&mut self, texts: &Texts<'_>, series: &Result<&Series, String>) -> Result<(), FileError> {
+        let filled = match series {
+            Ok(series) => texts.fill(&mut self.reading, series),
+            Err(reason) => Err(reason.clone()),
+        };
+        match filled {
+            Ok(()) => self.outlet.reading(&self.reading),
+            Err(reason) => self.outlet.refuse(Place::Byte(texts.at), &texts.to_string(), reason, REMEDY),
+        }
     }
-    Ok(())
 }

@@ -3,6 +3,7 @@
 use crate::event::FileError;
 use crate::input::Input;
 
+use super::shape::Shapes;
 use super::xml::{Name, Token, Xml};
 
 /// The most `related` links that are kept of one entry.
@@ -39,14 +40,15 @@ pub(super) struct Scout<'i, 'a> {
 }
 
 impl<'i, 'a> Scout<'i, 'a> {
-    pub(super) fn new(input: &'i Input<'a>) -> Result<Self, FileError> {
-        Ok(Self { xml: Xml::new(input)?, feed_updated: None })
+    pub(super) fn new(input: &'i Input<'a>, shapes: Shapes) -> Result<Self, FileError> {
+        Ok(Self { xml: Xml::new(input, shapes)?, feed_updated: None })
     }
 
     /// Returns the next entry.
     pub(super) fn next_entry(&mut self) -> Result<Option<Entry>, FileError> {
         let mut entry = Entry::default();
         loop {
+            self.xml.take_readings(|_| Ok(()))?;
             match self.xml.next()? {
                 Token::Open(Name::Link) if self.xml.grandparent() == Some(Name::Entry) => {
                     self.link(&mut entry)

@@ -1,7 +1,7 @@
 //! XML as a sequence of named openings and closings, checked to be whole.
 
 use std::cell::Cell;
-use std::io::BufRead;
+use std::io::{BufRead, ErrorKind};
 use std::rc::Rc;
 
 use quick_xml::XmlVersion;
@@ -9,6 +9,8 @@ use quick_xml::events::{BytesStart, Event};
 
 use crate::event::{FileError, Place};
 use crate::input::{Budget, Input};
+
+use super::shape::{SHAPE_DEPTH_MAX, Shaped, Shapes};
 
 /// Elements within elements beyond this depth are refused.
 const DEPTH_MAX: usize = 64;
@@ -46,7 +48,7 @@ pub(super) enum Name {
 }
 
 impl Name {
-    fn of(local: &str) -> Self {
+    pub(super) fn of(local: &str) -> Self {
         match local {
             "feed" => Self::Feed,
             "entry" => Self::Entry,
@@ -100,15 +102,16 @@ pub(super) struct Xml<'i, 'a> {
     rel: String,
     href: String,
     ended: bool,
+    shapes: Shapes,
+    /// Whether the element that was opened last is an empty one and closes next.
+    is_empty: bool,
 }
 
 impl<'i, 'a> Xml<'i, 'a> {
-    pub(super) fn new(input: &'i Input<'a>) -> Result<Self, FileError> {
+    pub(super) fn new(input: &'i Input<'a>, shapes: Shapes) -> Result<Self, FileError> {
         let (budget, spent) = Budget::new(input.pass()?);
         let mut reader = quick_xml::Reader::from_reader(budget);
-        let config = reader.config_mut();
-        config.expand_empty_elements = true;
-        config.check_end_names = true;
+        reader.config_mut().check_end_names = true;
         Ok(Self {
             input,
             reader,
@@ -119,11 +122,49 @@ impl<'i, 'a> Xml<'i, 'a> {
             rel: String::new(),
             href: String::new(),
             ended: false,
+            shapes,
+            is_empty: false,
         })
+    }
+
+    /// Takes the `IntervalReading`s that follow in an `IntervalBlock`, each as a whole, as
+    /// long as they are of a known shape; [`Xml::next`] goes on behind them. The tokens that
+    /// are left out are of `IntervalReading`, `TimePeriod`, `ReadingQuality`, fields, and
+    /// elements without meaning.
+    pub(super) fn take_readings(
+        &mut self,
+        mut take: impl FnMut(Shaped<'_>) -> Result<(), FileError>,
+    ) -> Result<(), FileError> {
+        let is_place = !self.is_empty && self.parent() == Some(Name::IntervalBlock);
+        if !is_place || self.path.len() + SHAPE_DEPTH_MAX > DEPTH_MAX {
+            return Ok(());
+        }
+        self.spent.set(0);
+        let mut position = self.position();
+        let mut stream = self.reader.stream();
+        let bytes = match stream.fill_buf() {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
+            Err(error) => return Err(self.io(&error)),
+        };
+        let mut rest = bytes;
+        while let Some(shaped) = self.shapes.recognise(rest, position) {
+            let length = shaped.length;
+            take(shaped)?;
+            rest = &rest[length..];
+            position += u64::try_from(length).expect("a length fits 64 bits");
+        }
+        let taken = bytes.len() - rest.len();
+        stream.consume(taken);
+        Ok(())
     }
 
     /// Returns the next token. Behind a `Close` the element is no longer in the path.
     pub(super) fn next(&mut self) -> Result<Token, FileError> {
+        if self.is_empty {
+            self.is_empty = false;
+            return self.close().map_err(|reason| self.broken(reason));
+        }
         let mut buffer = std::mem::take(&mut self.buffer);
         let token = loop {
             buffer.clear();
@@ -139,7 +180,7 @@ impl<'i, 'a> Xml<'i, 'a> {
             match self.take(event) {
                 Ok(None) => {}
                 Ok(Some(token)) => break Ok(token),
-                Err(reason) => break Err(self.input.broken(Place::Byte(self.position()), reason)),
+                Err(reason) => break Err(self.broken(reason)),
             }
         };
         self.buffer = buffer;
@@ -149,23 +190,23 @@ impl<'i, 'a> Xml<'i, 'a> {
     fn io(&self, error: &std::io::Error) -> FileError {
         let text = error.to_string();
         if error.get_ref().is_some() {
-            return self.input.broken(Place::Byte(self.position()), text);
+            return self.broken(text);
         }
         self.input.io(std::io::Error::new(error.kind(), text))
     }
 
+    fn broken(&self, reason: String) -> FileError {
+        self.input.broken(Place::Byte(self.position()), reason)
+    }
+
     fn take(&mut self, event: Event<'_>) -> Result<Option<Token>, String> {
         match event {
-            Event::Start(start) => {
-                let name = Name::of(start.local_name().as_ref());
-                self.open(name, &start)?;
-                Ok(Some(Token::Open(name)))
+            Event::Start(start) => self.open(&start).map(Some),
+            Event::Empty(start) => {
+                self.is_empty = true;
+                self.open(&start).map(Some)
             }
-            Event::End(_) => {
-                let name = self.path.pop().ok_or("an element is closed that was not open")?;
-                self.ended = self.path.is_empty();
-                Ok(Some(Token::Close(name)))
-            }
+            Event::End(_) => self.close().map(Some),
             Event::Text(text) => self.push_text(&text.into_inner()).map(|()| None),
             Event::CData(text) => self.push_text(&text.into_inner()).map(|()| None),
             Event::GeneralRef(_) => {
@@ -175,12 +216,18 @@ impl<'i, 'a> Xml<'i, 'a> {
             }
             Event::Eof if self.ended => Ok(Some(Token::End)),
             Event::Eof => Err("the file was cut: the XML document is not closed".into()),
-            Event::Empty(_) => Err("an empty element was not expanded".into()),
             Event::Comment(_) | Event::Decl(_) | Event::PI(_) | Event::DocType(_) => Ok(None),
         }
     }
 
-    fn open(&mut self, name: Name, start: &BytesStart<'_>) -> Result<(), String> {
+    fn close(&mut self) -> Result<Token, String> {
+        let name = self.path.pop().ok_or("an element is closed that was not open")?;
+        self.ended = self.path.is_empty();
+        Ok(Token::Close(name))
+    }
+
+    fn open(&mut self, start: &BytesStart<'_>) -> Result<Token, String> {
+        let name = Name::of(start.local_name().as_ref());
         if self.ended {
             return Err("a second document follows the first".into());
         }
@@ -193,22 +240,27 @@ impl<'i, 'a> Xml<'i, 'a> {
         self.path.push(name);
         self.text.clear();
         if name == Name::Link {
-            self.rel.clear();
-            self.href.clear();
-            for attribute in start.attributes() {
-                let attribute = attribute.map_err(|error| format!("the XML is not well-formed: {error}"))?;
-                let target = match attribute.key.as_ref() {
-                    "rel" => &mut self.rel,
-                    "href" => &mut self.href,
-                    _ => continue,
-                };
-                let value = attribute.normalized_value(XmlVersion::Implicit1_0);
-                let value = value.map_err(|error| format!("the XML is not well-formed: {error}"))?;
-                if value.len() > TEXT_MAX {
-                    return Err(format!("a link is longer than {TEXT_MAX} bytes"));
-                }
-                target.push_str(&value);
+            self.read_link(start)?;
+        }
+        Ok(Token::Open(name))
+    }
+
+    fn read_link(&mut self, start: &BytesStart<'_>) -> Result<(), String> {
+        self.rel.clear();
+        self.href.clear();
+        for attribute in start.attributes() {
+            let attribute = attribute.map_err(|error| format!("the XML is not well-formed: {error}"))?;
+            let target = match attribute.key.as_ref() {
+                "rel" => &mut self.rel,
+                "href" => &mut self.href,
+                _ => continue,
+            };
+            let value = attribute.normalized_value(XmlVersion::Implicit1_0);
+            let value = value.map_err(|error| format!("the XML is not well-formed: {error}"))?;
+            if value.len() > TEXT_MAX {
+                return Err(format!("a link is longer than {TEXT_MAX} bytes"));
             }
+            target.push_str(&value);
         }
         Ok(())
     }

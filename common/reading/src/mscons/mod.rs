@@ -44,7 +44,9 @@ pub(crate) fn read(
         in_message: Message::None,
         location: None,
         product: None,
-        quantity: None,
+        quantity: Quantity::default(),
+        scaling: scaling_of("", ""),
+        scaled: (String::new(), String::new()),
         reading: Reading::blank(options.received_at),
     };
     let mut segments = Segments::new(input)?;
@@ -62,15 +64,35 @@ enum Message {
     Other,
 }
 
-/// A quantity that waits for its times.
+/// A quantity that waits for its times, or the memory of the one before.
+#[derive(Default)]
 struct Quantity {
-    place: Place,
+    is_waiting: bool,
+    segment: u64,
     text: String,
     qualifier: String,
     value: String,
     unit: String,
-    start: Option<String>,
-    end: Option<String>,
+    start: Option<Result<DateTime<Utc>, String>>,
+    end: Option<Result<DateTime<Utc>, String>>,
+}
+
+impl Quantity {
+    fn begin(&mut self, segment: &Segment) {
+        self.is_waiting = true;
+        self.segment = segment.number;
+        segment.raw().clone_into(&mut self.text);
+        segment.get(1, 0).clone_into(&mut self.qualifier);
+        segment.get(1, 1).clone_into(&mut self.value);
+        segment.get(1, 2).clone_into(&mut self.unit);
+        (self.start, self.end) = (None, None);
+    }
+
+    /// Takes in the segment of a time that was found.
+    fn quote(&mut self, segment: &Segment) {
+        self.text.push('\'');
+        self.text.push_str(segment.raw());
+    }
 }
 
 struct Quantities<'o, 's> {
@@ -83,7 +105,10 @@ struct Quantities<'o, 's> {
     /// The location, or why there is none.
     location: Option<Result<String, String>>,
     product: Option<String>,
-    quantity: Option<Quantity>,
+    quantity: Quantity,
+    /// The scaling used last, and the unit and product that it is of.
+    scaling: Scaling,
+    scaled: (String, String),
     reading: Reading,
 }
 
@@ -113,17 +138,7 @@ impl Quantities<'_, '_> {
                 });
             }
             "PIA" if segment.get(1, 0) == "5" => self.product = Some(segment.get(2, 0).to_owned()),
-            "QTY" => {
-                self.quantity = Some(Quantity {
-                    place: Place::Segment(segment.number),
-                    text: segment.raw().to_owned(),
-                    qualifier: segment.get(1, 0).to_owned(),
-                    value: segment.get(1, 1).to_owned(),
-                    unit: segment.get(1, 2).to_owned(),
-                    start: None,
-                    end: None,
-                });
-            }
+            "QTY" => self.quantity.begin(segment),
             "UNT" => self.in_message = Message::None,
             _ => {}
         }
@@ -143,22 +158,21 @@ impl Quantities<'_, '_> {
 
     fn time(&mut self, segment: &Segment) {
         let (qualifier, value, format) = (segment.get(1, 0), segment.get(1, 1), segment.get(1, 2));
-        match (qualifier, &mut self.quantity) {
-            ("137", None) => {
+        let quantity = &mut self.quantity;
+        match (qualifier, quantity.is_waiting) {
+            ("137", false) => {
                 let time = utc_of(value, format).map(|time| time.naive_utc()).or_else(|_| {
                     clock::date_time(value).filter(|_| matches!(format, "203" | "204")).ok_or(String::new())
                 });
                 self.reading.source_version = time.map_or(0, clock::version_of);
             }
-            ("163", Some(quantity)) => {
-                quantity.start = Some(format!("{value}:{format}"));
-                quantity.text.push('\'');
-                quantity.text.push_str(segment.raw());
+            ("163", true) => {
+                quantity.start = Some(utc_of(value, format));
+                quantity.quote(segment);
             }
-            ("164", Some(quantity)) => {
-                quantity.end = Some(format!("{value}:{format}"));
-                quantity.text.push('\'');
-                quantity.text.push_str(segment.raw());
+            ("164", true) => {
+                quantity.end = Some(utc_of(value, format));
+                quantity.quote(segment);
             }
             _ => {}
         }
@@ -166,17 +180,21 @@ impl Quantities<'_, '_> {
 
     /// Hands out the waiting quantity, or refuses it.
     fn flush(&mut self) -> Result<(), FileError> {
-        let Some(quantity) = self.quantity.take() else { return Ok(()) };
-        match self.fill(&quantity) {
+        if !std::mem::take(&mut self.quantity.is_waiting) {
+            return Ok(());
+        }
+        match self.fill() {
             Ok(()) => self.outlet.reading(&self.reading),
             Err(reason) => {
                 let remedy = "ask the sender for a corrected message";
-                self.outlet.refuse(quantity.place, &quantity.text, reason, remedy)
+                let quantity = &self.quantity;
+                self.outlet.refuse(Place::Segment(quantity.segment), &quantity.text, reason, remedy)
             }
         }
     }
 
-    fn fill(&mut self, quantity: &Quantity) -> Result<(), String> {
+    fn fill(&mut self) -> Result<(), String> {
+        let quantity = &mut self.quantity;
         let location = match &self.location {
             Some(Ok(location)) => location,
             Some(Err(reason)) => return Err(reason.clone()),
@@ -184,34 +202,34 @@ impl Quantities<'_, '_> {
         };
         let product = self.product.as_deref().filter(|product| !product.is_empty());
         let product = product.ok_or("no PIA+5 segment names its product")?;
-        let (start, end) =
-            (time_of("163", quantity.start.as_deref())?, time_of("164", quantity.end.as_deref())?);
+        let (start, end) = (time_of("163", quantity.start.take())?, time_of("164", quantity.end.take())?);
         let usual = self.usual.get(self.series.wrapping_sub(1)).copied().unwrap_or(0);
         let duration = regular((end - start).num_seconds(), usual)?;
-        let scaling = scaling_of(&quantity.unit, product);
+        if (self.scaled.0.as_str(), self.scaled.1.as_str()) != (quantity.unit.as_str(), product) {
+            self.scaling = scaling_of(&quantity.unit, product);
+            self.scaled = (quantity.unit.clone(), product.to_owned());
+        }
         let value = if quantity.value.is_empty() {
             None
         } else {
-            let value =
-                Decimal::parse_marked(&quantity.value, b'.', b',').and_then(|value| scaling.apply(value));
+            let value = Decimal::parse_marked(&quantity.value, b'.', b',');
+            let value = value.and_then(|value| self.scaling.apply(value));
             Some(value.map_err(|error| format!("quantity '{}' {error}", quote(&quantity.value)))?)
         };
         self.reading.usage_point.clone_from(location);
         product.clone_into(&mut self.reading.channel);
         self.reading.start_utc = start;
         self.reading.duration_s = duration;
-        self.reading.unit = scaling.unit;
+        self.reading.unit.clone_from(&self.scaling.unit);
         self.reading.set_value(value, Quality::of_mscons(&quantity.qualifier));
-        self.reading.source_quality = Some(quantity.qualifier.clone());
+        quantity.qualifier.clone_into(self.reading.source_quality.get_or_insert_default());
         Ok(())
     }
 }
 
-fn time_of(qualifier: &str, text: Option<&str>) -> Result<DateTime<Utc>, String> {
-    let text = text.ok_or_else(|| format!("no DTM+{qualifier} follows it"))?;
-    // The format never holds a colon; the value never does unless escaped.
-    let (value, format) = text.rsplit_once(':').unwrap_or((text, ""));
-    utc_of(value, format).map_err(|reason| format!("DTM+{qualifier}: {reason}"))
+fn time_of(qualifier: &str, time: Option<Result<DateTime<Utc>, String>>) -> Result<DateTime<Utc>, String> {
+    let time = time.ok_or_else(|| format!("no DTM+{qualifier} follows it"))?;
+    time.map_err(|reason| format!("DTM+{qualifier}: {reason}"))
 }
 
 /// Parses formats 303 (`CCYYMMDDHHMMZZZ`) and 304 (with seconds); `ZZZ` is the

@@ -35,8 +35,10 @@ pub(super) struct Segment {
     pub(super) number: u64,
     raw: String,
     text: String,
-    /// Element number, start and end in `text` of each component.
-    parts: Vec<(usize, usize, usize)>,
+    /// Start and end in `text` of each component.
+    parts: Vec<(usize, usize)>,
+    /// The first part of each element.
+    elements: Vec<usize>,
 }
 
 impl Segment {
@@ -47,8 +49,12 @@ impl Segment {
 
     /// Returns a component of an element, empty if it isn't there. Element 0 is the tag.
     pub(super) fn get(&self, element: usize, component: usize) -> &str {
-        let mut parts = self.parts.iter().filter(|part| part.0 == element);
-        parts.nth(component).map_or("", |&(_, start, end)| &self.text[start..end])
+        let next = self.elements.get(element + 1).copied().unwrap_or(self.parts.len());
+        let part = self.elements.get(element).map(|first| first + component);
+        part.filter(|part| *part < next).map_or("", |part| {
+            let (start, end) = self.parts[part];
+            &self.text[start..end]
+        })
     }
 
     /// Returns the segment as it stands in the file, without its terminator.
@@ -59,23 +65,33 @@ impl Segment {
     fn parse(&mut self, separators: Separators) {
         self.text.clear();
         self.parts.clear();
-        let (mut element, mut start, mut released) = (0, 0, false);
-        for character in self.raw.chars() {
-            let byte = u8::try_from(character).unwrap_or(0x80);
-            if released {
-                self.text.push(character);
-                released = false;
-            } else if byte == separators.release {
-                released = true;
-            } else if byte == separators.component || byte == separators.element {
-                self.parts.push((element, start, self.text.len()));
-                start = self.text.len();
-                element += usize::from(byte == separators.element);
-            } else {
-                self.text.push(character);
+        self.elements.clear();
+        self.elements.push(0);
+        // What lies between two marks is copied at once. Marks are ASCII, so a byte that
+        // looks like one is one, and what it divides is whole characters.
+        let (mut start, mut copied, mut released) = (0, 0, None);
+        for (at, &byte) in self.raw.as_bytes().iter().enumerate() {
+            if released == Some(at) {
+                continue;
+            }
+            let is_component = byte == separators.component;
+            if !is_component && byte != separators.element && byte != separators.release {
+                continue;
+            }
+            self.text.push_str(&self.raw[copied..at]);
+            copied = at + 1;
+            if byte == separators.release {
+                released = Some(at + 1);
+                continue;
+            }
+            self.parts.push((start, self.text.len()));
+            start = self.text.len();
+            if !is_component {
+                self.elements.push(self.parts.len());
             }
         }
-        self.parts.push((element, start, self.text.len()));
+        self.text.push_str(&self.raw[copied..]);
+        self.parts.push((start, self.text.len()));
     }
 }
 
