@@ -3,7 +3,8 @@
 #
 #   install.sh          what the build needs: a C/C++ compiler, make, zlib, OpenSSL, libclang (RocksDB's bindings)
 #   install.sh test     and DuckDB for Python, which checks that ordinary tools read the master dataset,
-#                       schemathesis, which holds the API against its OpenAPI document, and Kafka
+#                       schemathesis, which holds the API against its OpenAPI document, libfaketime and strace,
+#                       which make clocks jump and disks slow for one process, and Kafka
 #   install.sh kafka    and Java, Apache Kafka's broker (its jars, by Maven) and kcat, for the tests on a real cluster
 #   install.sh fuzz     nothing more: the fuzzer is built by cargo with the C++ compiler
 #   install.sh verify   and rustfmt, clippy, cargo-deny
@@ -66,7 +67,7 @@ build | fuzz) ;;
 kafka) kafka ;;
 test)
     kafka
-    debian_packages python3 python3-venv
+    debian_packages python3 python3-venv libfaketime strace
     if ! "$cache/python/bin/python3" -c 'import duckdb' 2>/dev/null; then
         say "installing DuckDB for Python into $cache/python"
         python3 -m venv "$cache/python"
