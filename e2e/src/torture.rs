@@ -11,7 +11,10 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail, ensure};
-use sanso_e2e::{Damage, Mass, Node, Random, World, damage_trial, files_of, golden, rot_trial};
+use sanso_e2e::{Clock, Damage, Mass, Node, Random, World, damage_trial, files_of, golden, rot_trial, syncs};
+
+/// How far a clock is off.
+const DAYS_OFF_MAX: i64 = 5_000;
 
 /// What bounds a run.
 struct Bounds {
@@ -53,18 +56,29 @@ async fn main() -> anyhow::Result<()> {
     }
 }
 
-/// Kills the node at a random moment of its work, over and over; every start must be exact.
+/// Kills the node at a random moment of its work, over and over; every start must be exact. In some
+/// lives the clock is years off and jumps, in some the disk is slow.
 async fn kill(bounds: &Bounds) -> anyhow::Result<()> {
     let mut random = Random::new(bounds.seed);
     let mut world = World::new(bounds.seed, Some(1))?;
+    let folder = tempfile::tempdir()?;
+    let clock = Clock::new(folder.path())?;
     let mut round = 0;
     while bounds.allow(round) {
         if random.once_in(8) {
             world.history.change_view();
             world.declare()?;
         }
-        let node = world.start()?;
+        let command = match random.below(4) {
+            0 => clock.as_ref().map(Clock::command),
+            1 => syncs("fsync,fdatasync", "delay_enter=5ms"),
+            _ => None,
+        };
+        let node = command.map_or_else(|| world.start(), |command| world.start_as(command))?;
         for _ in 0..random.below(4) {
+            clock.as_ref().map_or(Ok(()), |clock| {
+                clock.jump(&format!("{:+}d", DAYS_OFF_MAX - random.below(2 * DAYS_OFF_MAX as u64) as i64))
+            })?;
             world.send(&node.client, 300).await?;
         }
         let under_way = world.begin(&node.client, 500);
