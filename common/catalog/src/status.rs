@@ -136,6 +136,7 @@ pub enum Order {
 #[derive(Default)]
 struct Board {
     speed: BTreeMap<String, BTreeMap<u32, PartitionProgress>>,
+    stopped: BTreeMap<(String, u32), String>,
     batch: BTreeMap<String, BatchProgress>,
     quarantine: Option<Arc<dyn QuarantineStore>>,
     limits: Limits,
@@ -157,6 +158,11 @@ impl StatusBoard {
         board.speed.entry(source.to_owned()).or_default().insert(partition.0, progress);
     }
 
+    /// Posts why the speed layer's worker of one log partition stopped for good.
+    pub fn post_stopped(&self, source: &str, partition: LogPartition, reason: String) {
+        self.0.write().stopped.insert((source.to_owned(), partition.0), reason);
+    }
+
     /// Posts the batch layer's progress on one source.
     pub fn post_batch(&self, source: &str, progress: BatchProgress) {
         self.0.write().batch.insert(source.to_owned(), progress);
@@ -175,6 +181,11 @@ impl StatusBoard {
     /// Returns the speed layer's progress by source and log partition.
     pub fn speed(&self) -> BTreeMap<String, BTreeMap<u32, PartitionProgress>> {
         self.0.read().speed.clone()
+    }
+
+    /// Returns why workers of the speed layer stopped for good, by source and log partition.
+    pub fn stopped(&self) -> BTreeMap<(String, u32), String> {
+        self.0.read().stopped.clone()
     }
 
     /// Returns the batch layer's progress by source.
