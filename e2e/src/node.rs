@@ -104,6 +104,11 @@ impl Node {
         memory_of(self.pid())
     }
 
+    /// Returns the private memory that it may write to, in bytes: what `prlimit --data` bounds.
+    pub fn data_bytes(&self) -> anyhow::Result<u64> {
+        status_bytes(self.pid(), "VmData:")
+    }
+
     /// Returns what the node has logged, line by line.
     pub fn log(&self) -> Vec<String> {
         self.log.lock().expect("no panic while it is held").clone()
@@ -172,15 +177,15 @@ impl Drop for Node {
 
 /// Returns a process's resident memory now and at its most, in bytes.
 pub fn memory_of(pid: u32) -> anyhow::Result<(u64, u64)> {
+    Ok((status_bytes(pid, "VmRSS:")?, status_bytes(pid, "VmHWM:")?))
+}
+
+/// Returns an amount of memory that the system tells of a process, in bytes.
+fn status_bytes(pid: u32, name: &str) -> anyhow::Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let read = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-        kilobytes
-            .map(|kilobytes| kilobytes * 1024)
-            .with_context(|| format!("the system does not tell {name}"))
-    };
-    Ok((read("VmRSS:")?, read("VmHWM:")?))
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kilobytes.map(|kilobytes| kilobytes * 1024).with_context(|| format!("the system does not tell {name}"))
 }
 
 /// Says whether a log tells of a panic.
