@@ -79,7 +79,8 @@ MINUTES ?= 10
 ROUNDS ?=
 SEED ?=
 
-# Bounded by MINUTES for each of its parts but the last, a million of each, which takes two; prints its seed, and fails at the first broken promise.
+# Bounded by MINUTES for each of its parts but the last (a million of each: about two minutes);
+# prints its seed, and fails at the first broken promise.
 torture: build
 	$(CARGO) build --release --workspace --bin torture
 	SANSO_BIN=$(CURDIR)/bin/sanso MINUTES=$(MINUTES) ROUNDS=$(ROUNDS) SEED=$(SEED) $(CARGO_TARGET_DIR)/release/torture kill
