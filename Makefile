@@ -6,7 +6,7 @@
 #   make verify   read-only gate: format, clippy, docs, licences
 #   make law      the law over more histories: make law SEEDS=100000 START=0
 #   make bench    how fast, against whom: make bench SECTIONS="http freshness"
-#   make torture  kills and damages, judged by a naive fold: make torture MINUTES=10 ROUNDS= SEED=
+#   make torture  kills, damages, millions, judged by a naive fold: make torture MINUTES=10 ROUNDS= SEED=
 #   make soak     a day's readings at ten times the rate in 2 GiB: make soak MINUTES=60 METERS=20000
 #   make fuzz     MINUTES=10 for all parsers together, or TARGET=nem for one; see e2e/fuzz
 #   make mutants  breaks each rule of exactness on purpose; the law must notice
@@ -79,11 +79,14 @@ MINUTES ?= 10
 ROUNDS ?=
 SEED ?=
 
-# Bounded by MINUTES for each of its two parts; prints its seed, and fails at the first broken promise.
+# Bounded by MINUTES for each of its parts but the last (a million of each: about two minutes);
+# prints its seed, and fails at the first broken promise.
 torture: build
 	$(CARGO) build --release --workspace --bin torture
 	SANSO_BIN=$(CURDIR)/bin/sanso MINUTES=$(MINUTES) ROUNDS=$(ROUNDS) SEED=$(SEED) $(CARGO_TARGET_DIR)/release/torture kill
 	SANSO_BIN=$(CURDIR)/bin/sanso MINUTES=$(MINUTES) ROUNDS=$(ROUNDS) SEED=$(SEED) $(CARGO_TARGET_DIR)/release/torture damage
+	SANSO_BIN=$(CURDIR)/bin/sanso MINUTES=$(MINUTES) ROUNDS=$(ROUNDS) SEED=$(SEED) $(CARGO_TARGET_DIR)/release/torture rot
+	SANSO_BIN=$(CURDIR)/bin/sanso $(CARGO_TARGET_DIR)/release/torture mass
 
 TARGET ?=
 

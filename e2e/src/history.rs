@@ -19,6 +19,8 @@ use crate::random::Random;
 const DAYS: u64 = 6;
 const HALF_HOURS: u64 = 48;
 const METERS: u64 = 24;
+/// Records of a segment.
+pub(crate) const SEGMENT_SIZE: u64 = 64;
 /// The longest that an answer may take, in milliseconds.
 const DEADLINE_MS: u32 = 60_000;
 
@@ -26,7 +28,7 @@ const DEADLINE_MS: u32 = 60_000;
 const APP: &str = "
 CREATE SOURCE readings (usage_point TEXT, channel TEXT, start_utc TIMESTAMP, value DECIMAL(18,6), source_version BIGINT)
   WITH (topic = 'readings', key = 'usage_point', identity = 'usage_point, channel, start_utc',
-        version = 'source_version', segment = '64', partitions = '3');
+        version = 'source_version', segment = '{segment}', partitions = '3');
 CREATE VIEW meter_daily WITH (output_topic = 'daily', partitions = '2') AS
   SELECT usage_point, TUMBLE(start_utc, INTERVAL '1 day') AS day, SUM(value * {factor}) AS kwh, COUNT(*) AS readings, MAX(value) AS peak
   FROM readings GROUP BY usage_point, day;
@@ -58,7 +60,8 @@ impl History {
 
     /// Returns the application in its present version.
     pub fn application(&self) -> String {
-        APP.replace("{factor}", &self.factor.to_string())
+        let app = APP.replace("{segment}", &SEGMENT_SIZE.to_string());
+        app.replace("{factor}", &self.factor.to_string())
     }
 
     /// Changes a view, so that all of it is computed anew.

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
@@ -99,6 +99,16 @@ impl Node {
         self.child.id()
     }
 
+    /// Returns the resident memory now and at its most, in bytes.
+    pub fn memory(&self) -> anyhow::Result<(u64, u64)> {
+        memory_of(self.pid())
+    }
+
+    /// Returns the private memory that it may write to, in bytes: what `prlimit --data` bounds.
+    pub fn data_bytes(&self) -> anyhow::Result<u64> {
+        status_bytes(self.pid(), "VmData:")
+    }
+
     /// Returns what the node has logged, line by line.
     pub fn log(&self) -> Vec<String> {
         self.log.lock().expect("no panic while it is held").clone()
@@ -123,6 +133,19 @@ impl Node {
             ensure!(reader.join().is_ok(), "the log's reader panicked");
         }
         Ok(status)
+    }
+
+    /// Takes the log of a node that has ended by itself or is about to.
+    ///
+    /// One that still runs after a while is killed, and an error.
+    pub fn ended(mut self) -> anyhow::Result<Vec<String>> {
+        let patience = Instant::now() + PATIENCE;
+        while self.is_running() {
+            ensure!(Instant::now() < patience, "the node still runs");
+            std::thread::yield_now();
+        }
+        self.end()?;
+        Ok(self.log())
     }
 
     /// Kills the node as a power cut would (SIGKILL).
@@ -150,6 +173,19 @@ impl Drop for Node {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Returns a process's resident memory now and at its most, in bytes.
+pub fn memory_of(pid: u32) -> anyhow::Result<(u64, u64)> {
+    Ok((status_bytes(pid, "VmRSS:")?, status_bytes(pid, "VmHWM:")?))
+}
+
+/// Returns an amount of memory that the system tells of a process, in bytes.
+fn status_bytes(pid: u32, name: &str) -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kilobytes.map(|kilobytes| kilobytes * 1024).with_context(|| format!("the system does not tell {name}"))
 }
 
 /// Says whether a log tells of a panic.

@@ -14,7 +14,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use sanso_e2e::{Client, binary};
+use sanso_e2e::{Client, binary, memory_of};
 use serde_json::Value;
 
 const APP: &str = "
@@ -87,19 +87,6 @@ impl Limited {
     fn log(&self, folder: &Path) -> String {
         std::fs::read_to_string(folder.join("node.log")).unwrap_or_default()
     }
-
-    /// Returns the resident memory now and at its most, in bytes.
-    fn memory(&self) -> anyhow::Result<(u64, u64)> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let read = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-            kilobytes
-                .map(|kilobytes| kilobytes * 1024)
-                .with_context(|| format!("the system does not tell {name}"))
-        };
-        Ok((read("VmRSS:")?, read("VmHWM:")?))
-    }
 }
 
 /// What a meter measures in an interval, in thousandths of a kWh.
@@ -163,7 +150,7 @@ async fn feed(
             ensure!(Instant::now() < until, "the time is over in hour {hour}: more MINUTES or fewer METERS");
         }
         sent.push((readings, milli));
-        let (now, peak) = node.memory()?;
+        let (now, peak) = memory_of(node.child.id())?;
         let rate = readings as f64 / started.elapsed().as_secs_f64();
         say(&format!(
             "hour {:2}: {readings} readings at {rate:.0}/s, memory {} MiB, peak {} MiB, told to wait {waited} times",
@@ -221,7 +208,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     ));
     let (sent, session) = feed(&mut node, folder.path(), meters, until).await?;
     let differing = compare(&node.client, &sent, &session, until).await?;
-    let (_, peak) = node.memory()?;
+    let (_, peak) = memory_of(node.child.id())?;
     let limits = node.client.get("/v1/limits").await?;
     for limit in limits["limits"].as_array().into_iter().flatten() {
         say(&format!("  {}: {} of {} {}", limit["name"], limit["used"], limit["max"], limit["unit"]));

@@ -1,7 +1,8 @@
-//! `make torture`: kills at random moments and damaged files of every kind, judged by a naive fold,
-//! for as long as one likes.
+//! `make torture`: kills at random moments, files of every kind damaged between two lives of a node
+//! and while it runs, a million corrections of one reading, a million usage points; judged by a naive
+//! fold, for as long as one likes.
 //!
-//! `torture kill|damage`, with `MINUTES` (10), `ROUNDS` (none: until the time is over), `SEED` (of the
+//! `torture kill|damage|rot|mass`, with `MINUTES` (10), `ROUNDS` (none: until the time is over), `SEED` (of the
 //! clock when absent; printed) and, for damage, `ONLY` (a part of what a trial is called).
 
 #![allow(clippy::print_stdout, reason = "people watch it")]
@@ -10,7 +11,10 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail, ensure};
-use sanso_e2e::{Damage, Random, World, damage_trial, files_of, golden};
+use sanso_e2e::{Clock, Damage, Mass, Node, Random, World, damage_trial, files_of, golden, rot_trial, syncs};
+
+/// How far a clock is off.
+const DAYS_OFF_MAX: i64 = 5_000;
 
 /// What bounds a run.
 struct Bounds {
@@ -45,23 +49,36 @@ async fn main() -> anyhow::Result<()> {
     println!("torture {mode}: SEED={}", bounds.seed);
     match mode.as_str() {
         "kill" => kill(&bounds).await,
-        "damage" => damage(&bounds).await,
-        _ => bail!("say what to do: torture kill, or torture damage"),
+        "damage" => damage(&bounds, false).await,
+        "rot" => damage(&bounds, true).await,
+        "mass" => mass().await,
+        _ => bail!("say what to do: torture kill, damage, rot or mass"),
     }
 }
 
-/// Kills the node at a random moment of its work, over and over; every start must be exact.
+/// Kills the node at a random moment of its work, over and over; every start must be exact. In some
+/// lives the clock is years off and jumps, in some the disk is slow.
 async fn kill(bounds: &Bounds) -> anyhow::Result<()> {
     let mut random = Random::new(bounds.seed);
     let mut world = World::new(bounds.seed, Some(1))?;
+    let folder = tempfile::tempdir()?;
+    let clock = Clock::new(folder.path())?;
     let mut round = 0;
     while bounds.allow(round) {
         if random.once_in(8) {
             world.history.change_view();
             world.declare()?;
         }
-        let node = world.start()?;
+        let command = match random.below(4) {
+            0 => clock.as_ref().map(Clock::command),
+            1 => syncs("fsync,fdatasync", "delay_enter=5ms"),
+            _ => None,
+        };
+        let node = command.map_or_else(|| world.start(), |command| world.start_as(command))?;
         for _ in 0..random.below(4) {
+            clock.as_ref().map_or(Ok(()), |clock| {
+                clock.jump(&format!("{:+}d", DAYS_OFF_MAX - random.below(2 * DAYS_OFF_MAX as u64) as i64))
+            })?;
             world.send(&node.client, 300).await?;
         }
         let under_way = world.begin(&node.client, 500);
@@ -77,8 +94,8 @@ async fn kill(bounds: &Bounds) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Damages one file of each kind in each way, over and over.
-async fn damage(bounds: &Bounds) -> anyhow::Result<()> {
+/// Damages one file of each kind in each way, over and over: before a node starts, or while it runs.
+async fn damage(bounds: &Bounds, running: bool) -> anyhow::Result<()> {
     let mut random = Random::new(bounds.seed);
     let world = golden(bounds.seed, None).await?;
     let kinds: BTreeSet<String> =
@@ -94,7 +111,12 @@ async fn damage(bounds: &Bounds) -> anyhow::Result<()> {
                 if !name.contains(&only) || !met.insert(name.clone()) || !bounds.allow(round) {
                     continue;
                 }
-                let Some(trial) = damage_trial(&world, kind, damage, &mut random).await? else { continue };
+                let trial = if running {
+                    rot_trial(&world, kind, damage, &mut random).await
+                } else {
+                    damage_trial(&world, kind, damage, &mut random).await
+                };
+                let Some(trial) = trial.with_context(|| name.clone())? else { continue };
                 trials += 1;
                 broken += u64::from(trial.broken);
                 println!(
@@ -103,6 +125,9 @@ async fn damage(bounds: &Bounds) -> anyhow::Result<()> {
                     trial.outcome,
                     trial.place
                 );
+                if trial.broken {
+                    trial.said.iter().for_each(|said| println!("    {said}"));
+                }
             }
         }
         ensure!(!met.is_empty(), "no trial is called like ONLY='{only}'");
@@ -110,5 +135,48 @@ async fn damage(bounds: &Bounds) -> anyhow::Result<()> {
     }
     ensure!(broken == 0, "{broken} of {trials} trials broke a promise");
     println!("{trials} trials, no promise broken");
+    Ok(())
+}
+
+/// Sends a million corrections of one reading, and a million usage points; says what memory it took.
+async fn mass() -> anyhow::Result<()> {
+    const MILLION: u64 = 1_000_000;
+    const PARTS: u64 = 10;
+    let mut mass = Mass::new()?;
+    let node = mass.start()?;
+    mass.add_usage_points(&node.client, 1_000).await?;
+    for part in 1..=PARTS {
+        let started = Instant::now();
+        mass.correct(&node.client, MILLION / PARTS).await?;
+        mass.verdict(&node.client).await?;
+        report(&node, &format!("{} corrections of one reading", part * MILLION / PARTS), started)?;
+    }
+    let node = reborn(&mass, node).await?;
+    for part in 1..=PARTS {
+        let started = Instant::now();
+        mass.add_usage_points(&node.client, MILLION / PARTS).await?;
+        mass.verdict(&node.client).await?;
+        report(&node, &format!("{} usage points more", part * MILLION / PARTS), started)?;
+    }
+    for limit in node.client.get("/v1/limits").await?["limits"].as_array().into_iter().flatten() {
+        println!("  {}: {} of {} {}", limit["name"], limit["used"], limit["max"], limit["unit"]);
+    }
+    reborn(&mass, node).await?.stop()
+}
+
+/// Kills a node and holds the next one's answers, too.
+async fn reborn(mass: &Mass, node: Node) -> anyhow::Result<Node> {
+    node.kill()?;
+    let started = Instant::now();
+    let node = mass.start()?;
+    mass.verdict(&node.client).await?;
+    report(&node, "after a kill", started)?;
+    Ok(node)
+}
+
+fn report(node: &Node, what: &str, started: Instant) -> anyhow::Result<()> {
+    let (now, peak) = node.memory()?;
+    let seconds = started.elapsed().as_secs_f64();
+    println!("{what}: exact; {seconds:.1} s, memory {} MiB, at most {} MiB", now >> 20, peak >> 20);
     Ok(())
 }

@@ -1,6 +1,9 @@
-//! One trial: a node on damaged files. It may heal, or refuse and say so; all else is broken.
+//! One trial: a node on a damaged file, damaged before it starts or while it runs. It may heal, or refuse and say so; all else is broken.
 
+use std::path::PathBuf;
 use std::time::Duration;
+
+use anyhow::ensure;
 
 use crate::damage::{Damage, FileKind, files_of};
 use crate::node::Node;
@@ -49,63 +52,114 @@ pub async fn damage_trial(
     random: &mut Random,
 ) -> anyhow::Result<Option<Trial>> {
     let mut world = world.copy()?;
-    let mut files = files_of(&world.data())?;
-    files.retain(|(found, _)| *found == kind);
-    if files.is_empty() {
+    let Some(damaged) = Damaged::choose(&world, kind, damage, random)? else { return Ok(None) };
+    Ok(Some(life(&mut world, &damaged).await))
+}
+
+/// Damages one file of a kind in a copy of a world while a node runs on it, and starts another one
+/// afterwards, with another version of a view. None when there is no such file, or it is as it was.
+pub async fn rot_trial(
+    world: &World,
+    kind: FileKind,
+    damage: Damage,
+    random: &mut Random,
+) -> anyhow::Result<Option<Trial>> {
+    let mut world = world.copy()?;
+    let node = world.start()?;
+    world.verdict(&node.client).await?;
+    world.archived(&node.client).await?;
+    let Some(damaged) = Damaged::choose(&world, kind, damage, random)? else {
+        node.stop()?;
         return Ok(None);
+    };
+    let during = live(&mut world, node, &damaged).await;
+    if during.broken {
+        return Ok(Some(during));
     }
-    let path = files.swap_remove(random.below(files.len() as u64) as usize).1;
-    let bytes = path.metadata()?.len();
-    let Some(at) = damage.inflict(&path, random)? else { return Ok(None) };
-    let place = format!("{} at {at} of {bytes}", path.strip_prefix(world.data())?.display());
-    let broken = |outcome: &str, said: Vec<String>| {
-        let place = place.clone();
-        Ok(Some(Trial { place, outcome: format!("BROKEN: {outcome}"), said, broken: true }))
-    };
-    let fine = |outcome: &str, said: Vec<String>| {
-        Ok(Some(Trial { place: place.clone(), outcome: outcome.to_owned(), said, broken: false }))
-    };
+    world.history.change_view();
+    world.declare()?;
+    let mut after = life(&mut world, &damaged).await;
+    after.outcome = format!("{}; then {}", during.outcome, after.outcome);
+    after.said.splice(0..0, during.said);
+    Ok(Some(after))
+}
+
+/// A damaged file.
+struct Damaged {
+    path: PathBuf,
+    place: String,
+}
+
+impl Damaged {
+    fn choose(
+        world: &World,
+        kind: FileKind,
+        damage: Damage,
+        random: &mut Random,
+    ) -> anyhow::Result<Option<Damaged>> {
+        let mut files = files_of(&world.data())?;
+        files.retain(|(found, _)| *found == kind);
+        if files.is_empty() {
+            return Ok(None);
+        }
+        let path = files.swap_remove(random.below(files.len() as u64) as usize).1;
+        let bytes = path.metadata()?.len();
+        let Some(at) = damage.inflict(&path, random)? else { return Ok(None) };
+        let place = format!("{} at {at} of {bytes}", path.strip_prefix(world.data())?.display());
+        Ok(Some(Damaged { path, place }))
+    }
+
+    fn broken(&self, outcome: &str, said: Vec<String>) -> Trial {
+        Trial { place: self.place.clone(), outcome: format!("BROKEN: {outcome}"), said, broken: true }
+    }
+
+    fn fine(&self, outcome: &str, said: Vec<String>) -> Trial {
+        Trial { place: self.place.clone(), outcome: outcome.to_owned(), said, broken: false }
+    }
+}
+
+/// A node's whole life in a world with a damaged file.
+async fn life(world: &mut World, damaged: &Damaged) -> Trial {
     let node = match world.start() {
         Ok(node) => node,
         Err(error) => {
             let text = format!("{error:#}");
             let said: Vec<String> =
                 text.lines().filter(|line| !line.contains("\"INFO\"")).map(ToOwned::to_owned).collect();
-            if text.contains("panicked at") {
-                return broken("panic at the start", said);
-            }
-            if text.contains("HANG") {
-                return broken("hangs at the start", said);
-            }
-            let names = names_file(&world, &path, &said);
-            return if names {
-                fine("refused at the start", said)
-            } else {
-                broken("refused without naming the file", said)
+            return match () {
+                () if text.contains("panicked at") => damaged.broken("panic at the start", said),
+                () if text.contains("HANG") => damaged.broken("hangs at the start", said),
+                () if names_file(world, &damaged.path, &said) => damaged.fine("refused at the start", said),
+                () => damaged.broken("refused without naming the file", said),
             };
         }
     };
-    let judged = judge(&mut world, &node).await;
+    live(world, node, damaged).await
+}
+
+/// What comes of a running node in a world with a damaged file.
+async fn live(world: &mut World, node: Node, damaged: &Damaged) -> Trial {
+    let judged = judge(world, &node).await;
     let mut said = node.logged("WARN");
     said.extend(node.logged("ERROR"));
     let errors = !node.logged("ERROR").is_empty();
     if let Err(error) = node.stop() {
         said.push(format!("{error:#}"));
-        return broken("a bad end", said);
+        return damaged.broken("a bad end", said);
     }
     match judged {
-        Ok(()) if said.is_empty() => fine("exact, nothing to say", said),
-        Ok(()) if errors => fine("exact, with an error logged", said),
-        Ok(()) => fine("exact, with a warning", said),
+        Ok(()) if said.is_empty() => damaged.fine("exact, nothing to say", said),
+        Ok(()) if errors => damaged.fine("exact, with an error logged", said),
+        Ok(()) => damaged.fine("exact, with a warning", said),
         Err(error) => {
             let text = format!("{error:#}");
             let wrong = text.contains("WRONG");
-            let named = names_file(&world, &path, &said);
+            let named = names_file(world, &damaged.path, &said);
             said.insert(0, text);
             match (wrong, named) {
-                (true, _) => broken("wrong answer", said),
-                (false, true) => fine("refused while it runs", said),
-                (false, false) => broken("no answer, without naming the file", said),
+                (true, _) => damaged.broken("wrong answer", said),
+                (false, true) => damaged.fine("refused while it runs", said),
+                (false, false) => damaged.broken("no answer, without naming the file", said),
             }
         }
     }
@@ -124,6 +178,10 @@ async fn judge(world: &mut World, node: &Node) -> anyhow::Result<()> {
     world.quarantine_verdict(&node.client).await?;
     world.send(&node.client, 600).await?;
     world.verdict(&node.client).await?;
+    if tokio::time::timeout(ARCHIVED_WITHIN, world.archived(&node.client)).await.is_ok() {
+        let whole = world.archive_is_whole(&node.client).await;
+        ensure!(whole.unwrap_or(true), "WRONG: SQL over the archive stays behind what is archived");
+    }
     Ok(())
 }
 

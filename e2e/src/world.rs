@@ -7,9 +7,10 @@ use std::process::Command;
 use anyhow::{Context, ensure};
 use tempfile::TempDir;
 
-use crate::client::Client;
-use crate::history::History;
+use crate::client::{Answer, Client};
+use crate::history::{History, SEGMENT_SIZE};
 use crate::node::{Node, binary};
+use crate::session::Session;
 
 /// Everything happens often: small log files, frequent versions, few of them kept.
 const SETTINGS: &str = "[batch]
@@ -30,8 +31,8 @@ pub struct World {
     folder: TempDir,
     /// What was sent.
     pub history: History,
-    /// Acknowledged so far: positions in the log's partitions, as a token's text has them.
-    seen: Vec<u64>,
+    /// Acknowledged so far.
+    session: Session,
     /// Sent, but never acknowledged; to be sent again before anything is judged.
     pub pending: Option<String>,
     /// What SQL says of the archived readings, once all is archived: none while more may come.
@@ -50,7 +51,7 @@ impl World {
         let world = Self {
             folder,
             history: History::new(seed),
-            seen: Vec::new(),
+            session: Session::default(),
             pending: None,
             archive: None,
             quarantined: 0,
@@ -73,11 +74,11 @@ impl World {
     pub fn copy(&self) -> anyhow::Result<World> {
         let folder = tempfile::tempdir()?;
         crate::damage::copy_folder(self.folder.path(), folder.path())?;
-        let (history, seen) = (self.history.clone(), self.seen.clone());
+        let (history, session) = (self.history.clone(), self.session.clone());
         Ok(World {
             folder,
             history,
-            seen,
+            session,
             pending: self.pending.clone(),
             archive: self.archive.clone(),
             quarantined: self.quarantined,
@@ -143,27 +144,13 @@ impl World {
     /// Sends readings; once acknowledged, every later answer must have them.
     async fn deliver(&mut self, client: &Client, lines: &str) -> anyhow::Result<()> {
         let token = self.history.send(client, lines).await?;
-        let positions = token.split('-').skip(1).map(|text| u64::from_str_radix(text, 16));
-        let positions = positions.collect::<Result<Vec<u64>, _>>().context("positions in a token")?;
-        self.seen.resize(positions.len(), 0);
-        self.seen.iter_mut().zip(positions).for_each(|(seen, position)| *seen = (*seen).max(position));
-        Ok(())
-    }
-
-    /// Returns a token of all that was acknowledged; a node's own token is of one request.
-    fn session(&self) -> String {
-        if self.seen.is_empty() {
-            return String::new();
-        }
-        let source: String = b"readings".iter().map(|byte| format!("{byte:02x}")).collect();
-        let positions: String = self.seen.iter().map(|position| format!("-{position:x}")).collect();
-        format!("v1.{source}{positions}")
+        self.session.add(&token)
     }
 
     /// Holds all answers against the fold, and the node's own audit against zero.
     pub async fn verdict(&mut self, client: &Client) -> anyhow::Result<()> {
         self.settle(client).await?;
-        self.history.verdict(client, &self.session()).await?;
+        self.history.verdict(client, &self.session.token()).await?;
         let status = client.get("/v1/status").await?;
         ensure!(status["audit"]["differing"] == 0, "WRONG: the audit found {}", status["audit"]);
         Ok(())
@@ -188,16 +175,21 @@ impl World {
 
     /// Takes down what SQL says of the archive; a later [`World::archive_verdict`] must say the same.
     pub async fn take_down_archive(&mut self, client: &Client) -> anyhow::Result<()> {
-        self.archive = Some(archive(client).await?);
+        self.archive = Some(archive(client).await?.context("SQL over the archive is behind")?);
         Ok(())
     }
 
     /// Holds SQL over the archived readings against what was taken down, if nothing came since.
     pub async fn archive_verdict(&self, client: &Client) -> anyhow::Result<()> {
         let Some(expected) = &self.archive else { return Ok(()) };
-        let found = archive(client).await?;
+        let Some(found) = archive(client).await? else { return Ok(()) };
         ensure!(found == *expected, "WRONG: SQL over the archive: {found}, it was {expected}");
         Ok(())
+    }
+
+    /// Says whether SQL over the archive is of all complete segments.
+    pub async fn archive_is_whole(&self, client: &Client) -> anyhow::Result<bool> {
+        Ok(archive(client).await?.is_some())
     }
 
     /// Waits until all complete segments are archived and adopted by all view partitions.
@@ -224,11 +216,22 @@ impl World {
     }
 }
 
-async fn archive(client: &Client) -> anyhow::Result<serde_json::Value> {
+/// What SQL says of the archived readings, or none where it says that it is not of all complete
+/// segments: so it is once the newest manifest was deleted, until the next one is written.
+async fn archive(client: &Client) -> anyhow::Result<Option<serde_json::Value>> {
     let sums = "SUM(value), COUNT(*), MAX(value), SUM(source_version), COUNT(DISTINCT start_utc), COUNT(DISTINCT usage_point)";
     let newest = client.query(&format!("SELECT {sums} FROM readings")).await?;
     let history = client.query(&format!("SELECT {sums} FROM readings_history")).await?;
-    Ok(serde_json::json!([newest.rows()[0], history.rows()[0]]))
+    let rows = serde_json::json!([newest.rows()[0], history.rows()[0]]);
+    Ok((is_whole(&newest) && is_whole(&history)).then_some(rows))
+}
+
+fn is_whole(answer: &Answer) -> bool {
+    let freshness = &answer.document["freshness"];
+    let list = |name: &str| freshness[name]["readings"].as_array().cloned().unwrap_or_default();
+    let whole = |end: &serde_json::Value| end.as_u64().map(|end| end / SEGMENT_SIZE * SEGMENT_SIZE);
+    let (cut, ends) = (list("cut"), list("log_end"));
+    cut.len() == ends.len() && cut.iter().zip(&ends).all(|(cut, end)| cut.as_u64() >= whole(end))
 }
 
 fn text(path: &Path) -> anyhow::Result<&str> {

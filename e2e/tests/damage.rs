@@ -2,7 +2,7 @@
 //!
 //! `make torture` does this to every kind of file in every way, over and over.
 
-use sanso_e2e::{Damage, FileKind, Random, damage_trial, golden};
+use sanso_e2e::{Damage, FileKind, Random, damage_trial, golden, rot_trial};
 
 #[tokio::test]
 async fn damaged_files_are_made_again_or_refused_and_never_used() -> anyhow::Result<()> {
@@ -29,6 +29,26 @@ async fn damaged_files_are_made_again_or_refused_and_never_used() -> anyhow::Res
         let trial = damage_trial(&world, kind, damage, &mut random).await?;
         let Some(trial) = trial else { continue };
         assert!(!trial.broken && trial.outcome.starts_with(expected), "{kind:?} {damage:?}: {trial:#?}");
+    }
+    Ok(())
+}
+
+/// A disk rots under a node that runs, and the next one starts on what is left.
+#[tokio::test]
+async fn files_damaged_while_the_node_runs_are_made_again_or_refused_and_never_used() -> anyhow::Result<()> {
+    let world = golden(5, None).await?;
+    let mut random = Random::new(5);
+    for (kind, damage) in [
+        (FileKind::Segment, Damage::FlippedBit),
+        (FileKind::ManifestNewest, Damage::Deleted),
+        (FileKind::NewestTable, Damage::Truncated),
+        (FileKind::LogComplete, Damage::Deleted),
+        (FileKind::LogNewest, Damage::Truncated),
+        (FileKind::Rocks("index", "table"), Damage::FlippedBit),
+    ] {
+        let trial = rot_trial(&world, kind, damage, &mut random).await?;
+        let Some(trial) = trial else { panic!("no file of kind {kind:?}") };
+        assert!(!trial.broken, "{kind:?} {damage:?}: {trial:#?}");
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
-//! Decides whether this process is ready: all serving views live, and every
-//! speed worker caught up once with where the log ended when first seen.
+//! Decides whether this process is ready: all serving views live, every speed
+//! worker caught up once with where the log ended when first seen, and none
+//! stopped for good since.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -27,6 +28,11 @@ impl Readiness {
         let catalog = context.catalog.current();
         let live = context.store.list();
         let mut missing = views_missing(&catalog, &live);
+        for ((source, partition), reason) in context.board.stopped() {
+            if catalog.sources.contains_key(&source) {
+                missing.push(format!("the speed worker of {source}/{partition} stopped for good: {reason}"));
+            }
+        }
         let board = context.board.speed();
         let troubles = context.board.troubles();
         let mut goals = self.0.lock();

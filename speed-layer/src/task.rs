@@ -81,6 +81,7 @@ impl WorkerTask {
                 }
                 Remedy::Stop => {
                     tracing::error!(error = error.chain(), "stopped: a person must act");
+                    self.board.post_stopped(self.source(), self.partition(), error.chain());
                     self.status.send_modify(|status| status.stopped = Some(error.chain()));
                     return;
                 }

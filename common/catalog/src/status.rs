@@ -170,6 +170,11 @@ impl StatusBoard {
         board.troubles.entry(source.to_owned()).or_default().insert(partition.0, trouble);
     }
 
+    /// Posts why the speed layer's worker of one log partition stopped for good.
+    pub fn post_stopped(&self, source: &str, partition: LogPartition, reason: String) {
+        self.0.write().stopped.insert((source.to_owned(), partition.0), reason);
+    }
+
     /// Posts the batch layer's progress on one source.
     pub fn post_batch(&self, source: &str, progress: BatchProgress) {
         self.0.write().batch.insert(source.to_owned(), progress);

@@ -15,7 +15,7 @@ pub(crate) async fn alive() -> Result<Response, Problem> {
     super::json(&json!({ "status": "alive" }))
 }
 
-/// All serving views are live and every speed worker has caught up once.
+/// All serving views are live, every speed worker has caught up once, and none stopped for good.
 pub(crate) async fn ready(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
     if *shared.closing.borrow() {
         return Err(not_ready(vec!["the server is stopping".to_owned()]));
@@ -27,7 +27,7 @@ pub(crate) async fn ready(State(shared): State<Arc<Shared>>) -> Result<Response,
 fn not_ready(missing: Vec<String>) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", "Not ready yet")
         .detail(missing.join("; "))
-        .hint("wait: it becomes ready by itself")
+        .hint("wait: it becomes ready by itself, except for what stopped for good: that needs a person")
         .with("missing", missing)
         .retry_after_s(1)
 }

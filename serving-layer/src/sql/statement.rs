@@ -62,7 +62,17 @@ impl Reading {
         if let Some(manifest) = manifests.get(source) {
             return Ok(manifest.clone());
         }
-        let manifest = self.shared.context.dataset.manifest(source).await?;
+        let context = &self.shared.context;
+        // Looked at first: what is listed afterwards can only be newer.
+        let posted = context.board.batch().get(source).map_or(0, |progress| progress.version);
+        let manifest = context.dataset.manifest(source).await?;
+        if manifest.as_ref().map_or(0, |manifest| manifest.version) < posted {
+            return Err(DatasetError::Damaged {
+                path: context.dataset.layout().manifest(source, posted).to_string(),
+                what: "it was published, and is gone".to_owned(),
+                remedy: "the next version brings all of it back; a restart archives again what is missing",
+            });
+        }
         manifests.insert(source.to_owned(), manifest.clone());
         Ok(manifest)
     }
