@@ -4,18 +4,16 @@
 //! - Timestamps are RFC 3339 in UTC, with a fraction of 3 or 6 digits only where there is one.
 //! - Dates are ISO 8601. Text is text. What JSON can't say (NaN, infinity) is null.
 
-use std::fmt::Write;
-
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{
     DataType, Date32Type, Date64Type, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type,
-    Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, Schema, TimeUnit,
+    DecimalType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, Schema, TimeUnit,
     TimestampMicrosecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use chrono::{DateTime, SecondsFormat};
+use chrono::{DateTime, Datelike, NaiveDate, SecondsFormat};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -81,7 +79,7 @@ pub fn time_text(us: i64) -> Option<String> {
 
 /// Writes rows as one JSON array.
 pub fn rows(batches: &[RecordBatch], shape: Shape) -> Result<Box<RawValue>, ArrowError> {
-    let mut out = String::from("[");
+    let mut out = vec![b'['];
     for batch in batches {
         let schema = batch.schema();
         let names: Vec<String> = schema
@@ -92,42 +90,41 @@ pub fn rows(batches: &[RecordBatch], shape: Shape) -> Result<Box<RawValue>, Arro
         let cells = batch.columns().iter().map(|array| cells(array)).collect::<Result<Vec<_>, _>>()?;
         for row in 0..batch.num_rows() {
             if out.len() > 1 {
-                out.push(',');
+                out.push(b',');
             }
-            out.push(if shape == Shape::Arrays { '[' } else { '{' });
+            out.push(if shape == Shape::Arrays { b'[' } else { b'{' });
             for (index, cell) in cells.iter().enumerate() {
                 if index > 0 {
-                    out.push(',');
+                    out.push(b',');
                 }
                 if shape == Shape::Objects {
-                    out.push_str(&names[index]);
-                    out.push(':');
+                    out.extend_from_slice(names[index].as_bytes());
+                    out.push(b':');
                 }
                 cell(row, &mut out);
             }
-            out.push(if shape == Shape::Arrays { ']' } else { '}' });
+            out.push(if shape == Shape::Arrays { b']' } else { b'}' });
         }
     }
-    out.push(']');
-    RawValue::from_string(out).map_err(|error| ArrowError::JsonError(error.to_string()))
+    out.push(b']');
+    let text = String::from_utf8(out).map_err(|error| ArrowError::JsonError(error.to_string()))?;
+    RawValue::from_string(text).map_err(|error| ArrowError::JsonError(error.to_string()))
 }
 
-type Cell<'a> = Box<dyn Fn(usize, &mut String) + 'a>;
+type Cell<'a> = Box<dyn Fn(usize, &mut Vec<u8>) + 'a>;
 
 /// Returns a function that writes the value of one row of a column.
 fn cells(array: &ArrayRef) -> Result<Cell<'_>, ArrowError> {
     macro_rules! number {
         ($type:ty) => {{
             let array = array.as_primitive::<$type>();
-            nullable(array, move |row, out| {
-                let _ = write!(out, "{}", array.value(row));
-            })
+            nullable(array, move |row, out| push_json(&array.value(row), out))
         }};
     }
     macro_rules! decimal {
         ($type:ty) => {{
             let array = array.as_primitive::<$type>();
-            nullable(array, move |row, out| out.push_str(&array.value_as_string(row)))
+            nullable(array, move |row, out| out.extend_from_slice(array.value_as_string(row).as_bytes()))
         }};
     }
     macro_rules! text {
@@ -137,10 +134,10 @@ fn cells(array: &ArrayRef) -> Result<Cell<'_>, ArrowError> {
         }};
     }
     Ok(match array.data_type() {
-        DataType::Null => Box::new(|_, out| out.push_str("null")),
+        DataType::Null => Box::new(|_, out| push_null(out)),
         DataType::Boolean => {
             let array = array.as_boolean();
-            nullable(array, move |row, out| out.push_str(if array.value(row) { "true" } else { "false" }))
+            nullable(array, move |row, out| push_json(&array.value(row), out))
         }
         DataType::Int8 => number!(Int8Type),
         DataType::Int16 => number!(Int16Type),
@@ -160,7 +157,10 @@ fn cells(array: &ArrayRef) -> Result<Cell<'_>, ArrowError> {
         }
         DataType::Decimal32(..) => decimal!(Decimal32Type),
         DataType::Decimal64(..) => decimal!(Decimal64Type),
-        DataType::Decimal128(..) => decimal!(Decimal128Type),
+        DataType::Decimal128(_, scale) => {
+            let (array, scale) = (array.as_primitive::<Decimal128Type>(), *scale);
+            nullable(array, move |row, out| push_decimal(array.value(row), scale, out))
+        }
         DataType::Decimal256(..) => decimal!(Decimal256Type),
         DataType::Utf8 => text!(array.as_string::<i32>()),
         DataType::LargeUtf8 => text!(array.as_string::<i64>()),
@@ -203,7 +203,7 @@ fn owned_cells<'a>(array: ArrayRef) -> Result<Cell<'a>, ArrowError> {
     cells(&array).map(drop)?;
     Ok(Box::new(move |row, out| match cells(&array) {
         Ok(cell) => cell(row, out),
-        Err(_) => out.push_str("null"),
+        Err(_) => push_null(out),
     }))
 }
 
@@ -216,47 +216,107 @@ fn timestamp_cells(array: &ArrayRef, unit: TimeUnit) -> Result<Cell<'_>, ArrowEr
         return owned_cells(cast(array, &DataType::Timestamp(TimeUnit::Microsecond, zone))?);
     }
     let array = array.as_primitive::<TimestampMicrosecondType>();
-    Ok(nullable(array, move |row, out| match time_text(array.value(row)) {
-        Some(text) => push_text(&text, out),
-        None => out.push_str("null"),
-    }))
+    Ok(nullable(array, move |row, out| push_time(array.value(row), out)))
 }
 
-fn nullable<'a>(array: &'a dyn Array, write: impl Fn(usize, &mut String) + 'a) -> Cell<'a> {
-    Box::new(move |row, out| if array.is_null(row) { out.push_str("null") } else { write(row, out) })
+fn nullable<'a>(array: &'a dyn Array, write: impl Fn(usize, &mut Vec<u8>) + 'a) -> Cell<'a> {
+    Box::new(move |row, out| if array.is_null(row) { push_null(out) } else { write(row, out) })
 }
 
-fn push_text(text: &str, out: &mut String) {
-    out.push_str(&serde_json::Value::from(text).to_string());
+fn push_null(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"null");
 }
 
-fn push_shown(value: Option<impl std::fmt::Display>, out: &mut String) {
+fn push_json<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, value).expect("memory takes a scalar");
+}
+
+fn push_text(text: &str, out: &mut Vec<u8>) {
+    push_json(text, out);
+}
+
+fn push_shown(value: Option<impl std::fmt::Display>, out: &mut Vec<u8>) {
     match value {
         Some(value) => push_text(&value.to_string(), out),
-        None => out.push_str("null"),
+        None => push_null(out),
     }
 }
 
-fn push_float(value: f64, out: &mut String) {
+fn push_float(value: f64, out: &mut Vec<u8>) {
     match serde_json::Number::from_f64(value) {
-        Some(number) => out.push_str(&number.to_string()),
-        None => out.push_str("null"),
+        Some(number) => out.extend_from_slice(number.to_string().as_bytes()),
+        None => push_null(out),
     }
 }
 
-fn push_list(values: &ArrayRef, out: &mut String) {
+/// Writes a decimal with all digits of its scale.
+fn push_decimal(mantissa: i128, scale: i8, out: &mut Vec<u8>) {
+    let (Ok(scale), Ok(magnitude)) = (usize::try_from(scale), u64::try_from(mantissa.unsigned_abs())) else {
+        return out.extend_from_slice(Decimal128Type::format_decimal(mantissa, 38, scale).as_bytes());
+    };
+    if mantissa < 0 {
+        out.push(b'-');
+    }
+    let unit = 10_u64.checked_pow(scale as u32);
+    push_json(&unit.map_or(0, |unit| magnitude / unit), out);
+    if scale > 0 {
+        out.push(b'.');
+        push_digits(unit.map_or(magnitude, |unit| magnitude % unit), scale, out);
+    }
+}
+
+/// Writes an instant as [`time_text`] does; the common form without its detours.
+fn push_time(us: i64, out: &mut Vec<u8>) {
+    let (seconds, rest) = (us.div_euclid(1_000_000), us.rem_euclid(1_000_000));
+    let days = i32::try_from(seconds.div_euclid(86_400)).ok().and_then(NaiveDate::from_epoch_days);
+    match days {
+        Some(date) if rest == 0 && (0..=9_999).contains(&date.year()) => {
+            let second = seconds.rem_euclid(86_400) as u64;
+            out.push(b'"');
+            push_digits(date.year() as u64, 4, out);
+            let parts = [
+                (b'-', u64::from(date.month())),
+                (b'-', u64::from(date.day())),
+                (b'T', second / 3_600),
+                (b':', second / 60 % 60),
+                (b':', second % 60),
+            ];
+            for (before, part) in parts {
+                out.push(before);
+                push_digits(part, 2, out);
+            }
+            out.extend_from_slice(b"Z\"");
+        }
+        _ => match time_text(us) {
+            Some(text) => push_text(&text, out),
+            None => push_null(out),
+        },
+    }
+}
+
+/// Writes a number with leading zeros.
+fn push_digits(mut number: u64, digits: usize, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.resize(start + digits, b'0');
+    for digit in out[start..].iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+}
+
+fn push_list(values: &ArrayRef, out: &mut Vec<u8>) {
     let Ok(cell) = cells(values) else {
-        out.push_str("null");
+        push_null(out);
         return;
     };
-    out.push('[');
+    out.push(b'[');
     for row in 0..values.len() {
         if row > 0 {
-            out.push(',');
+            out.push(b',');
         }
         cell(row, out);
     }
-    out.push(']');
+    out.push(b']');
 }
 
 #[cfg(test)]
@@ -303,6 +363,33 @@ mod tests {
             "[[\"1970-01-01T00:00:00Z\"],[\"1970-01-01T00:00:01.500Z\"],[\"1970-01-01T00:00:00.000001Z\"]]",
         );
         check(Arc::new(TimestampNanosecondArray::from(vec![1_000])), "[[\"1970-01-01T00:00:00.000001Z\"]]");
+    }
+
+    #[test]
+    fn instants_and_decimals_are_written_as_by_the_long_way() {
+        let written = |push: &dyn Fn(&mut Vec<u8>)| {
+            let mut out = Vec::new();
+            push(&mut out);
+            String::from_utf8(out).expect("text")
+        };
+        let last = 253_402_300_799_000_000_i64;
+        for seconds in [0, 1, -1, 951_782_399, 951_782_400, 1_709_164_800, -62_135_596_800, 4_102_444_799] {
+            for us in [seconds * 1_000_000, seconds * 1_000_000 + 1, last, last + 1_000_000, i64::MAX] {
+                let expected = serde_json::to_string(&time_text(us)).expect("text");
+                assert_eq!(written(&|out| push_time(us, out)), expected, "{us}");
+            }
+        }
+        let mantissas = [0, 1, -1, 999_999, -1_000_000, i128::from(u64::MAX), i128::from(u64::MAX) + 1];
+        for mantissa in mantissas {
+            for scale in [0, 1, 6, 18, 20, 37] {
+                let expected = Decimal128Type::format_decimal(mantissa, 38, scale);
+                assert_eq!(
+                    written(&|out| push_decimal(mantissa, scale, out)),
+                    expected,
+                    "{mantissa} {scale}"
+                );
+            }
+        }
     }
 
     #[test]
