@@ -27,13 +27,19 @@ pub(crate) const METERS: u32 = 5_000;
 
 /// Writes the application into a fresh folder.
 pub(crate) fn application() -> anyhow::Result<TempDir> {
+    application_on(4)
+}
+
+/// Writes it with so many log partitions.
+pub(crate) fn application_on(partitions: u32) -> anyhow::Result<TempDir> {
     let folder = tempfile::tempdir()?;
     let mut network = String::from("usage_point,transformer,feeder,substation\n");
     for meter in 0..METERS {
         writeln!(network, "{},T{},F{},S{}", usage_point(meter), meter / 50, meter / 1_000, meter / 2_500)?;
     }
     std::fs::write(folder.path().join("network.csv"), network)?;
-    std::fs::write(folder.path().join("app.sql"), APP)?;
+    let app = APP.replace("partitions = '4'", &format!("partitions = '{partitions}'"));
+    std::fs::write(folder.path().join("app.sql"), app)?;
     Ok(folder)
 }
 
