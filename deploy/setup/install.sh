@@ -4,7 +4,7 @@
 #   install.sh          what the build needs: a C/C++ compiler, make, zlib, OpenSSL, libclang (RocksDB's bindings)
 #   install.sh test     and DuckDB for Python, which checks that ordinary tools read the master dataset,
 #                       schemathesis, which holds the API against its OpenAPI document, moto, an S3 server,
-#                       and Kafka
+#                       libfaketime and strace, which make clocks jump and disks slow for one process, and Kafka
 #   install.sh kafka    and Java, Apache Kafka's broker (its jars, by Maven) and kcat, for the tests on a real cluster
 #   install.sh fuzz     nothing more: the fuzzer is built by cargo with the C++ compiler
 #   install.sh verify   and rustfmt, clippy, cargo-deny
@@ -75,6 +75,7 @@ build | fuzz) ;;
 kafka) kafka ;;
 test)
     kafka
+    debian_packages libfaketime strace
     duckdb
     if ! "$cache/python/bin/python3" -c 'import polars' 2>/dev/null; then
         say "installing Polars for Python into $cache/python"

@@ -115,6 +115,42 @@ async fn an_outage_at_any_step_of_a_version_loses_and_doubles_nothing() -> anyho
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn killed_at_any_step_of_a_version_the_node_keeps_every_acknowledged_reading() -> anyhow::Result<()> {
+    if !available("killed_at_any_step_of_a_version_the_node_keeps_every_acknowledged_reading") {
+        return Ok(());
+    }
+    let (bucket, mut world) = world(34).await?;
+    // The step is done when the node dies, or it is not.
+    for (step, fate) in STEPS.into_iter().flat_map(|step| [(step, Fate::AnswerLost), (step, Fate::Refused)]) {
+        let node = world.start_as(command())?;
+        world.verdict(&node.client).await.with_context(|| format!("{step} {fate:?}"))?;
+        let reached = Arc::new(Notify::new());
+        let reaching = Arc::clone(&reached);
+        bucket.decide(move |request| match request.method == "PUT" && request.target.contains(step) {
+            true => {
+                reaching.notify_one();
+                fate
+            }
+            false => Fate::Forwarded,
+        });
+        let under_way = world.begin(&node.client, 250);
+        reached.notified().await;
+        node.kill()?;
+        under_way.await?;
+        bucket.heal();
+    }
+    let node = world.start_as(command())?;
+    world.verdict(&node.client).await?;
+    world.archived(&node.client).await?;
+    world.verdict(&node.client).await?;
+    world.take_down_archive(&node.client).await?;
+    node.kill()?;
+    let node = world.start_as(command())?;
+    world.archive_verdict(&node.client).await?;
+    node.stop()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_node_whose_bucket_does_not_answer_says_which_and_starts_once_it_does() -> anyhow::Result<()> {
     if !available("a_node_whose_bucket_does_not_answer_says_which_and_starts_once_it_does") {
         return Ok(());

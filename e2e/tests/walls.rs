@@ -51,7 +51,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("sanso-bench", &["sanso-e2e", "sanso-state"]),
     ("sanso-e2e", &[]),
-    ("sanso-fuzz", &["sanso-reading", "sanso-schema", "sanso-state"]),
+    ("sanso-fuzz", &["sanso-log", "sanso-reading", "sanso-schema", "sanso-state"]),
     (TEST_SUPPORT[0], &[]),
     (TEST_SUPPORT[1], &[]),
 ];

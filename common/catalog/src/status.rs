@@ -137,6 +137,7 @@ pub enum Order {
 struct Board {
     speed: BTreeMap<String, BTreeMap<u32, PartitionProgress>>,
     troubles: BTreeMap<String, BTreeMap<u32, String>>,
+    stopped: BTreeMap<(String, u32), String>,
     batch: BTreeMap<String, BatchProgress>,
     quarantine: Option<Arc<dyn QuarantineStore>>,
     limits: Limits,
@@ -198,6 +199,11 @@ impl StatusBoard {
     /// Returns what holds the speed layer, by source and log partition.
     pub fn troubles(&self) -> BTreeMap<String, BTreeMap<u32, String>> {
         self.0.read().troubles.clone()
+    }
+
+    /// Returns why workers of the speed layer stopped for good, by source and log partition.
+    pub fn stopped(&self) -> BTreeMap<(String, u32), String> {
+        self.0.read().stopped.clone()
     }
 
     /// Returns the batch layer's progress by source.
