@@ -218,11 +218,12 @@ async fn references_are_fetched_each_once_named() {
     // D refers to B and C; C refers to B as well.
     let c = json!({ "schema": text("C", "\"B\""), "references": [reference("B")] });
     let d = json!({ "schema": text("D", "[\"B\",\"C\"]"), "references": [reference("B"), reference("C")] });
-    let mut known = answers.lock();
-    known.insert("subjects/of B/versions/1".into(), json!({ "schema": text("B", "\"int\"") }));
-    known.insert("subjects/of C/versions/1".into(), c);
-    known.insert("schemas/ids/4".into(), d);
-    drop(known);
+    let b = json!({ "schema": text("B", "\"int\"") });
+    answers.lock().extend([
+        ("subjects/of B/versions/1".to_owned(), b),
+        ("subjects/of C/versions/1".to_owned(), c),
+        ("schemas/ids/4".to_owned(), d),
+    ]);
     let config =
         RegistryConfig { url: format!("http://{address}/"), login: None, latest_max: Duration::ZERO };
     let schema = Registry::new(config, Format::Avro).schema(4).await.expect("an answer");

@@ -86,7 +86,10 @@ impl Writer<'_> {
     fn scalar(&mut self, wanted: &Type, json: &Value) -> Result {
         let written = match (wanted, json) {
             (Type::Null, Value::Null) => Some(()),
-            (Type::Boolean, Value::Bool(value)) => Some(self.out.push(u8::from(*value))),
+            (Type::Boolean, Value::Bool(value)) => {
+                self.out.push(u8::from(*value));
+                Some(())
+            }
             (Type::Int, json) => {
                 whole(json).and_then(|value| i32::try_from(value).ok()).map(|value| self.long(value.into()))
             }
@@ -99,8 +102,14 @@ impl Writer<'_> {
             (Type::Fixed(size), json) => {
                 text_bytes(json).filter(|bytes| bytes.len() == *size).map(|bytes| self.out.extend(bytes))
             }
-            (Type::Text, Value::String(text)) => Some(self.counted(text.as_bytes())),
-            (Type::Text, Value::Number(number)) => Some(self.counted(number.to_string().as_bytes())),
+            (Type::Text, Value::String(text)) => {
+                self.counted(text.as_bytes());
+                Some(())
+            }
+            (Type::Text, Value::Number(number)) => {
+                self.counted(number.to_string().as_bytes());
+                Some(())
+            }
             (Type::Decimal { size, scale, precision }, json) => decimal(json, *size, *scale, *precision)
                 .map(|bytes| if size.is_some() { self.out.extend(bytes) } else { self.counted(&bytes) }),
             (Type::Date, json) => date_days(json).map(|days| self.long(days.into())),
