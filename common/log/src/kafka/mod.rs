@@ -20,6 +20,7 @@ mod appender;
 mod context;
 mod cursor;
 mod fault;
+mod presence;
 mod reader;
 mod secret;
 #[cfg(test)]
@@ -28,9 +29,10 @@ mod tests;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::RDKafkaErrorCode;
@@ -40,6 +42,7 @@ use self::address::KafkaAddress;
 use self::appender::Appender;
 use self::context::Context;
 use self::fault::explain;
+use self::presence::Presence;
 use self::reader::Reader;
 pub use self::secret::without_secrets;
 use crate::blocking::blocking;
@@ -60,6 +63,7 @@ const CREATED_WAIT: Duration = Duration::from_millis(25);
 pub struct KafkaLog {
     appender: Appender,
     reader: Arc<Reader>,
+    presence: Mutex<Presence>,
     admin: AdminClient<Context>,
 }
 
@@ -85,6 +89,7 @@ impl KafkaLog {
         Ok(Self {
             appender: Appender::new(&address)?,
             reader: Arc::new(Reader::new(&address)?),
+            presence: Mutex::new(Presence::new(address.request_timeout())),
             admin: admin.map_err(|e| explain("start the Kafka client", &e))?,
         })
     }
@@ -94,8 +99,31 @@ impl KafkaLog {
         topic: &str,
         f: impl FnOnce(&Reader, &str) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        let outcome = self.ask(topic, f).await;
+        self.judge(topic, outcome)
+    }
+
+    /// Asks the cluster, whatever it says of the topic.
+    async fn ask<T: Send + 'static>(
+        &self,
+        topic: &str,
+        f: impl FnOnce(&Reader, &str) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let (reader, topic) = (self.reader.clone(), topic.to_owned());
         blocking(move || f(&reader, &topic)).await
+    }
+
+    /// Tells a topic that is gone from one whose brokers are only coming back.
+    fn judge<T>(&self, topic: &str, outcome: Result<T>) -> Result<T> {
+        match outcome {
+            Ok(_) => self.presence.lock().seen(topic),
+            Err(LogError::UnknownTopic { .. }) if !self.presence.lock().is_gone(topic, Instant::now()) => {
+                let reason = format!("the cluster denies that there is a topic {topic}, which it had");
+                return Err(LogError::Unavailable { action: "find a topic", reason });
+            }
+            Err(_) => {}
+        }
+        outcome
     }
 
     /// Refuses a topic that loses records by itself; warns of one that may lose acknowledged ones.
@@ -136,7 +164,7 @@ impl KafkaLog {
         let ask = move |reader: &Reader, topic: &str| {
             (0..partitions).try_for_each(|partition| reader.range(topic, partition).map(|_| ()))
         };
-        self.with_reader(&spec.name, ask).await
+        self.ask(&spec.name, ask).await
     }
 
     async fn create(&self, spec: &TopicSpec, brokers: usize) -> Result<()> {
@@ -176,11 +204,14 @@ impl Log for KafkaLog {
         // go to another one.
         for _ in 0..CREATED_ATTEMPTS {
             let describe = |reader: &Reader, topic: &str| reader.describe(topic);
-            match self.with_reader(&spec.name, describe).await? {
+            match self.ask(&spec.name, describe).await? {
                 (Some(existing), _) if existing == spec.partitions => {
                     let ready = if created { self.await_leaders(spec).await } else { Ok(()) };
                     match ready {
-                        Ok(()) => return self.check_settings(&spec.name).await,
+                        Ok(()) => {
+                            self.presence.lock().seen(&spec.name);
+                            return self.check_settings(&spec.name).await;
+                        }
                         Err(LogError::UnknownTopic { .. }) => tokio::time::sleep(CREATED_WAIT).await,
                         Err(error) => return Err(error),
                     }
@@ -212,7 +243,7 @@ impl Log for KafkaLog {
         if let Err(LogError::UnknownTopic { .. }) = &appended {
             self.reader.forget(topic);
         }
-        appended
+        self.judge(topic, appended)
     }
 
     async fn read(
@@ -254,7 +285,8 @@ impl Log for KafkaLog {
             return Ok(end);
         }
         loop {
-            if let Some(end) = self.reader.wait(topic, partition, from, WAIT_RECHECK).await? {
+            let waited = self.reader.wait(topic, partition, from, WAIT_RECHECK).await;
+            if let Some(end) = self.judge(topic, waited)? {
                 return Ok(end);
             }
         }

@@ -4,6 +4,7 @@
 use std::sync::mpsc;
 
 use rdkafka::mocking::MockCluster;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use tokio::runtime::Runtime;
 
 use super::*;
@@ -113,6 +114,23 @@ mod contract_on_a_mock_cluster {
         waiting_for_what_is_there_ends_at_once
         a_position_beyond_the_end_is_refused
     );
+}
+
+#[test]
+fn a_topic_that_was_there_is_not_gone_because_a_broker_denies_it_for_a_moment() {
+    let cluster = MockCluster::new(1).expect("start a mock cluster");
+    cluster.create_topic("readings", 1, 1).expect("make a topic");
+    let log = KafkaLog::new(&format!("kafka://{}", cluster.bootstrap_servers())).expect("make the clients");
+    runtime().block_on(async {
+        assert_eq!(log.end_offset("readings", 0).await.expect("it is there"), 0);
+        let denied = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+        cluster.request_errors(RDKafkaApiKey::ListOffsets, &[denied; 2]);
+        let error = log.end_offset("readings", 0).await.expect_err("denied");
+        assert!(matches!(error, LogError::Unavailable { .. }), "{error:?}");
+        assert!(error.to_string().contains("denies that there is a topic readings"), "{error}");
+        cluster.clear_request_errors(RDKafkaApiKey::ListOffsets);
+        assert_eq!(log.end_offset("readings", 0).await.expect("it was there all the time"), 0);
+    });
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Topics that others change: grown, deleted, made again, compacted.
 
 use rdkafka::admin::{AdminOptions, NewPartitions, NewTopic, TopicReplication};
-use sanso_log::{Log, LogError, Retry, TopicSpec};
+use sanso_log::{KafkaLog, Log, LogError, Retry, TopicSpec};
 
 use super::{admin, append, connect, make, on_shared, persist, shared};
 
@@ -32,7 +32,10 @@ fn added_partitions_are_seen_and_refused() {
 
 #[test]
 fn a_deleted_topic_is_missing_and_is_not_made_again_by_reading_or_writing() {
-    on_shared("deleted", async |log, topic: &str| {
+    on_shared("deleted", async |_, topic: &str| {
+        // Gone is what stays gone for as long as a request may take.
+        let address = format!("kafka://{}?socket.timeout.ms=2000", shared().servers());
+        let log = KafkaLog::new(&address).expect("make the clients");
         make(&log, topic, 1).await;
         append(&log, topic, ["a".to_owned()]).await;
         delete(topic).await;
