@@ -5,6 +5,7 @@
 #   make test     everything that must hold
 #   make verify   read-only gate: format, clippy, docs, licences
 #   make law      the law over more histories: make law SEEDS=100000 START=0
+#   make simulate the replication core in a simulated cluster with faults: make simulate SEEDS=100000 FROM=0 (TRACE=1: tell what happens)
 #   make bench    how fast, against whom: make bench SECTIONS="http freshness"
 #   make torture  kills, damages, millions, judged by a naive fold: make torture MINUTES=10 ROUNDS= SEED=
 #   make soak     a day's readings at ten times the rate in 2 GiB: make soak MINUTES=60 METERS=20000
@@ -23,7 +24,7 @@ LISTEN ?= 127.0.0.1:7070
 SECONDS ?=
 DATA ?=
 
-.PHONY: help setup build demo test verify law bench soak torture fuzz mutants fmt
+.PHONY: help setup build demo test verify law simulate bench soak torture fuzz mutants fmt
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -60,6 +61,11 @@ law: setup
 	SANSO_SYSTEM_SEEDS=$$(( $(SEEDS) / 100 )) SANSO_LAW_START=$(START) $(CARGO) test --release --workspace --test system -- --nocapture
 
 SECTIONS ?=
+
+FROM ?= 0
+
+simulate: setup
+	SEEDS=$(SEEDS) FROM=$(FROM) $(CARGO) test --release -p sanso-core --lib every_promise_holds -- --nocapture
 
 bench: build
 	@deploy/setup/install.sh bench

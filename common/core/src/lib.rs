@@ -6,7 +6,11 @@
 //! their own freshness out. Today every partition has its one replica in this
 //! process; requests and replies are plain data, so that a partition may as
 //! well be elsewhere.
+//!
+//! [`cluster`] is what will put it there: the replication core, decided purely.
+//! A simulation drives it (`make simulate`); the store does not stand on it yet.
 
+pub mod cluster;
 mod read;
 mod store;
 

@@ -1,0 +1,494 @@
+//! One replica of a partition: primary, backup or learner. Pure.
+//!
+//! ```text
+//!   submit ─▶ primary: log ──Append──▶ backups: log          commit: what every one that
+//!                       ◀─Appended──                          acknowledges has
+//!             base        commit            end
+//!   log  ──────┼────────────┼────────────────┼──▶ seq
+//!     in state │  in state  │ not yet shown  │
+//! ```
+//!
+//! Primary and backups under a configuration that control agrees on (PacificA,
+//! Lin et al. 2008; Kafka's in-sync replicas). The primary orders the writes and
+//! answers one when **every** replica in sync has it, so a lost node takes no
+//! acknowledged write along, and whoever is in sync may become primary without
+//! asking anybody. A replica shows its state at `commit` only.
+//!
+//! - **Fencing.** Every message carries the epoch; one of another epoch, or from
+//!   someone else than the primary, is nothing.
+//! - **Log matching.** A backup takes entries only after one that it has at the
+//!   same position, so equal positions mean equal histories. What it has beyond,
+//!   of an older primary and never acknowledged, gives way.
+//! - **Grow before asking, shrink after being told.** A learner that has caught up
+//!   is waited for before control is asked to admit it; a slow replica is waited
+//!   for until control has removed it.
+//! - **A position is a proof.** A reader that has seen position `(epoch, seq)` has
+//!   seen it committed; a replica with that entry may show it without waiting.
+//!
+//! Operations must be such that repeating one is harmless, as a delta by
+//! compare-and-apply is: an answer may be lost, and then the writer sends again.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::cluster::entries::Entries;
+use crate::cluster::ids::{Epoch, Holder, Partition, Position};
+use crate::cluster::map::{Assignment, Change};
+use crate::cluster::mutant::{Mutant, Mutants};
+use crate::cluster::protocol::{
+    Answer, Effect, Logged, ReadRefusal, ReplicaConfig, Replication, RequestId, State,
+};
+
+/// What the primary knows of another replica.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    /// All up to here is there.
+    matched: u64,
+    /// All up to here is sent, or supposed to be there.
+    sent: u64,
+    /// All up to here is shown there.
+    shown: u64,
+    /// Whether it has said how far it is.
+    heard: bool,
+    /// Since when it has made no progress although something was sent; none when all is acknowledged.
+    waiting_since_us: Option<u64>,
+    /// When it is time to send again.
+    resend_at_us: u64,
+    /// Before then its admission is not proposed.
+    admit_at_us: u64,
+    /// Whether it was in sync when the map was looked at last.
+    in_sync: bool,
+    /// The assignment's version under which its admission was proposed; from
+    /// then on it is waited for.
+    proposed: Option<u64>,
+}
+
+/// A replica of one partition on one node.
+#[derive(Clone, Debug)]
+pub struct Replica<S: State> {
+    me: Holder,
+    partition: Partition,
+    config: ReplicaConfig,
+    mutants: Mutants,
+    assignment: Assignment,
+    entries: Entries<S::Op>,
+    commit: u64,
+    state: S,
+    /// As primary: the end of the log it began with. The primary before may have
+    /// acknowledged all of that.
+    inherited: u64,
+    /// As primary: the others.
+    peers: BTreeMap<Holder, Peer>,
+    /// As primary: who waits for which entry, in order.
+    waiting: VecDeque<(u64, RequestId)>,
+}
+
+impl<S: State> Replica<S> {
+    /// Creates a replica without history. `empty` is the state that a history begins with.
+    pub fn new(me: Holder, partition: Partition, config: ReplicaConfig, empty: S) -> Self {
+        Self {
+            me,
+            partition,
+            config,
+            mutants: Mutants::default(),
+            assignment: Assignment::default(),
+            entries: Entries::after(Position::default()),
+            commit: 0,
+            state: empty,
+            inherited: 0,
+            peers: BTreeMap::new(),
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// Breaks an invariant on purpose, for tests of the tests.
+    #[cfg(test)]
+    pub(crate) fn broken_by(mut self, mutants: Mutants) -> Self {
+        self.mutants = mutants;
+        self
+    }
+
+    /// Takes over what the map says now; an older assignment is nothing. `empty`
+    /// is where a new history begins.
+    pub fn adopt(&mut self, assignment: &Assignment, empty: &S, now_us: u64, out: &mut Vec<Effect<S>>) {
+        if assignment.version <= self.assignment.version {
+            return;
+        }
+        let led = self.is_primary().then_some(self.assignment.epoch);
+        if assignment.life != self.assignment.life {
+            self.entries = Entries::after(Position { life: assignment.life, ..Position::default() });
+            (self.commit, self.state) = (0, empty.clone());
+        }
+        self.assignment = assignment.clone();
+        if led.is_some() && led != self.leads() {
+            let waiting = std::mem::take(&mut self.waiting);
+            out.extend(waiting.into_iter().map(|(_, request)| Effect::Answer(request, Answer::Unknown)));
+            self.peers.clear();
+        }
+        if self.is_primary() {
+            if led != self.leads() {
+                self.inherited = self.end();
+            }
+            self.meet_peers(now_us, out);
+            let in_sync = &self.assignment.in_sync;
+            self.peers.iter_mut().for_each(|(at, peer)| peer.in_sync = in_sync.contains(at));
+            self.advance(now_us, out);
+        }
+    }
+
+    /// As primary: counts nobody's silence from before `now_us`, when this node itself was stopped.
+    pub fn forgive(&mut self, now_us: u64) {
+        let waited_for = self.peers.values_mut().filter_map(|peer| peer.waiting_since_us.as_mut());
+        waited_for.for_each(|since_us| *since_us = now_us);
+    }
+
+    /// As primary: begins to talk to new replicas, and drops those that left.
+    fn meet_peers(&mut self, now_us: u64, out: &mut Vec<Effect<S>>) {
+        let assignment = &self.assignment;
+        self.peers.retain(|peer, _| assignment.holders().any(|holder| holder == *peer));
+        // An admission proposed under an older version is refused from now on.
+        let in_sync = &assignment.in_sync;
+        for peer in self.peers.iter_mut().filter(|(at, _)| !in_sync.contains(*at)).map(|(_, peer)| peer) {
+            peer.proposed = None;
+            if std::mem::take(&mut peer.in_sync) {
+                peer.admit_at_us = now_us + self.config.readmit_us;
+            }
+        }
+        let others: Vec<Holder> = assignment.holders().filter(|holder| *holder != self.me).collect();
+        for other in others {
+            if !self.peers.contains_key(&other) {
+                let end = self.end();
+                let peer = Peer {
+                    matched: 0,
+                    sent: end,
+                    shown: 0,
+                    heard: false,
+                    waiting_since_us: Some(now_us),
+                    resend_at_us: now_us + self.config.resend_us,
+                    admit_at_us: now_us,
+                    in_sync: false,
+                    proposed: None,
+                };
+                self.peers.insert(other, peer);
+                // Asks how far it is.
+                self.append(other, end, end, now_us, out);
+            }
+        }
+    }
+
+    /// Takes a write.
+    pub fn submit(&mut self, request: RequestId, op: S::Op, now_us: u64, out: &mut Vec<Effect<S>>) {
+        if !self.is_primary() {
+            return out.push(Effect::Answer(request, Answer::NotPrimary));
+        }
+        if self.waiting.len() >= self.config.waiting_max {
+            return out.push(Effect::Answer(request, Answer::Busy));
+        }
+        self.entries.push(self.assignment.epoch, op);
+        self.waiting.push_back((self.end(), request));
+        self.send_new(now_us, out);
+        self.advance(now_us, out);
+    }
+
+    /// As primary: sends what is new to those who have all before it.
+    fn send_new(&mut self, now_us: u64, out: &mut Vec<Effect<S>>) {
+        let end = self.end();
+        let behind: Vec<(Holder, u64)> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.sent < end)
+            .map(|(at, peer)| (*at, peer.sent))
+            .collect();
+        for (other, sent) in behind {
+            self.append(other, sent, end, now_us, out);
+            let peer = self.peers.get_mut(&other).expect("it was listed");
+            peer.waiting_since_us.get_or_insert(now_us);
+        }
+    }
+
+    /// Sends entries `(from, to]`, as many as a message takes, or the state when
+    /// the log doesn't reach back so far.
+    fn append(&mut self, other: Holder, from: u64, to: u64, now_us: u64, out: &mut Vec<Effect<S>>) {
+        let peer = self.peers.get_mut(&other).expect("only peers are sent to");
+        if from < self.entries.base().seq {
+            peer.sent = self.commit;
+            peer.resend_at_us = now_us + self.config.snapshot_resend_us;
+            let at = self.position(self.commit).expect("the commit is in the log");
+            out.push(Effect::Send(other, Replication::Snapshot { at, state: self.state.clone() }));
+            return;
+        }
+        let to = to.min(from + self.config.entries_max as u64);
+        peer.sent = to;
+        peer.resend_at_us = now_us + self.config.resend_us;
+        let entries = self.entries.between(from, to);
+        let previous = self.position(from).expect("it is in the log");
+        out.push(Effect::Send(other, Replication::Append { previous, entries, commit: self.commit }));
+    }
+
+    /// Takes a message of another replica, sent in `epoch` of this partition.
+    pub fn receive(
+        &mut self,
+        from: Holder,
+        epoch: Epoch,
+        message: Replication<S>,
+        now_us: u64,
+        out: &mut Vec<Effect<S>>,
+    ) {
+        if epoch != self.assignment.epoch && !self.mutants.has(Mutant::NoFence) {
+            return;
+        }
+        let from_primary = self.assignment.primary == Some(from) || self.mutants.has(Mutant::NoFence);
+        match message {
+            Replication::Append { previous, entries, commit } if from_primary => {
+                let reply = self.take(previous, entries, commit);
+                out.push(Effect::Send(from, reply));
+            }
+            Replication::Snapshot { at, state } if from_primary => {
+                let reply = self.install(at, state);
+                out.push(Effect::Send(from, reply));
+            }
+            Replication::Appended { matched, shown } if self.is_primary() => {
+                if let Some(peer) = self.peers.get_mut(&from) {
+                    peer.shown = peer.shown.max(shown);
+                }
+                self.acknowledged(from, matched, false, now_us, out);
+            }
+            Replication::Mismatched { commit } if self.is_primary() => {
+                // What is committed is the same in both logs.
+                self.acknowledged(from, commit, true, now_us, out);
+            }
+            _ => {}
+        }
+    }
+
+    /// As backup: takes entries of the primary.
+    fn take(&mut self, previous: Position, entries: Vec<Logged<S::Op>>, commit: u64) -> Replication<S> {
+        // What is committed here is so everywhere: no need to compare it.
+        if previous.seq > self.commit && self.position(previous.seq) != Some(previous) {
+            return Replication::Mismatched { commit: self.commit };
+        }
+        let matched = previous.seq + entries.len() as u64;
+        for (seq, entry) in (previous.seq + 1..).zip(entries) {
+            if seq <= self.commit || self.position(seq).is_some_and(|held| held.epoch == entry.epoch) {
+                continue;
+            }
+            assert!(seq > self.commit, "what is committed is never taken back");
+            if seq <= self.end() {
+                self.entries.take_back(seq);
+            }
+            self.entries.push(entry.epoch, entry.op);
+        }
+        let shown = if self.mutants.has(Mutant::DirtyRead) { matched } else { commit.min(matched) };
+        self.show(shown);
+        Replication::Appended { matched, shown: self.commit }
+    }
+
+    /// As backup: takes the primary's state.
+    fn install(&mut self, at: Position, state: S) -> Replication<S> {
+        if at.seq > self.commit {
+            if self.position(at.seq) == Some(at) {
+                self.show(at.seq);
+            } else {
+                self.entries = Entries::after(at);
+                (self.commit, self.state) = (at.seq, state);
+            }
+        }
+        Replication::Appended { matched: at.seq, shown: self.commit }
+    }
+
+    /// As primary: takes note that a replica has all up to `matched`, and, when
+    /// `again`, that it needs what follows once more.
+    fn acknowledged(
+        &mut self,
+        from: Holder,
+        matched: u64,
+        again: bool,
+        now_us: u64,
+        out: &mut Vec<Effect<S>>,
+    ) {
+        let end = self.end();
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        if !peer.heard || matched > peer.matched {
+            peer.waiting_since_us = Some(now_us);
+        }
+        peer.heard = true;
+        peer.matched = peer.matched.max(matched);
+        peer.sent = if again { peer.matched } else { peer.sent.max(peer.matched) };
+        if peer.matched == end {
+            peer.waiting_since_us = None;
+        }
+        self.send_new(now_us, out);
+        self.advance(now_us, out);
+        self.propose_admission(from, now_us, out);
+    }
+
+    /// As primary: waits for a learner that has caught up, then asks control to admit it.
+    fn propose_admission(&mut self, learner: Holder, now_us: u64, out: &mut Vec<Effect<S>>) {
+        let early = self.mutants.has(Mutant::EarlyAdmission);
+        let needed = if early { self.commit } else { self.commit.max(self.inherited) };
+        let end = self.end();
+        if !self.assignment.learners.contains(&learner) {
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(&learner) else { return };
+        let near = peer.matched >= needed && end - peer.matched <= self.config.entries_max as u64;
+        if peer.heard && peer.proposed.is_none() && near && now_us >= peer.admit_at_us {
+            let version = self.assignment.version;
+            peer.proposed = Some(version);
+            out.push(Effect::Propose(Change::Admit { partition: self.partition, version, holder: learner }));
+        }
+    }
+
+    /// As primary: commits what all that acknowledge have, and answers.
+    fn advance(&mut self, now_us: u64, out: &mut Vec<Effect<S>>) {
+        if !self.is_primary() {
+            return;
+        }
+        let acknowledging = self.acknowledging();
+        if acknowledging.len() < self.config.copies_min {
+            return;
+        }
+        let matched = |at: &Holder| if *at == self.me { self.end() } else { self.peers[at].matched };
+        let mut all: Vec<u64> = acknowledging.iter().map(matched).collect();
+        all.sort_unstable();
+        let commit = if self.mutants.has(Mutant::MajorityAck) { all[(all.len() - 1) / 2] } else { all[0] };
+        if commit <= self.commit {
+            return;
+        }
+        let copies = all.len();
+        let first = self.commit + 1;
+        let outcomes = self.show(commit);
+        for (seq, outcome) in (first..).zip(outcomes) {
+            if self.waiting.front().is_some_and(|(waiting, _)| *waiting == seq) {
+                let (_, request) = self.waiting.pop_front().expect("it is there");
+                let at = self.position(seq).expect("what was just shown is kept");
+                out.push(Effect::Answer(request, Answer::Done { outcome, at, copies }));
+            }
+        }
+        self.entries.drop_before(self.commit, self.config.kept_max);
+        // So that the others show it too; what is new tells it as well.
+        let others: Vec<Holder> =
+            self.peers.iter().filter(|(_, peer)| peer.matched == peer.sent).map(|(at, _)| *at).collect();
+        for other in others {
+            let sent = self.peers[&other].sent;
+            if sent >= self.entries.base().seq {
+                self.append(other, sent, sent, now_us, out);
+            }
+        }
+    }
+
+    /// Returns the replicas that must have a write before it is acknowledged.
+    fn acknowledging(&self) -> Vec<Holder> {
+        let early = !self.mutants.has(Mutant::GrowLate);
+        let admitted = self.peers.iter().filter(|(_, peer)| early && peer.proposed.is_some());
+        let mut all = self.assignment.in_sync.clone();
+        all.extend(admitted.map(|(at, _)| *at).filter(|at| !self.assignment.in_sync.contains(at)));
+        if self.mutants.has(Mutant::ShrinkEarly) {
+            all.retain(|at| self.peers.get(at).is_none_or(|peer| peer.waiting_since_us.is_none()));
+        }
+        all
+    }
+
+    /// Applies what is committed now; gives the outcomes.
+    fn show(&mut self, commit: u64) -> Vec<S::Outcome> {
+        let mut outcomes = Vec::new();
+        while self.commit < commit {
+            self.commit += 1;
+            outcomes.push(self.state.apply(self.entries.op(self.commit)));
+        }
+        outcomes
+    }
+
+    /// Takes note of the time: sends again, and asks control to remove who is too slow.
+    pub fn tick(&mut self, now_us: u64, out: &mut Vec<Effect<S>>) {
+        self.entries.drop_before(self.commit, self.config.kept_max);
+        if !self.is_primary() {
+            return;
+        }
+        let peers: Vec<(Holder, Peer)> = self.peers.iter().map(|(at, peer)| (*at, *peer)).collect();
+        for (other, peer) in peers {
+            if now_us < peer.resend_at_us {
+                continue;
+            }
+            let Some(since_us) = peer.waiting_since_us else {
+                if peer.shown < self.commit {
+                    self.append(other, peer.sent, peer.sent, now_us, out);
+                }
+                self.propose_admission(other, now_us, out);
+                continue;
+            };
+            let end = self.end();
+            self.append(other, if peer.heard { peer.matched } else { end }, end, now_us, out);
+            let waited_for = peer.proposed.is_some() || self.assignment.in_sync.contains(&other);
+            if waited_for && now_us >= since_us + self.config.eject_us {
+                let (partition, version) = (self.partition, self.assignment.version);
+                out.push(Effect::Propose(Change::Eject { partition, version, holder: other }));
+            }
+        }
+        // A proposal may be lost; the assignment's version makes a second one harmless.
+        let proposed =
+            self.peers.iter().filter(|(at, p)| p.proposed.is_some() && self.assignment.learners.contains(at));
+        for (learner, peer) in proposed {
+            let version = peer.proposed.expect("it was filtered");
+            let admit = Change::Admit { partition: self.partition, version, holder: *learner };
+            out.push(Effect::Propose(admit));
+        }
+    }
+
+    /// Shows the state to a reader that has seen `seen` of this partition; the
+    /// default position is that of a reader that has seen nothing.
+    pub fn read(&mut self, seen: Position) -> Result<(Position, &S), ReadRefusal> {
+        if !self.assignment.in_sync.contains(&self.me) {
+            return Err(ReadRefusal::NotInSync);
+        }
+        if seen.seq > 0 && seen.life != self.entries.base().life {
+            return Err(ReadRefusal::OtherLife);
+        }
+        if seen.seq > self.commit {
+            if self.position(seen.seq) != Some(seen) {
+                return Err(ReadRefusal::Behind);
+            }
+            self.show(seen.seq);
+        }
+        let at = self.position(self.commit).expect("the commit is in the log");
+        Ok((at, &self.state))
+    }
+
+    /// Returns whose replica this is.
+    pub fn me(&self) -> Holder {
+        self.me
+    }
+
+    /// Says whether this replica is the primary, as far as it knows.
+    pub fn is_primary(&self) -> bool {
+        self.assignment.primary == Some(self.me)
+    }
+
+    fn leads(&self) -> Option<Epoch> {
+        self.is_primary().then_some(self.assignment.epoch)
+    }
+
+    /// Returns the assignment that this replica acts on.
+    pub fn assignment(&self) -> &Assignment {
+        &self.assignment
+    }
+
+    /// Returns the number of the last entry.
+    pub fn end(&self) -> u64 {
+        self.entries.end()
+    }
+
+    /// Returns the number of the last entry that is shown.
+    pub fn commit(&self) -> u64 {
+        self.commit
+    }
+
+    /// Returns the state as it is shown.
+    pub fn state(&self) -> &S {
+        &self.state
+    }
+
+    /// Returns the position of an entry that is kept, or of the last one dropped.
+    pub fn position(&self, seq: u64) -> Option<Position> {
+        self.entries.position(seq)
+    }
+}

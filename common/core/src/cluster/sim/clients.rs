@@ -1,0 +1,308 @@
+//! Writers and readers outside the cluster, with the patience of ordinary ones.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rand::RngExt;
+
+use super::ledger::Write;
+use super::truth::Violation;
+use super::world::{CLIENTS_TO_US, Happening, NODES, PARTITIONS, World};
+use crate::cluster::{Answer, ClusterMap, Event, NodeId, Partition, Position, RequestId};
+
+/// A writer gives up waiting for a node after so long and asks another.
+pub(super) const WRITE_TIMEOUT_US: u64 = 40_000;
+/// A reader asks a second replica after so long.
+pub(super) const HEDGE_US: u64 = 10_000;
+/// Wait before an immediate refusal is answered by another try.
+pub(super) const RETRY_US: u64 = 2_000;
+
+/// Sends one write after the other to one partition.
+pub(super) struct Writer {
+    pub(super) partition: Partition,
+    pub(super) map: Arc<ClusterMap>,
+    /// All before is acknowledged, in this life of the partition.
+    pub(super) acknowledged: u64,
+    /// The newest position answered.
+    pub(super) seen: Position,
+    /// What is being written.
+    pub(super) from: u64,
+    pub(super) to: u64,
+    pub(super) begun_us: u64,
+    /// Numbers its attempts; an answer to an earlier one is still an answer.
+    pub(super) attempt: u64,
+    /// Where the last attempt went.
+    pub(super) target: Option<NodeId>,
+    pub(super) asks_anybody: bool,
+    pub(super) busy: bool,
+    pub(super) worst_us: u64,
+    pub(super) done: u64,
+}
+
+/// Reads one partition after the other, and never goes back.
+pub(super) struct Reader {
+    pub(super) map: Arc<ClusterMap>,
+    pub(super) seen: BTreeMap<Partition, Position>,
+    pub(super) partition: Partition,
+    pub(super) begun_us: u64,
+    /// Numbers its reads.
+    pub(super) read: u64,
+    /// Replicas not asked yet.
+    pub(super) left: Vec<NodeId>,
+    pub(super) busy: bool,
+    pub(super) worst_us: u64,
+    pub(super) done: u64,
+}
+
+impl Writer {
+    pub(super) fn new(partition: Partition, map: Arc<ClusterMap>) -> Self {
+        Self {
+            partition,
+            map,
+            acknowledged: 0,
+            seen: Position::default(),
+            from: 0,
+            to: 0,
+            begun_us: 0,
+            attempt: 0,
+            target: None,
+            asks_anybody: false,
+            busy: false,
+            worst_us: 0,
+            done: 0,
+        }
+    }
+}
+
+impl Reader {
+    pub(super) fn new(map: Arc<ClusterMap>) -> Self {
+        Self {
+            map,
+            seen: BTreeMap::new(),
+            partition: Partition(0),
+            begun_us: 0,
+            read: 0,
+            left: Vec::new(),
+            busy: false,
+            worst_us: 0,
+            done: 0,
+        }
+    }
+}
+
+/// What clients do when something happens to them.
+impl World {
+    pub(super) fn client(&mut self, happening: Happening) -> Result<(), Violation> {
+        match happening {
+            Happening::WriteNext(writer) => self.write_next(writer),
+            Happening::WriteArrives { writer, attempt, node, write } => {
+                if self.life(node).is_none() {
+                    let late_us = self.network.client_us();
+                    self.after(late_us, Happening::WriteGivenUp { writer, attempt });
+                }
+                let request = RequestId(((writer as u64) << 32) | attempt);
+                let partition = self.writers[writer].partition;
+                return self.step(node, Event::Submit(partition, request, write));
+            }
+            Happening::WriteAnswered { writer, attempt, answer, map } => {
+                return self.write_answered(writer, attempt, &answer, map);
+            }
+            Happening::WriteGivenUp { writer, attempt } => {
+                if self.writers[writer].busy && self.writers[writer].attempt == attempt {
+                    self.writers[writer].asks_anybody = true;
+                    self.write(writer);
+                }
+            }
+            Happening::WriteAgain { writer, attempt } => {
+                if self.writers[writer].busy && self.writers[writer].attempt == attempt {
+                    self.write(writer);
+                }
+            }
+            Happening::ReadNext(reader) => self.read_next(reader),
+            Happening::ReadArrives { reader, read, node, seen } => {
+                return self.read(reader, read, node, seen);
+            }
+            Happening::ReadAnswered { reader, read, shown, map } => {
+                return self.read_answered(reader, read, shown, map);
+            }
+            Happening::Hedge { reader, read } => {
+                if self.readers[reader].busy && self.readers[reader].read == read {
+                    self.ask_next(reader);
+                    self.after(HEDGE_US, Happening::Hedge { reader, read });
+                }
+            }
+            _ => unreachable!("the world does the rest itself"),
+        }
+        Ok(())
+    }
+
+    fn write_next(&mut self, number: usize) {
+        if self.now_us >= CLIENTS_TO_US {
+            return;
+        }
+        let size = self.rng.random_range(1..100);
+        let writer = &mut self.writers[number];
+        (writer.from, writer.to) = (writer.acknowledged, writer.acknowledged + size);
+        (writer.begun_us, writer.busy) = (self.now_us, true);
+        self.write(number);
+    }
+
+    /// Sends the write to the primary, or to anybody when that one doesn't answer.
+    fn write(&mut self, number: usize) {
+        let turn = self.rng.random_range(1..NODES);
+        let late_us = self.network.client_us();
+        let writer = &mut self.writers[number];
+        writer.attempt += 1;
+        let primary = writer.map.assignment(writer.partition).primary.map(|primary| primary.instance.node);
+        let anybody = NodeId((writer.target.map_or(0, |node| node.0) + turn) % NODES);
+        let node = primary.filter(|_| !writer.asks_anybody).unwrap_or(anybody);
+        writer.asks_anybody = false;
+        writer.target = Some(node);
+        let (attempt, write) = (writer.attempt, Write { writer: number, from: writer.from, to: writer.to });
+        self.after(late_us, Happening::WriteArrives { writer: number, attempt, node, write });
+        self.after(WRITE_TIMEOUT_US, Happening::WriteGivenUp { writer: number, attempt });
+    }
+
+    fn write_answered(
+        &mut self,
+        number: usize,
+        attempt: u64,
+        answer: &Answer<(bool, u64)>,
+        map: Arc<ClusterMap>,
+    ) -> Result<(), Violation> {
+        let now_us = self.now_us;
+        let writer = &mut self.writers[number];
+        if map.version > writer.map.version {
+            writer.map = map;
+        }
+        let Answer::Done { outcome: (_, applied), at, .. } = *answer else {
+            if writer.busy && writer.attempt == attempt {
+                // A new attempt, so that the answer to this one is not waited for as well.
+                writer.attempt += 1;
+                let attempt = writer.attempt;
+                let target =
+                    writer.map.assignment(writer.partition).primary.map(|primary| primary.instance.node);
+                writer.asks_anybody = target.is_none() || target == writer.target;
+                self.after(RETRY_US, Happening::WriteAgain { writer: number, attempt });
+            }
+            return Ok(());
+        };
+        // Late answers to attempts before say what was.
+        if (at.life, at.seq) < (writer.seen.life, writer.seen.seq) || !writer.busy {
+            return Ok(());
+        }
+        if at.life > writer.seen.life {
+            // All replicas were lost, as the position says: the source sends again from where it stands.
+            writer.acknowledged = applied;
+        }
+        writer.seen = at;
+        if applied < writer.acknowledged || (applied > writer.to && applied > writer.from) {
+            let (known, partition) = (writer.acknowledged, writer.partition);
+            return Err(format!(
+                "writer {number} stands at {applied} of {partition}, acknowledged were {known}"
+            ));
+        }
+        if applied < writer.to && applied != writer.from {
+            writer.from = applied;
+        }
+        if applied >= writer.to {
+            writer.acknowledged = applied;
+            writer.busy = false;
+            writer.done += 1;
+            writer.worst_us = writer.worst_us.max(now_us - writer.begun_us);
+            let think_us = self.rng.random_range(500..4_000);
+            self.after(think_us, Happening::WriteNext(number));
+        } else if writer.attempt == attempt {
+            self.write(number);
+        }
+        Ok(())
+    }
+
+    /// Tells clients that their connection to a node is broken.
+    pub(super) fn clients_lose(&mut self, node: NodeId) {
+        for number in 0..self.writers.len() {
+            let writer = &self.writers[number];
+            if writer.busy && writer.target == Some(node) {
+                let attempt = writer.attempt;
+                self.after(1_000, Happening::WriteGivenUp { writer: number, attempt });
+            }
+        }
+    }
+
+    fn read_next(&mut self, number: usize) {
+        if self.now_us >= CLIENTS_TO_US {
+            return;
+        }
+        let partition = Partition(self.rng.random_range(0..PARTITIONS));
+        let reader = &mut self.readers[number];
+        reader.partition = partition;
+        reader.read += 1;
+        (reader.begun_us, reader.busy) = (self.now_us, true);
+        reader.left.clear();
+        let read = reader.read;
+        self.ask_next(number);
+        self.after(HEDGE_US, Happening::Hedge { reader: number, read });
+    }
+
+    /// Asks the next replica in sync; from the beginning when all were asked.
+    fn ask_next(&mut self, number: usize) {
+        let late_us = self.network.client_us();
+        let turn = self.rng.random_range(0..usize::from(NODES));
+        let reader = &mut self.readers[number];
+        if reader.left.is_empty() {
+            let in_sync = &reader.map.assignment(reader.partition).in_sync;
+            reader.left = in_sync.iter().map(|held| held.instance.node).collect();
+            if reader.left.is_empty() {
+                reader.left = (0..NODES).map(NodeId).collect();
+            }
+            let turn = turn % reader.left.len();
+            reader.left.rotate_left(turn);
+        }
+        let node = reader.left.pop().expect("it was filled");
+        let seen = reader.seen.get(&reader.partition).copied().unwrap_or_default();
+        let read = reader.read;
+        self.after(late_us, Happening::ReadArrives { reader: number, read, node, seen });
+    }
+
+    fn read_answered(
+        &mut self,
+        number: usize,
+        read: u64,
+        shown: Option<(Position, u64)>,
+        map: Option<Arc<ClusterMap>>,
+    ) -> Result<(), Violation> {
+        let reader = &mut self.readers[number];
+        if let Some(map) = map.filter(|map| map.version > reader.map.version) {
+            reader.map = map;
+            reader.left.clear();
+        }
+        if !reader.busy || reader.read != read {
+            return Ok(());
+        }
+        let partition = reader.partition;
+        let life = reader.map.assignment(partition).life;
+        let seen = reader.seen.get(&partition).copied();
+        // A life that is over is no measure any longer.
+        if seen.is_some_and(|seen| seen.life < life) {
+            reader.seen.remove(&partition);
+        }
+        let Some((at, digest)) = shown else {
+            if reader.left.is_empty() {
+                return Ok(());
+            }
+            self.ask_next(number);
+            return Ok(());
+        };
+        let begun_us = reader.begun_us;
+        reader.busy = false;
+        reader.done += 1;
+        reader.worst_us = reader.worst_us.max(self.now_us - reader.begun_us);
+        self.truth.answered(partition, seen, at, digest, begun_us)?;
+        if number + 1 < self.readers.len() {
+            self.readers[number].seen.insert(partition, at);
+        }
+        let think_us = self.rng.random_range(200..3_000);
+        self.after(think_us, Happening::ReadNext(number));
+        Ok(())
+    }
+}
