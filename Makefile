@@ -70,7 +70,8 @@ simulate: setup
 bench: build
 	@deploy/setup/install.sh bench
 	$(CARGO) build --release --workspace --bin sanso-bench
-	SANSO_BIN=$(CURDIR)/bin/sanso SANSO_PYTHON=$(CACHE)/python/bin/python3 $(CARGO_TARGET_DIR)/release/sanso-bench $(SECTIONS) --results $(CACHE)/bench
+	SANSO_BIN=$(CURDIR)/bin/sanso SANSO_PYTHON=$(CACHE)/python/bin/python3 SANSO_KAFKA_JARS=$(CACHE)/kafka/lib \
+		$(CARGO_TARGET_DIR)/release/sanso-bench $(SECTIONS) --results $(CACHE)/bench
 
 MINUTES ?= 60
 METERS ?= 20000

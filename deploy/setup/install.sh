@@ -8,7 +8,7 @@
 #   install.sh kafka    and Java, Apache Kafka's broker (its jars, by Maven) and kcat, for the tests on a real cluster
 #   install.sh fuzz     nothing more: the fuzzer is built by cargo with the C++ compiler
 #   install.sh verify   and rustfmt, clippy, cargo-deny
-#   install.sh bench    and nginx and DuckDB, to measure against
+#   install.sh bench    and nginx and DuckDB, to measure against, and Kafka
 #
 # Safe to repeat: what is there already is left alone.
 set -euo pipefail
@@ -105,6 +105,7 @@ verify)
     fi
     ;;
 bench)
+    kafka
     debian_packages nginx-light
     duckdb
     ;;

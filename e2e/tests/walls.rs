@@ -49,7 +49,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "sanso-speed",
         ],
     ),
-    ("sanso-bench", &["sanso-e2e", "sanso-state"]),
+    ("sanso-bench", &["sanso-broker", "sanso-e2e", "sanso-state"]),
     ("sanso-e2e", &[]),
     ("sanso-fuzz", &["sanso-log", "sanso-reading", "sanso-schema", "sanso-state"]),
     (TEST_SUPPORT[0], &[]),

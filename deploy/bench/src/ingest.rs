@@ -9,22 +9,36 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
+use sanso_broker::{Cluster, available};
+use sanso_e2e::Node;
 use tokio::runtime::Runtime;
 
 use crate::figure::Figure;
-use crate::load::{METERS, application, bodies, peak_mb, send, start};
+use crate::load::{METERS, application, bodies, peak_mb, send};
 
 const HALF_HOURS: u32 = 200;
 
-/// Measures; see the head of the file.
-pub(crate) fn run() -> anyhow::Result<Vec<Figure>> {
+/// Measures with the embedded log; see the head of the file.
+pub(crate) fn embedded() -> anyhow::Result<Vec<Figure>> {
+    run(&[])
+}
+
+/// Measures with a topic of one Kafka broker, whose processor time is not ours but comes out of the same cores.
+pub(crate) fn kafka() -> anyhow::Result<Vec<Figure>> {
+    ensure!(available("the section kafka"), "no Apache Kafka");
+    let cluster = Cluster::start(1)?;
+    run(&["--log", &format!("kafka://{}", cluster.servers())])
+}
+
+fn run(log: &[&str]) -> anyhow::Result<Vec<Figure>> {
     let readings = f64::from(METERS) * f64::from(HALF_HOURS);
     let lines: Vec<String> = bodies(0..HALF_HOURS).collect();
     let loop_s = plain_loop(&lines)?;
     Runtime::new()?.block_on(async {
         let folder = application()?;
-        let node = start(folder.path())?;
+        let (app, data) = (folder.path().join("app.sql"), folder.path().join("data"));
+        let node = Node::start(&app, &data, log)?;
         let started = Instant::now();
         let session = send(&node, lines.into_iter()).await?;
         let acknowledged_s = started.elapsed().as_secs_f64();
@@ -34,13 +48,13 @@ pub(crate) fn run() -> anyhow::Result<Vec<Figure>> {
         let peak = peak_mb(node.pid())?;
         node.stop()?;
         for derived in ["speed", "dataset"] {
-            std::fs::remove_dir_all(folder.path().join("data").join(derived)).context("empty the node")?;
+            std::fs::remove_dir_all(data.join(derived)).context("empty the node")?;
         }
         let started = Instant::now();
-        let node = start(folder.path())?;
+        let node = Node::start(&app, &data, log)?;
         let answer = node.client.query_at(total, &session).await?;
         let log_to_view_s = started.elapsed().as_secs_f64();
-        anyhow::ensure!(answer.rows()[0][0] == readings as u64, "wrong total: {}", answer.document);
+        ensure!(answer.rows()[0][0] == readings as u64, "wrong total: {}", answer.document);
         let replay_peak = peak_mb(node.pid())?;
         node.stop()?;
         Ok(vec![
@@ -70,8 +84,6 @@ fn plain_loop(bodies: &[String]) -> anyhow::Result<f64> {
         let load = feeders.entry((feeder, start.to_owned())).or_default();
         *load = (load.0 + value, load.1 + 1);
     }
-    anyhow::ensure!(
-        meters.values().map(|(_, n)| n).sum::<u64>() == feeders.values().map(|(_, n)| n).sum::<u64>()
-    );
+    ensure!(meters.values().map(|(_, n)| n).sum::<u64>() == feeders.values().map(|(_, n)| n).sum::<u64>());
     Ok(started.elapsed().as_secs_f64())
 }

@@ -58,8 +58,9 @@ const SECTIONS: &[Section] = &[
     Section {
         name: "ingest",
         about: "readings over HTTP into the log, and from the log into views",
-        run: ingest::run,
+        run: ingest::embedded,
     },
+    Section { name: "kafka", about: "the same with Apache Kafka as the log", run: ingest::kafka },
     Section {
         name: "batch",
         about: "new views over all that is archived, against DuckDB over the same files",
