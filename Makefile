@@ -6,6 +6,7 @@
 #   make verify   read-only gate: format, clippy, docs, licences
 #   make law      the law over more histories: make law SEEDS=100000 START=0
 #   make simulate the replication core in a simulated cluster with faults: make simulate SEEDS=100000 FROM=0 (TRACE=1: tell what happens)
+#   make simulate-mutants  breaks each rule of the core on purpose; how many seeds until it is noticed
 #   make bench    how fast, against whom: make bench SECTIONS="http freshness"
 #   make torture  kills, damages, millions, judged by a naive fold: make torture MINUTES=10 ROUNDS= SEED=
 #   make soak     a day's readings at ten times the rate in 2 GiB: make soak MINUTES=60 METERS=20000
@@ -24,7 +25,7 @@ LISTEN ?= 127.0.0.1:7070
 SECONDS ?=
 DATA ?=
 
-.PHONY: help setup build demo test verify law simulate bench soak torture fuzz mutants fmt
+.PHONY: help setup build demo test verify law simulate simulate-mutants bench soak torture fuzz mutants fmt
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -66,6 +67,10 @@ FROM ?= 0
 
 simulate: setup
 	SEEDS=$(SEEDS) FROM=$(FROM) $(CARGO) test --release -p sanso-core --lib every_promise_holds -- --nocapture
+
+# How many seeds, from the first, it takes to notice each broken rule of the core.
+simulate-mutants: setup
+	MUTANTS_FROM_ZERO=1 MUTANT_SEEDS=50000 $(CARGO) test --release -p sanso-core --lib every_broken_rule -- --nocapture
 
 bench: build
 	@deploy/setup/install.sh bench

@@ -167,6 +167,12 @@ impl Detector {
             || peer.proof_us + self.config.suspect_us < now_us
     }
 
+    /// Says whether a round trip with a life of a peer began within the last `within_us`.
+    pub fn is_in_touch(&self, instance: Instance, within_us: u64, now_us: u64) -> bool {
+        let peer = self.peers.get(&instance.node).filter(|peer| peer.incarnation == instance.incarnation);
+        peer.is_some_and(|peer| peer.heard_us > 0 && peer.proof_us + within_us >= now_us)
+    }
+
     /// Returns for how long a life of a peer has answered without a gap, in
     /// microseconds; 0 when it is suspected or was never heard.
     pub fn healthy_us(&self, instance: Instance, now_us: u64) -> u64 {

@@ -7,6 +7,8 @@
 //!   detector ─▶ supervisor ─▶ ClusterMap ─▶ replica ⇄ replica ⇄ replica
 //!   who is alive  what follows   who holds what      append, acknowledge, commit
 //!              └───────────── Node::step(event) -> outputs ─────────────┘
+//!
+//!   reader ─▶ Hedger: which replica, and when another ─▶ Node::read(partition, seen)
 //! ```
 //!
 //! Promised: an acknowledged write is on every replica in sync, and survives as
@@ -21,6 +23,7 @@
 
 mod detector;
 mod entries;
+mod hedge;
 mod ids;
 mod map;
 mod mutant;
@@ -33,9 +36,12 @@ mod sim;
 mod supervisor;
 
 pub use detector::{Detector, DetectorConfig, Heartbeat};
+pub use hedge::{HedgeConfig, Hedger, Read};
 pub use ids::{Epoch, Holder, Incarnation, Instance, NodeId, Partition, Position};
 pub use map::{Assignment, Change, ClusterMap, Member, Refused, Standing};
 pub use node::{Event, Message, Node, NodeConfig, Output};
-pub use protocol::{Answer, Effect, Logged, ReadRefusal, ReplicaConfig, Replication, RequestId, State};
+pub use protocol::{
+    Answer, Effect, Logged, ReadRefusal, ReplicaConfig, Replication, RequestId, Shown, State,
+};
 pub use replica::Replica;
 pub use supervisor::{Supervisor, SupervisorConfig};

@@ -10,6 +10,8 @@ pub(crate) enum Mutant {
     MajorityAck,
     /// A learner is waited for only once it is admitted.
     GrowLate,
+    /// A learner that is not admitted yet counts as a copy.
+    PendingCounts,
     /// A learner is admitted without what the primary before may have acknowledged.
     EarlyAdmission,
     /// A silent replica is no longer waited for before control has removed it.

@@ -17,12 +17,14 @@ use crate::cluster::detector::{Detector, DetectorConfig, Heartbeat};
 use crate::cluster::ids::{Epoch, Holder, Instance, NodeId, Partition, Position};
 use crate::cluster::map::{Change, ClusterMap};
 use crate::cluster::mutant::{Mutant, Mutants};
-use crate::cluster::protocol::{Answer, Effect, ReadRefusal, ReplicaConfig, Replication, RequestId, State};
+use crate::cluster::protocol::{
+    Answer, Effect, ReadRefusal, ReplicaConfig, Replication, RequestId, Shown, State,
+};
 use crate::cluster::replica::Replica;
 use crate::cluster::supervisor::{Supervisor, SupervisorConfig};
 
 /// A node's settings.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct NodeConfig {
     /// The failure detector's.
     pub detector: DetectorConfig,
@@ -30,6 +32,19 @@ pub struct NodeConfig {
     pub replica: ReplicaConfig,
     /// The control leader's.
     pub supervisor: SupervisorConfig,
+    /// A node that has not heard from most members for so long says that its answers may be old.
+    pub in_touch_us: u64,
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        Self {
+            detector: DetectorConfig::default(),
+            replica: ReplicaConfig::default(),
+            supervisor: SupervisorConfig::default(),
+            in_touch_us: 400_000,
+        }
+    }
 }
 
 /// What nodes tell each other.
@@ -267,9 +282,29 @@ impl<S: State> Node<S> {
         true
     }
 
-    /// Shows a partition to a reader that has seen `seen` of it.
-    pub fn read(&mut self, partition: Partition, seen: Position) -> Result<(Position, &S), ReadRefusal> {
-        self.replicas.get_mut(&partition).ok_or(ReadRefusal::NotInSync)?.read(seen)
+    /// Shows a partition to a reader that has seen `seen` of it. To be judged
+    /// at `now_us` after the state was taken, never before.
+    pub fn read(
+        &mut self,
+        partition: Partition,
+        seen: Position,
+        now_us: u64,
+    ) -> Result<Shown<'_, S>, ReadRefusal> {
+        let in_touch = self.is_in_touch(now_us);
+        let shown = self.replicas.get_mut(&partition).ok_or(ReadRefusal::NotInSync)?.read(seen)?;
+        Ok(Shown { fresh: shown.fresh && in_touch, ..shown })
+    }
+
+    /// Says whether this node has heard from most members so lately that a map
+    /// without it would have reached it: whoever meets a node with an older map
+    /// sends it the newer one, and most members have to agree to a map.
+    pub fn is_in_touch(&self, now_us: u64) -> bool {
+        let within_us = self.config.in_touch_us;
+        let others = self.map.members.iter().filter(|(node, _)| **node != self.me.node);
+        let others = others.map(|(node, m)| Instance { node: *node, incarnation: m.incarnation });
+        let heard = others.filter(|other| self.detector.is_in_touch(*other, within_us, now_us)).count();
+        let member = self.map.is_member(self.me) || self.mutants.has(Mutant::AnyIncarnation);
+        member && (heard + 1) * 2 > self.map.members.len()
     }
 
     /// Returns the newest map that this node has.

@@ -93,6 +93,19 @@ pub enum Answer<Outcome> {
     Unknown,
 }
 
+/// What a replica shows to a reader.
+#[derive(Debug)]
+pub struct Shown<'a, S> {
+    /// The position of the last write in it.
+    pub at: Position,
+    /// The state.
+    pub state: &'a S,
+    /// Whether it holds all that was acknowledged until a moment ago. Otherwise
+    /// this replica can't know: it has lost touch with the others, or a write
+    /// waits for more replicas.
+    pub fresh: bool,
+}
+
 /// Why a replica can't answer a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadRefusal {

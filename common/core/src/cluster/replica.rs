@@ -35,7 +35,7 @@ use crate::cluster::ids::{Epoch, Holder, Partition, Position};
 use crate::cluster::map::{Assignment, Change};
 use crate::cluster::mutant::{Mutant, Mutants};
 use crate::cluster::protocol::{
-    Answer, Effect, Logged, ReadRefusal, ReplicaConfig, Replication, RequestId, State,
+    Answer, Effect, Logged, ReadRefusal, ReplicaConfig, Replication, RequestId, Shown, State,
 };
 
 /// What the primary knows of another replica.
@@ -344,7 +344,10 @@ impl<S: State> Replica<S> {
             return;
         }
         let acknowledging = self.acknowledging();
-        if acknowledging.len() < self.config.copies_min {
+        // Who is not admitted yet has the write too, but control would not promote it.
+        let pending = self.mutants.has(Mutant::PendingCounts);
+        let copies = if pending { acknowledging.len() } else { self.assignment.in_sync.len() };
+        if copies < self.config.copies_min {
             return;
         }
         let matched = |at: &Holder| if *at == self.me { self.end() } else { self.peers[at].matched };
@@ -354,7 +357,6 @@ impl<S: State> Replica<S> {
         if commit <= self.commit {
             return;
         }
-        let copies = all.len();
         let first = self.commit + 1;
         let outcomes = self.show(commit);
         for (seq, outcome) in (first..).zip(outcomes) {
@@ -436,7 +438,7 @@ impl<S: State> Replica<S> {
 
     /// Shows the state to a reader that has seen `seen` of this partition; the
     /// default position is that of a reader that has seen nothing.
-    pub fn read(&mut self, seen: Position) -> Result<(Position, &S), ReadRefusal> {
+    pub fn read(&mut self, seen: Position) -> Result<Shown<'_, S>, ReadRefusal> {
         if !self.assignment.in_sync.contains(&self.me) {
             return Err(ReadRefusal::NotInSync);
         }
@@ -450,7 +452,11 @@ impl<S: State> Replica<S> {
             self.show(seen.seq);
         }
         let at = self.position(self.commit).expect("the commit is in the log");
-        Ok((at, &self.state))
+        // While no write can be committed, one that was acknowledged before may not be shown yet.
+        let commits = self.assignment.primary.is_some()
+            && self.assignment.in_sync.len() >= self.config.copies_min
+            && (!self.is_primary() || self.commit >= self.inherited);
+        Ok(Shown { at, state: &self.state, fresh: commits })
     }
 
     /// Returns whose replica this is.

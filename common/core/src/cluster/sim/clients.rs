@@ -7,13 +7,13 @@ use rand::RngExt;
 
 use super::ledger::Write;
 use super::truth::Violation;
-use super::world::{CLIENTS_TO_US, Happening, NODES, PARTITIONS, World};
-use crate::cluster::{Answer, ClusterMap, Event, NodeId, Partition, Position, RequestId};
+use super::world::{Answered, CLIENTS_TO_US, Happening, NODES, PARTITIONS, World};
+use crate::cluster::{
+    Answer, ClusterMap, Event, HedgeConfig, Hedger, NodeId, Partition, Position, Read, RequestId,
+};
 
 /// A writer gives up waiting for a node after so long and asks another.
 pub(super) const WRITE_TIMEOUT_US: u64 = 40_000;
-/// A reader asks a second replica after so long.
-pub(super) const HEDGE_US: u64 = 10_000;
 /// Wait before an immediate refusal is answered by another try.
 pub(super) const RETRY_US: u64 = 2_000;
 
@@ -47,9 +47,9 @@ pub(super) struct Reader {
     pub(super) begun_us: u64,
     /// Numbers its reads.
     pub(super) read: u64,
-    /// Replicas not asked yet.
-    pub(super) left: Vec<NodeId>,
-    pub(super) busy: bool,
+    pub(super) hedger: Hedger,
+    /// The read on its way.
+    pub(super) on_its_way: Option<Read>,
     pub(super) worst_us: u64,
     pub(super) done: u64,
 }
@@ -82,8 +82,8 @@ impl Reader {
             partition: Partition(0),
             begun_us: 0,
             read: 0,
-            left: Vec::new(),
-            busy: false,
+            hedger: Hedger::new(HedgeConfig::default(), None),
+            on_its_way: None,
             worst_us: 0,
             done: 0,
         }
@@ -122,15 +122,10 @@ impl World {
             Happening::ReadArrives { reader, read, node, seen } => {
                 return self.read(reader, read, node, seen);
             }
-            Happening::ReadAnswered { reader, read, shown, map } => {
-                return self.read_answered(reader, read, shown, map);
+            Happening::ReadAnswered { reader, read, node, shown, map } => {
+                return self.read_answered(reader, read, node, shown, map);
             }
-            Happening::Hedge { reader, read } => {
-                if self.readers[reader].busy && self.readers[reader].read == read {
-                    self.ask_next(reader);
-                    self.after(HEDGE_US, Happening::Hedge { reader, read });
-                }
-            }
+            Happening::Hedge { reader, read } => self.hedge(reader, read),
             _ => unreachable!("the world does the rest itself"),
         }
         Ok(())
@@ -237,48 +232,60 @@ impl World {
         let reader = &mut self.readers[number];
         reader.partition = partition;
         reader.read += 1;
-        (reader.begun_us, reader.busy) = (self.now_us, true);
-        reader.left.clear();
-        let read = reader.read;
-        self.ask_next(number);
-        self.after(HEDGE_US, Happening::Hedge { reader: number, read });
+        reader.begun_us = self.now_us;
+        let (read, first) = reader.hedger.begin(&reader.map, partition, self.now_us);
+        reader.on_its_way = Some(read);
+        self.ask(number, first);
+        self.watch(number);
     }
 
-    /// Asks the next replica in sync; from the beginning when all were asked.
-    fn ask_next(&mut self, number: usize) {
+    /// Asks a node; anybody when the map knows nobody.
+    fn ask(&mut self, number: usize, node: Option<NodeId>) {
         let late_us = self.network.client_us();
-        let turn = self.rng.random_range(0..usize::from(NODES));
-        let reader = &mut self.readers[number];
-        if reader.left.is_empty() {
-            let in_sync = &reader.map.assignment(reader.partition).in_sync;
-            reader.left = in_sync.iter().map(|held| held.instance.node).collect();
-            if reader.left.is_empty() {
-                reader.left = (0..NODES).map(NodeId).collect();
-            }
-            let turn = turn % reader.left.len();
-            reader.left.rotate_left(turn);
-        }
-        let node = reader.left.pop().expect("it was filled");
+        let anybody = NodeId(self.rng.random_range(0..NODES));
+        let reader = &self.readers[number];
         let seen = reader.seen.get(&reader.partition).copied().unwrap_or_default();
-        let read = reader.read;
+        let (read, node) = (reader.read, node.unwrap_or(anybody));
         self.after(late_us, Happening::ReadArrives { reader: number, read, node, seen });
+    }
+
+    /// Looks again when the read is due.
+    fn watch(&mut self, number: usize) {
+        let reader = &self.readers[number];
+        if let Some(on_its_way) = &reader.on_its_way {
+            let (due_us, read) = (on_its_way.due_us().max(self.now_us + 1), reader.read);
+            self.at(due_us, Happening::Hedge { reader: number, read });
+        }
+    }
+
+    fn hedge(&mut self, number: usize, read: u64) {
+        let reader = &mut self.readers[number];
+        let Some(on_its_way) = reader.on_its_way.as_mut().filter(|_| reader.read == read) else { return };
+        if on_its_way.due_us() <= self.now_us {
+            let asked = reader.hedger.due(on_its_way, &reader.map, self.now_us);
+            let nobody = reader.map.assignment(reader.partition).in_sync.is_empty();
+            if asked.is_some() || nobody {
+                self.ask(number, asked);
+            }
+        }
+        self.watch(number);
     }
 
     fn read_answered(
         &mut self,
         number: usize,
         read: u64,
-        shown: Option<(Position, u64)>,
+        node: NodeId,
+        shown: Option<Answered>,
         map: Option<Arc<ClusterMap>>,
     ) -> Result<(), Violation> {
         let reader = &mut self.readers[number];
         if let Some(map) = map.filter(|map| map.version > reader.map.version) {
             reader.map = map;
-            reader.left.clear();
         }
-        if !reader.busy || reader.read != read {
+        let Some(on_its_way) = reader.on_its_way.as_mut().filter(|_| reader.read == read) else {
             return Ok(());
-        }
+        };
         let partition = reader.partition;
         let life = reader.map.assignment(partition).life;
         let seen = reader.seen.get(&partition).copied();
@@ -286,20 +293,21 @@ impl World {
         if seen.is_some_and(|seen| seen.life < life) {
             reader.seen.remove(&partition);
         }
-        let Some((at, digest)) = shown else {
-            if reader.left.is_empty() {
-                return Ok(());
+        let Some(answered) = shown else {
+            let next = reader.hedger.refused(on_its_way, &reader.map, node, self.now_us);
+            if next.is_some() {
+                self.ask(number, next);
             }
-            self.ask_next(number);
             return Ok(());
         };
+        reader.hedger.answered(on_its_way, node, self.now_us);
         let begun_us = reader.begun_us;
-        reader.busy = false;
+        reader.on_its_way = None;
         reader.done += 1;
-        reader.worst_us = reader.worst_us.max(self.now_us - reader.begun_us);
-        self.truth.answered(partition, seen, at, digest, begun_us)?;
+        reader.worst_us = reader.worst_us.max(self.now_us - begun_us);
+        self.truth.answered(partition, seen, answered, begun_us)?;
         if number + 1 < self.readers.len() {
-            self.readers[number].seen.insert(partition, at);
+            self.readers[number].seen.insert(partition, answered.at);
         }
         let think_us = self.rng.random_range(200..3_000);
         self.after(think_us, Happening::ReadNext(number));

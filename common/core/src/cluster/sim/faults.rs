@@ -36,7 +36,7 @@ pub(super) enum Kind {
     Starve,
     /// Control commits nothing.
     Silence,
-    /// What the leader of control sends to it is lost.
+    /// Maps that are sent to it are lost.
     Uninformed,
 }
 
@@ -79,7 +79,7 @@ impl Plan {
             return Self { faults: amnesia(rng, nodes), lost, single: false };
         }
         if style == 3 {
-            return Self { faults: admitted_and_gone(rng), lost, single: false };
+            return Self { faults: at_admissions(rng, nodes), lost, single: false };
         }
         let moment = |rng: &mut StdRng| match rng.random_range(0..4) {
             _ if style == 2 => Moment::At(rng.random_range(FAULTS_FROM_US..FAULTS_TO_US)),
@@ -109,10 +109,17 @@ fn amnesia(rng: &mut StdRng, nodes: u16) -> Vec<(Moment, Fault)> {
     faults
 }
 
-/// Learners that are lost just when they are admitted, while their primary doesn't
-/// learn of it: who had to go for them comes back.
-fn admitted_and_gone(rng: &mut StdRng) -> Vec<(Moment, Fault)> {
+/// Primaries and learners that are lost at an admission, the primary also without
+/// having learnt of it; before that, two nodes that lose their memory.
+fn at_admissions(rng: &mut StdRng, nodes: u16) -> Vec<(Moment, Fault)> {
+    let at_us = rng.random_range(FAULTS_FROM_US..FAULTS_TO_US);
+    let first = rng.random_range(0..nodes);
     let mut faults = Vec::new();
+    for more in 0..rng.random_range(0..3) {
+        let node = NodeId((first + more) % nodes);
+        let crash = Fault { kind: Kind::Crash, node, lasts_us: rng.random_range(5_000..300_000) };
+        faults.push((Moment::At(at_us + rng.random_range(0..20_000)), crash));
+    }
     for _ in 0..4 {
         let moment = Moment::Admission(rng.random_range(8..20));
         let node = NodeId(0);
@@ -156,11 +163,9 @@ impl World {
                     (fault.node, fault.kind) = (node, Kind::Apart(other))
                 }
                 (Kind::Uninformed, Some((node, _))) => (fault.node, late_us) = (node, 0),
-                (Kind::Crash, Some((_, other))) => {
-                    fault.node = other;
-                    // Some time after control has committed the admission.
-                    late_us += 3_000;
-                }
+                // The primary before control has committed the admission, or the learner after it.
+                (Kind::Crash, Some((node, _))) if self.rng.random() => fault.node = node,
+                (Kind::Crash, Some((_, other))) => (fault.node, late_us) = (other, late_us + 3_000),
                 _ => {}
             }
             self.after(late_us, Happening::Begins(fault));
@@ -183,7 +188,7 @@ impl World {
             }
             Kind::Delay => _ = self.network.delay_us.insert(node, 200_000),
             Kind::Starve => self.at(self.now_us, Happening::Nap(node, self.now_us + fault.lasts_us)),
-            Kind::Uninformed => _ = self.network.cut.insert((self.control.leader, node)),
+            Kind::Uninformed => _ = self.network.uninformed.insert(node),
             Kind::Silence => self.control.stopped_until_us = self.now_us + fault.lasts_us,
         }
         self.after(fault.lasts_us, Happening::Mended(fault));
@@ -195,10 +200,11 @@ impl World {
         match fault.kind {
             Kind::Crash if self.machines[node.0 as usize].node.is_none() => self.start(node),
             Kind::Pause => self.wake(node)?,
-            Kind::Isolate | Kind::Mute | Kind::Deaf | Kind::Apart(_) | Kind::Uninformed => {
+            Kind::Isolate | Kind::Mute | Kind::Deaf | Kind::Apart(_) => {
                 self.network.cut.retain(|(from, to)| *from != node && *to != node);
             }
             Kind::Delay => _ = self.network.delay_us.remove(&node),
+            Kind::Uninformed => _ = self.network.uninformed.remove(&node),
             Kind::Crash | Kind::Starve | Kind::Silence => {}
         }
         Ok(())

@@ -15,6 +15,8 @@ pub(super) struct Network {
     pub(super) lost: u32,
     /// No message passes from the first to the second.
     pub(super) cut: BTreeSet<(NodeId, NodeId)>,
+    /// Nodes that get no map.
+    pub(super) uninformed: BTreeSet<NodeId>,
     /// Added to what goes to and from a node, in microseconds.
     pub(super) delay_us: BTreeMap<NodeId, u64>,
     last_us: BTreeMap<(NodeId, NodeId), u64>,
@@ -26,6 +28,7 @@ impl Network {
             rng: StdRng::seed_from_u64(seed),
             lost: 0,
             cut: BTreeSet::new(),
+            uninformed: BTreeSet::new(),
             delay_us: BTreeMap::new(),
             last_us: BTreeMap::new(),
         }

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::ledger::Ledger;
+use super::world::Answered;
 use crate::cluster::{ClusterMap, Epoch, Instance, Node, Partition, Position};
 
-/// No replica that the map calls in sync shows what is so old, whatever is cut off.
-const STALE_US: u64 = 1_800_000;
+/// What is called fresh is no older, whatever is cut off: the time without touch
+/// that goes unsaid, and what a change of the map takes.
+const STALE_US: u64 = 600_000;
 
 /// A broken promise, in words.
 pub(super) type Violation = String;
@@ -28,7 +30,7 @@ pub(super) struct Truth {
     /// Who acknowledged in which epoch.
     primaries: BTreeMap<(Partition, Epoch), Instance>,
     map_version: u64,
-    /// By partition: the last acknowledged write, and who had to have it then.
+    /// By partition: the last acknowledged write, and all who have had to have it.
     acknowledged: BTreeMap<Partition, (Position, Vec<Instance>)>,
     /// By partition: what each node was seen to show last.
     shown: Vec<BTreeMap<Instance, Position>>,
@@ -125,10 +127,10 @@ impl Truth {
         &self,
         partition: Partition,
         seen: Option<Position>,
-        at: Position,
-        digest: u64,
+        answered: Answered,
         asked_us: u64,
     ) -> Result<(), Violation> {
+        let Answered { at, digest, fresh } = answered;
         if let Some(seen) = seen
             && (seen.life > at.life || (seen.life == at.life && seen.seq > at.seq))
         {
@@ -143,8 +145,10 @@ impl Truth {
             let until = history.times.partition_point(|(us, _)| us + STALE_US < asked_us);
             until.checked_sub(1).map_or(0, |last| history.times[last].1)
         };
-        if history.map_or(0, old) > at.seq {
-            return Err(format!("a reader of {partition} was shown {at:?}, which is {STALE_US} us old"));
+        if fresh && history.map_or(0, old) > at.seq {
+            return Err(format!(
+                "a reader of {partition} was shown {at:?} as fresh, more than {STALE_US} us old"
+            ));
         }
         if history.and_then(|h| h.digests.get(&at.seq)).is_some_and(|known| known.1 != digest) {
             return Err(format!("a reader of {partition} was shown another history at {at:?}"));
@@ -164,7 +168,12 @@ impl Truth {
         self.map_version = map.version;
         for (partition, assignment) in map.assignments() {
             self.held(partition, map, &node)?;
-            let Some((at, holders)) = self.acknowledged.get(&partition) else { continue };
+            let Some((at, holders)) = self.acknowledged.get_mut(&partition) else { continue };
+            if assignment.life == at.life {
+                let in_sync = assignment.in_sync.iter().map(|held| held.instance);
+                let admitted: Vec<_> = in_sync.filter(|held| !holders.contains(held)).collect();
+                holders.extend(admitted);
+            }
             let dead = holders.iter().filter(|holder| node(**holder).is_none()).count();
             if assignment.life > at.life && dead < map.replicas.min(2) {
                 return Err(format!("{partition} is given up after the loss of {dead} of {holders:?}"));

@@ -84,13 +84,22 @@ pub(super) enum Happening {
     ReadAnswered {
         reader: usize,
         read: u64,
-        shown: Option<(Position, u64)>,
+        node: NodeId,
+        shown: Option<Answered>,
         map: Option<Arc<ClusterMap>>,
     },
     Hedge {
         reader: usize,
         read: u64,
     },
+}
+
+/// What a reader is told.
+#[derive(Clone, Copy)]
+pub(super) struct Answered {
+    pub(super) at: Position,
+    pub(super) digest: u64,
+    pub(super) fresh: bool,
 }
 
 /// What came to a stopped process, to be met when it continues.
@@ -299,6 +308,9 @@ impl World {
     }
 
     pub(super) fn send(&mut self, from: Instance, to: NodeId, message: Message<Ledger>) {
+        if matches!(message, Message::Map(_)) && self.network.uninformed.contains(&to) {
+            return;
+        }
         let Some(arrives_us) = self.network.carry(from.node, to, self.now_us) else { return };
         let to_life = Incarnation(self.machines[to.0 as usize].incarnation);
         self.at(arrives_us, Happening::Arrives { from, to, to_life, message });
@@ -356,7 +368,7 @@ impl World {
         }
         for held in held {
             if let Held::Read { reader, read, .. } = held {
-                self.after(1_000, Happening::ReadAnswered { reader, read, shown: None, map: None });
+                self.after(1_000, Happening::ReadAnswered { reader, read, node, shown: None, map: None });
             }
         }
         self.clients_lose(node);
@@ -387,14 +399,15 @@ impl World {
             None => (None, None),
             Some(node) => {
                 let stale = self.readers[reader].read != read;
-                let shown = if stale { None } else { node.read(partition, seen).ok() };
-                let shown = shown.map(|(at, state)| (at, state.digest));
+                let now_us = self.now_us + machine.skew_us;
+                let shown = if stale { None } else { node.read(partition, seen, now_us).ok() };
+                let shown = shown.map(|s| Answered { at: s.at, digest: s.state.digest, fresh: s.fresh });
                 self.truth.look(node, PARTITIONS, self.now_us)?;
                 (shown, Some(node.map().clone()))
             }
         };
         let late_us = self.network.client_us();
-        self.after(late_us, Happening::ReadAnswered { reader, read, shown, map });
+        self.after(late_us, Happening::ReadAnswered { reader, read, node: at, shown, map });
         Ok(())
     }
 
@@ -423,7 +436,7 @@ impl World {
                 }
             }
         }
-        if self.readers.iter().any(|reader| reader.busy) {
+        if self.readers.iter().any(|reader| reader.on_its_way.is_some()) {
             return Err("a reader waits still".to_owned());
         }
         Ok(())
