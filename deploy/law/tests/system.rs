@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use sanso_broker::{Cluster, available};
 use sanso_law::environment;
 use sanso_law::system::{LogPlace, run};
 use sanso_log::{Log, MemoryLog};
@@ -57,4 +58,14 @@ async fn the_system_keeps_the_law_on_a_log_in_memory() {
 async fn the_system_keeps_the_law_on_the_embedded_log() {
     let folder = tempfile::tempdir().expect("make a folder");
     seeds(6, || Box::new(embedded(folder.path()))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_system_keeps_the_law_on_kafka() {
+    if !available("the_system_keeps_the_law_on_kafka") {
+        return;
+    }
+    let cluster = Cluster::start(1).expect("start a broker");
+    let log = format!("kafka://{}", cluster.servers());
+    seeds(8, || Box::new(At(log.clone()))).await;
 }
