@@ -10,7 +10,7 @@ use sanso_view::{Application, Source, View, oracle};
 const APPLICATION: &str = "
 CREATE SOURCE readings (meter TEXT, day DATE, at TIMESTAMP NOT NULL, value DECIMAL(18,6), wide DECIMAL(38,0),
                         small DECIMAL(3,3), good BOOLEAN, version BIGINT, note TEXT)
-  WITH (key = 'meter', identity = 'meter, day, at, wide, good', version = 'version', event_time = 'at',
+  WITH (key = 'meter', identity = 'meter, at, good', version = 'version', event_time = 'at',
         ignore = 'note', partitions = '1');
 CREATE VIEW daily AS
   SELECT meter, good, day, TUMBLE(at, INTERVAL '1 day') AS start, COUNT(*) AS readings, SUM(value) AS total,
