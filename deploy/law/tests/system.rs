@@ -73,5 +73,5 @@ async fn the_system_keeps_the_law_on_kafka() {
     }
     let cluster = Cluster::start(1).expect("start a broker");
     let log = format!("kafka://{}", cluster.servers());
-    seeds(8, || Box::new(At(log.clone()))).await;
+    seeds(10, || Box::new(At(log.clone()))).await;
 }
