@@ -10,7 +10,7 @@
 #   make bench    how fast, against whom: make bench SECTIONS="http freshness"
 #   make torture  kills, damages, millions, judged by a naive fold: make torture MINUTES=10 ROUNDS= SEED=
 #   make soak     a day's readings at ten times the rate in 2 GiB: make soak MINUTES=60 METERS=20000
-#   make fuzz     MINUTES=10 for all parsers together, or TARGET=nem for one; see e2e/fuzz
+#   make fuzz     MINUTES=10 for all targets together, or TARGET=nem for one; see e2e/fuzz
 #   make mutants  breaks each rule of exactness on purpose; the law must notice
 #
 # Compiled dependencies are kept outside the checkout, in $(CARGO_TARGET_DIR).

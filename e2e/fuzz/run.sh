@@ -12,31 +12,47 @@ here="$(cd "$(dirname "$0")" && pwd)"
 cache="${CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sanso}/fuzz"
 host="$(rustc -vV | sed -n 's/^host: //p')"
 
-# Coverage for everything that is linked; naming the host keeps it out of build scripts and
-# macros. Overflows and broken assertions are findings too, so both are checked here.
-coverage="-Cpasses=sancov-module"
-for option in level=4 inline-8bit-counters pc-table trace-compares; do
-    coverage+=" -Cllvm-args=-sanitizer-coverage-$option"
-done
-coverage+=" -Ccodegen-units=1 -Cdebug-assertions -Coverflow-checks"
-RUSTFLAGS="$coverage" cargo build --locked --release --manifest-path "$here/Cargo.toml" \
-    --package sanso-fuzz --features libfuzzer --bin fuzz --target "$host" \
-    --target-dir "${SANSO_FUZZ_TARGET_DIR:-$cache/target}"
-fuzzer="${SANSO_FUZZ_TARGET_DIR:-$cache/target}/$host/release/fuzz"
+# Two fuzzers. That of the parsers has coverage of everything that it is linked with. That of what
+# needs DataFusion has it of our own packages only, and shares all else with the ordinary build:
+# DataFusion would take long to compile once more, and all of its counters would be looked at after
+# every execution.
+parsers() {
+    # Naming the host keeps the flags out of build scripts and macros.
+    RUSTFLAGS="$("$here/rustc.sh" echo)" cargo build --locked --release --manifest-path "$here/Cargo.toml" \
+        --package sanso-fuzz --no-default-features --features libfuzzer --bin fuzz --target "$host" \
+        --target-dir "${SANSO_FUZZ_TARGET_DIR:-$cache/target}"
+    parsers="${SANSO_FUZZ_TARGET_DIR:-$cache/target}/$host/release/fuzz"
+}
+node() {
+    RUSTC_WORKSPACE_WRAPPER="$here/rustc.sh" cargo build --locked --release --manifest-path "$here/../../Cargo.toml" \
+        --workspace --features sanso-fuzz/libfuzzer --bin fuzz
+    node="${CARGO_TARGET_DIR:-$here/../../target}/release/fuzz"
+}
 
 targets=("$here"/corpus/*)
 [ -z "$only" ] || targets=("$here/corpus/$only")
 [ -d "${targets[0]}" ] || { echo "fuzz: no target '$only'; there are: $(ls "$here/corpus" | xargs)"; exit 2; }
 seconds=$((minutes * 60 / ${#targets[@]}))
+# What needs DataFusion; the others are parsers.
+of_node=" application document query record row url "
 
 failed=()
 for folder in "${targets[@]}"; do
     target="$(basename "$folder")"
     learnt="$cache/corpus/$target" found="$cache/found/$target"
     mkdir -p "$learnt" "$found"
+    if [[ $of_node == *" $target "* ]]; then
+        [ -n "${node:-}" ] || node
+        fuzzer="$node"
+    else
+        [ -n "${parsers:-}" ] || parsers
+        fuzzer="$parsers"
+    fi
+    dictionary=()
+    [[ $target != application && $target != query ]] || dictionary=(-dict="$here/sql.dict")
     status=0
     SANSO_FUZZ_TARGET="$target" "$fuzzer" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 \
-        -max_len=8192 -print_final_stats=1 -artifact_prefix="$found/" \
+        -max_len=8192 "${dictionary[@]}" -print_final_stats=1 -artifact_prefix="$found/" \
         "$learnt" "$folder" >"$cache/$target.log" 2>&1 || status=$?
     runs="$(sed -n 's/^stat::number_of_executed_units: *//p' "$cache/$target.log")"
     if [ "$status" -eq 0 ]; then

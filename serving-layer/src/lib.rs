@@ -29,6 +29,8 @@ mod ends;
 mod error;
 mod fetch;
 mod finish;
+#[doc(hidden)]
+pub mod inspect;
 mod limits;
 pub mod metrics;
 pub mod params;

@@ -11,6 +11,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Toke
 use sanso_state::ValueType;
 
 use crate::error::{Place, SqlError};
+use crate::nesting;
 use crate::source::Column;
 
 /// One parsed statement.
@@ -93,6 +94,7 @@ pub(crate) fn parse(sql: &str) -> Result<Vec<Statement>, SqlError> {
     let tokens = Tokenizer::new(&dialect, sql)
         .tokenize_with_location()
         .map_err(|error| SqlError::new(error.location.into(), error.message, ""))?;
+    nesting::check(&tokens)?;
     let end = end_of(sql);
     let mut reader = StatementReader {
         parser: Parser::new(&dialect).with_tokens_with_locations(tokens.clone()),

@@ -5,14 +5,15 @@
 //! ```text
 //!   life 1 ──────────✗   life 2 ───────────────✗   life 3 … the last: no faults
 //!   append · batch step · catch up · new view      every call to the log and to the
-//!   version · index lost · restart · check         object store may fail or be fatal
+//!   version · index lost or set back · check       object store may fail or be fatal
 //! ```
 //!
 //! A fatal fault is a crash: from that call on nothing of that life reaches the
 //! log or the dataset, before or after the call took effect. What a view
 //! partition holds is held against the oracle at the very prefix that it says
-//! it has applied, at any moment; in the end everything must have arrived, all
-//! complete segments must be covered, and no audit may have found a difference.
+//! it has applied, at any moment; when faults have ended, in the same life or
+//! the last, everything must arrive, all complete segments be covered, and no
+//! audit may have found a difference.
 
 mod faults;
 mod records;
@@ -116,14 +117,17 @@ impl System {
             let faults = Faults::random(self.rng.random());
             if let Ok(mut life) = self.start(place, faults).await {
                 self.live(&mut life).await?;
+                if !life.faults.are_fatal() && self.rng.random_bool(0.8) {
+                    // Faults pass, and what they left behind must not need a restart to be mended.
+                    life.faults.end();
+                    self.settle(&mut life).await?;
+                    self.count("outlived its faults");
+                }
                 life.end(self).await;
             } else {
                 self.count("crash while starting");
             }
-            if self.rng.random_bool(0.3) && self.speed_dir.join("index").exists() {
-                std::fs::remove_dir_all(self.speed_dir.join("index")).expect("lose the indexes");
-                self.count("indexes lost");
-            }
+            self.between_lives();
         }
         let Ok(mut life) = self.start(place, Faults::none()).await else {
             return Err("a start without faults failed".into());
@@ -131,6 +135,29 @@ impl System {
         self.settle(&mut life).await?;
         life.end(self).await;
         Ok(())
+    }
+
+    /// Lets the indexes be lost, or fall back: what a killed process had not yet flushed of them is
+    /// gone, and what is left is an earlier state as a whole.
+    fn between_lives(&mut self) {
+        let (index, earlier) = (self.speed_dir.join("index"), self.speed_dir.join("earlier"));
+        let chance = self.rng.random_range(0..10);
+        if !index.exists() {
+            return;
+        }
+        match chance {
+            0..3 => {
+                std::fs::remove_dir_all(&index).expect("lose the indexes");
+                self.count("indexes lost");
+            }
+            3..6 if earlier.exists() => {
+                std::fs::remove_dir_all(&index).expect("lose the newer indexes");
+                std::fs::rename(&earlier, &index).expect("bring back the earlier ones");
+                self.count("indexes fell back");
+            }
+            3..9 if !earlier.exists() => copy(&index, &earlier).expect("keep the indexes for later"),
+            _ => {}
+        }
     }
 
     /// Starts a process on what the ones before it left.
@@ -289,7 +316,8 @@ impl System {
         all.iter().filter(|(id, _)| view.partition_of(&id.key) == index).collect()
     }
 
-    /// Faults have ended: everything must arrive, and batch cover all complete segments.
+    /// Faults have ended: everything must arrive without a restart, and batch cover all complete
+    /// segments.
     async fn settle(&mut self, life: &mut Life) -> Result<(), Failure> {
         let segments = self.declared.source.segments();
         let ends = self.records.ends();
@@ -325,6 +353,21 @@ impl Life {
         system.count("life");
         self.speed.shutdown().await;
     }
+}
+
+/// Copies a folder with all that is in it.
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }
 
 async fn bring_up(

@@ -80,10 +80,10 @@ mod tests {
 
     #[test]
     fn the_fuzzer_begins_with_files_of_each_kind() {
-        let package = std::env::var("CARGO_MANIFEST_DIR").expect("cargo names the package's folder");
+        let seeds = crate::seeds("log_file");
         let read = |name: &str| {
-            let seed = std::fs::read(format!("{package}/corpus/log_file/{name}")).expect("read a seed");
-            let file = behind_header(&seed).expect("a seed has its two bytes");
+            let seed = &seeds[name];
+            let file = behind_header(seed).expect("a seed has its two bytes");
             inspect(&file, TOPIC, u64::from(seed[1])).map(|found| (found.records.len(), found.is_torn))
         };
         assert_eq!(read("sealed"), Ok((2, false)));

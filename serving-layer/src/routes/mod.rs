@@ -16,7 +16,7 @@ mod reply;
 mod sources;
 mod status;
 mod stream;
-mod view;
+pub(crate) mod view;
 mod views;
 
 use std::sync::Arc;

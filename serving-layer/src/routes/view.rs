@@ -31,22 +31,43 @@ struct Order {
     top: Option<usize>,
 }
 
+/// What one request wants of a view.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) options: ReadOptions,
+    pub(crate) wanted: Wanted,
+    order: Option<Order>,
+}
+
+impl Request {
+    /// Reads a request's parameters; its deadline counts from now.
+    pub(crate) fn read(
+        config: &ServingConfig,
+        view: &View,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<Self, Problem> {
+        let known: Vec<&str> =
+            ["key", "from", "to", "by", "order", "top"].into_iter().chain(READ_OPTIONS).collect();
+        let params = Params::read(uri, &known)?;
+        Ok(Self {
+            options: ReadOptions::read(config, &params, headers)?,
+            wanted: wanted(config, view, &params)?,
+            order: order(config, view, &params)?,
+        })
+    }
+}
+
 pub(crate) async fn read(
     State(shared): State<Arc<Shared>>,
     Path(name): Path<String>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let known: Vec<&str> =
-        ["key", "from", "to", "by", "order", "top"].into_iter().chain(READ_OPTIONS).collect();
-    let params = Params::read(&uri, &known)?;
-    let options = ReadOptions::read(&shared.config, &params, &headers)?;
     let view = serving(&shared, &name)?;
-    let wanted = wanted(&shared.config, &view, &params)?;
-    let order = order(&shared.config, &view, &params)?;
-    let format = options.format;
-    let work =
-        async { answer(&shared, &view, &wanted, order.as_ref(), &options).await?.respond(format).await };
+    let request = Request::read(&shared.config, &view, &uri, &headers)?;
+    let options = &request.options;
+    let work = async { answer(&shared, &view, &request).await?.respond(options.format).await };
     // A wait for progress ends by itself shortly before and says what it waited for.
     match timeout_at(options.until, work).await {
         Ok(response) => response,
@@ -54,13 +75,8 @@ pub(crate) async fn read(
     }
 }
 
-async fn answer(
-    shared: &Shared,
-    view: &Arc<View>,
-    wanted: &Wanted,
-    order: Option<&Order>,
-    options: &ReadOptions,
-) -> Result<Reply, Problem> {
+async fn answer(shared: &Shared, view: &Arc<View>, request: &Request) -> Result<Reply, Problem> {
+    let Request { options, wanted, order } = request;
     let reads = plan(view, wanted);
     let _turn = turn(shared, &reads).await?;
     let replies = fetch(shared, view, &reads, &options.need, options.until).await?;

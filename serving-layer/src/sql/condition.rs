@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::expr::InList;
-use datafusion::logical_expr::{Between, BinaryExpr, Expr, Operator};
+use datafusion::logical_expr::{Between, BinaryExpr, Expr, Operator, TableProviderFilterPushDown};
 use sanso_state::{Value, ValueType};
 use sanso_view::{ColumnOrigin, View};
 
@@ -25,9 +25,13 @@ enum Condition {
     Start(i64, i64),
 }
 
-/// Says whether a condition narrows what is read.
-pub(crate) fn narrows(view: &View, filter: &Expr) -> bool {
-    condition(view, filter).is_some()
+/// Says of each condition whether it narrows what is read.
+pub(crate) fn pushed_down(view: &View, filters: &[&Expr]) -> Vec<TableProviderFilterPushDown> {
+    let support = |filter: &&Expr| match condition(view, filter) {
+        Some(_) => TableProviderFilterPushDown::Inexact,
+        None => TableProviderFilterPushDown::Unsupported,
+    };
+    filters.iter().map(support).collect()
 }
 
 /// Returns what conditions that all hold leave to be read.

@@ -13,11 +13,13 @@ mod condition;
 mod dataset_table;
 mod failure;
 mod memory;
+mod rehearsal;
 mod shape;
 mod statement;
 mod threads;
 mod view_table;
 
 pub(crate) use memory::Budget;
+pub(crate) use rehearsal::rehearse;
 pub(crate) use statement::{answer_too_large, run, size_of};
 pub(crate) use threads::QueryThreads;

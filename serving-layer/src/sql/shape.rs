@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+use sanso_view::may_nest;
 
 use crate::problem::Problem;
 
@@ -35,38 +36,6 @@ pub(crate) fn check_text(sql: &str) -> Result<(), Problem> {
             .hint("name each WITH less often, or let a view compute what is asked again and again"));
     }
     Ok(())
-}
-
-fn may_nest(token: &Token) -> bool {
-    match token {
-        Token::Word(word) => matches!(
-            word.keyword,
-            Keyword::AND
-                | Keyword::OR
-                | Keyword::NOT
-                | Keyword::UNION
-                | Keyword::EXCEPT
-                | Keyword::INTERSECT
-                | Keyword::JOIN
-                | Keyword::CASE
-                | Keyword::WHEN
-                | Keyword::IS
-                | Keyword::LIKE
-                | Keyword::ILIKE
-                | Keyword::BETWEEN
-                | Keyword::COLLATE
-                | Keyword::AT
-        ),
-        Token::Number(..)
-        | Token::SingleQuotedString(_)
-        | Token::DoubleQuotedString(_)
-        | Token::Comma
-        | Token::Period
-        | Token::SemiColon
-        | Token::RParen
-        | Token::EOF => false,
-        _ => true,
-    }
 }
 
 /// Counts how often tables are read once each WITH stands where it is named:

@@ -9,11 +9,11 @@ use axum::http::StatusCode;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DataFusionError, TableReference};
 use datafusion::dataframe::DataFrame;
-use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::{SessionStateBuilder, TaskContext};
 use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
@@ -23,6 +23,7 @@ use sanso_dataset::{DatasetError, Manifest};
 use tokio::time::Instant;
 
 use crate::answer::Evidence;
+use crate::config::ServingConfig;
 use crate::fetch::Need;
 use crate::problem::Problem;
 use crate::service::Shared;
@@ -108,16 +109,10 @@ pub(crate) async fn run(
 }
 
 async fn execute(reading: &Arc<Reading>, sql: &str, rows_max: usize) -> Result<Answer, Problem> {
-    shape::check_text(sql)?;
     let (context, tables) =
-        session(reading).map_err(|error| Problem::internal("prepare the query", error))?;
+        prepared(reading).map_err(|error| Problem::internal("prepare the query", error))?;
     let problem = |error: DataFusionError| failure::problem(&error, &tables, reading.memory.exhausted());
-    let state = context.state();
-    let plan = state.create_logical_plan(sql).await.map_err(problem)?;
-    read_only().verify_plan(&plan).map_err(|error| not_a_query(&error))?;
-    let frame = DataFrame::new(state, plan);
-    let context = Arc::new(frame.task_ctx());
-    let plan = frame.create_physical_plan().await.and_then(interruptible).map_err(problem)?;
+    let (plan, context) = planned(&context, sql, problem).await?;
     let mut stream = execute_stream(plan, context).map_err(problem)?;
     let schema = stream.schema();
     let mut batches = Vec::new();
@@ -145,6 +140,22 @@ async fn execute(reading: &Arc<Reading>, sql: &str, rows_max: usize) -> Result<A
     }
     let evidence = std::mem::take(&mut *reading.evidence.lock());
     Ok(Answer { schema, batches, truncated, evidence })
+}
+
+/// Plans a statement; refuses one that is too complex to plan, or no query.
+pub(crate) async fn planned(
+    context: &SessionContext,
+    sql: &str,
+    problem: impl Fn(DataFusionError) -> Problem + Copy,
+) -> Result<(Arc<dyn ExecutionPlan>, Arc<TaskContext>), Problem> {
+    shape::check_text(sql)?;
+    let state = context.state();
+    let plan = state.create_logical_plan(sql).await.map_err(problem)?;
+    read_only().verify_plan(&plan).map_err(|error| not_a_query(&error))?;
+    let frame = DataFrame::new(state, plan);
+    let context = Arc::new(frame.task_ctx());
+    let plan = frame.create_physical_plan().await.and_then(interruptible).map_err(problem)?;
+    Ok((plan, context))
 }
 
 /// Lets every operator that makes many rows of few give way now and then, as
@@ -187,9 +198,21 @@ fn not_a_query(error: &DataFusionError) -> Problem {
 }
 
 /// Creates a session with the tables of this moment and memory of its own.
-fn session(reading: &Arc<Reading>) -> Result<(SessionContext, Vec<String>), DataFusionError> {
+fn prepared(reading: &Arc<Reading>) -> Result<(SessionContext, Vec<String>), DataFusionError> {
+    let context = session(&reading.shared.config, Arc::clone(&reading.memory) as _)?;
+    let store = reading.shared.context.dataset.object_store();
+    context.register_object_store(ObjectStoreUrl::parse(STORE_URL)?.as_ref(), store);
+    let tables = register(&context, reading)?;
+    Ok((context, tables))
+}
+
+/// Creates a session without tables.
+pub(crate) fn session(
+    config: &ServingConfig,
+    memory: Arc<dyn MemoryPool>,
+) -> Result<SessionContext, DataFusionError> {
     let config = SessionConfig::new()
-        .with_target_partitions(reading.shared.config.query_threads.max(1))
+        .with_target_partitions(config.query_threads.max(1))
         .with_information_schema(true)
         .set_bool("datafusion.sql_parser.collect_spans", true)
         // 0.1 is a decimal: sums and comparisons with decimals stay exact.
@@ -198,19 +221,16 @@ fn session(reading: &Arc<Reading>) -> Result<(SessionContext, Vec<String>), Data
         .set_bool("datafusion.execution.parquet.schema_force_view_types", false)
         .set_str("datafusion.execution.time_zone", "UTC");
     let runtime = RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::clone(&reading.memory) as _)
+        .with_memory_pool(memory)
         .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
         .build_arc()?;
-    let store = reading.shared.context.dataset.object_store();
-    runtime.register_object_store(ObjectStoreUrl::parse(STORE_URL)?.as_ref(), store);
     let state = SessionStateBuilder::new_with_default_features()
         .with_config(config)
         .with_runtime_env(runtime)
         .build();
     let context = SessionContext::new_with_state(state);
     UNBOUNDED.iter().for_each(|name| context.deregister_udf(name));
-    let tables = register(&context, reading)?;
-    Ok((context, tables))
+    Ok(context)
 }
 
 fn register(context: &SessionContext, reading: &Arc<Reading>) -> Result<Vec<String>, DataFusionError> {

@@ -67,6 +67,25 @@ async fn the_process_is_alive_at_once_and_ready_when_the_workers_have_caught_up(
 }
 
 #[tokio::test]
+async fn a_worker_that_stopped_for_good_is_named_with_its_reason_and_never_ready_again() {
+    let world = World::new().await;
+    world.ingest(&sample()).await;
+    world.apply().await;
+    assert_eq!(world.get("/readyz").await.0, StatusCode::OK);
+    let reason = "the log of readings/1 starts at 40, what is archived ends at 36";
+    world.board.post_stopped("readings", LogPartition(1), reason.to_owned());
+    // What it has applied is still caught up with all that was in the log.
+    world.apply().await;
+    let (status, problem) = world.get("/readyz").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    let missing = format!("the speed worker of readings/1 stopped for good: {reason}");
+    assert_eq!(problem["missing"], json!([missing]), "{problem}");
+    assert!(problem["hint"].as_str().is_some_and(|hint| hint.contains("needs a person")), "{problem}");
+    // It is alive: killing it and starting it again would mend nothing.
+    assert_eq!(world.get("/healthz").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn metrics_say_what_the_layers_posted() {
     let world = World::new().await;
     post_board(&world);

@@ -4,6 +4,9 @@
 //! speed layer at the end, the archiver behind it) would drag one consumer to and fro and throw
 //! away what it fetched ahead, so there are a few consumers, *lanes*; each read goes to the lane
 //! that stands where it wants to read, or takes over the lane that was used least recently.
+//!
+//! Questions (for the end, the partitions) go to a consumer that reads nothing: a broker answers a
+//! connection in order, so they would wait behind each fetch that waits for records.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,6 +45,7 @@ pub(super) struct Reader {
     address: KafkaAddress,
     /// Longest that one question to the cluster may take.
     timeout: Duration,
+    questions: Arc<Lane>,
     lanes: Mutex<Vec<Arc<Lane>>>,
     /// Highest end of each partition that was seen.
     ends: Mutex<BTreeMap<Place, u64>>,
@@ -73,39 +77,26 @@ struct Chosen {
 
 impl Reader {
     pub(super) fn new(address: &KafkaAddress) -> Result<Self> {
-        let reader = Self {
+        Ok(Self {
             address: address.clone(),
             timeout: address.request_timeout(),
+            // Made now, so that settings that librdkafka refuses are told at once.
+            questions: Lane::new(address)?,
             lanes: Mutex::default(),
             ends: Mutex::default(),
             topics: Mutex::default(),
             uses: AtomicU64::new(0),
-        };
-        // Made now, so that settings that librdkafka refuses are told at once.
-        reader.lanes.lock().push(reader.lane()?);
-        Ok(reader)
-    }
-
-    fn lane(&self) -> Result<Arc<Lane>> {
-        let consumer = BaseConsumer::from_config_and_context(&self.address.consumer(), Context::default());
-        let consumer = consumer.map_err(|e| explain("start a Kafka consumer", &e))?;
-        let (timeout, consumer) = (self.timeout, Arc::new(consumer));
-        Ok(Arc::new(Lane { timeout, consumer, slots: Mutex::default() }))
-    }
-
-    /// A consumer for questions about topics.
-    fn any(&self) -> Arc<Lane> {
-        self.lanes.lock()[0].clone()
+        })
     }
 
     /// Gives the partition count of a topic, and the number of brokers, as the cluster says now.
     pub(super) fn describe(&self, topic: &str) -> Result<(Option<u32>, usize)> {
-        let any = self.any();
-        let metadata = any.consumer.fetch_metadata(Some(topic), self.timeout);
+        self.questions.serve_events();
+        let metadata = self.questions.consumer.fetch_metadata(Some(topic), self.timeout);
         let metadata = match metadata {
             Ok(metadata) => metadata,
             Err(error) if is_unknown(&error) => return Ok((None, 0)),
-            Err(error) => return Err(any.explain("ask for a topic", &error)),
+            Err(error) => return Err(self.questions.explain("ask for a topic", &error)),
         };
         let brokers = metadata.brokers().len();
         let found = metadata.topics().iter().find(|t| t.name() == topic);
@@ -172,10 +163,11 @@ impl Reader {
     /// Asks for `[start, end)` of a partition.
     pub(super) fn range(&self, topic: &str, partition: u32) -> Result<(u64, u64)> {
         self.check(topic, partition)?;
-        let any = self.any();
+        self.questions.serve_events();
+        let consumer = &self.questions.consumer;
         let deadline = Instant::now() + self.timeout;
         let (start, end) = loop {
-            let asked = any.consumer.fetch_watermarks(topic, partition.cast_signed(), self.timeout);
+            let asked = consumer.fetch_watermarks(topic, partition.cast_signed(), self.timeout);
             match asked {
                 Ok(range) => break range,
                 Err(error) if is_moving(&error) && Instant::now() < deadline => {
@@ -185,7 +177,7 @@ impl Reader {
                 Err(error) if is_unknown(&error) => {
                     return Err(self.explain("ask for offsets", topic, &error));
                 }
-                Err(error) => return Err(any.explain("ask for offsets", &error)),
+                Err(error) => return Err(self.questions.explain("ask for offsets", &error)),
             }
         };
         let (start, end) = (start.max(0).cast_unsigned(), end.max(0).cast_unsigned());
@@ -313,7 +305,7 @@ impl Reader {
             None => match free() {
                 Some(lane) => lane.add(place, from),
                 None if lanes.len() < LANES_MAX => {
-                    lanes.push(self.lane()?);
+                    lanes.push(Lane::new(&self.address)?);
                     lanes[lanes.len() - 1].add(place, from)
                 }
                 None => {
@@ -329,6 +321,26 @@ impl Reader {
 }
 
 impl Lane {
+    fn new(address: &KafkaAddress) -> Result<Arc<Self>> {
+        let consumer = BaseConsumer::from_config_and_context(&address.consumer(), Context::default());
+        let consumer = consumer.map_err(|e| explain("start a Kafka consumer", &e))?;
+        let (timeout, consumer) = (address.request_timeout(), Arc::new(consumer));
+        Ok(Arc::new(Self { timeout, consumer, slots: Mutex::default() }))
+    }
+
+    /// Lets the client call back; says whether no record came where none may come: every partition
+    /// has a queue of its own.
+    fn serve_events(&self) -> bool {
+        let mut is_quiet = true;
+        while let Some(event) = self.consumer.poll(Duration::ZERO) {
+            match event {
+                Ok(_) => is_quiet = false,
+                Err(error) => tracing::debug!(%error, "consumer event"),
+            }
+        }
+        is_quiet
+    }
+
     /// Explains an error of a call to the cluster, with what was said of the brokers.
     fn explain(&self, action: &'static str, error: &KafkaError) -> LogError {
         // What the client has to say is told on its main queue, behind log lines; no record comes there.
@@ -366,7 +378,10 @@ impl Chosen {
         from: u64,
         f: impl FnOnce(&mut Cursor) -> Result<T, KafkaError>,
     ) -> Result<T, KafkaError> {
-        self.serve_events()?;
+        if !self.lane.serve_events() {
+            tracing::error!("a record came to no partition's queue: the read is refused");
+            return Err(KafkaError::NoMessageReceived);
+        }
         let mut held = self.slot.cursor.lock();
         let mut cursor = match held.take() {
             Some(cursor) => cursor,
@@ -385,19 +400,5 @@ impl Chosen {
             cursor.stop();
         }
         result
-    }
-
-    /// Lets the client call back. Every partition has a queue of its own: no record comes here.
-    fn serve_events(&self) -> Result<(), KafkaError> {
-        while let Some(event) = self.lane.consumer.poll(Duration::ZERO) {
-            match event {
-                Ok(_) => {
-                    tracing::error!("a record came to no partition's queue: the read is refused");
-                    return Err(KafkaError::NoMessageReceived);
-                }
-                Err(error) => tracing::debug!(%error, "consumer event"),
-            }
-        }
-        Ok(())
     }
 }

@@ -19,6 +19,9 @@ use crate::scope::Scope;
 use crate::syntax::{normal, place_of};
 use crate::window::{CalendarUnit, Window};
 
+/// Most windows that one reading may be in: each is counted by itself when it is asked for.
+const OVERLAP_MAX: i64 = 10_000;
+
 /// A planned GROUP BY.
 pub(super) struct Grouping {
     pub(super) keys: Vec<Key>,
@@ -209,6 +212,10 @@ impl Planner<'_> {
                     return refuse("months and years have no fixed length to slide by".into(), FORMS);
                 };
                 match Window::fixed(size_us, slide_us) {
+                    Some(_) if size_us / slide_us > OVERLAP_MAX => refuse(
+                        format!("every reading would be in {} windows", size_us / slide_us),
+                        "HOP(ts, slide, size): choose a slide of at least a ten-thousandth of the size",
+                    ),
                     Some(window) => Ok((window, *time)),
                     None => refuse(
                         format!("the size {size} is no multiple of the slide {slide}"),

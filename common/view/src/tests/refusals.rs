@@ -262,6 +262,12 @@ const VIEWS: &[(&str, &str, &str, &str)] = &[
         "divides the size",
     ),
     (
+        "SELECT COUNT(*) AS c FROM readings GROUP BY HOP(start_utc, INTERVAL '1 microsecond', INTERVAL '100 days')",
+        "HOP",
+        "in 8640000000000 windows",
+        "ten-thousandth",
+    ),
+    (
         "SELECT COUNT(*) AS c FROM readings GROUP BY SESSION(start_utc, INTERVAL '7 minutes')",
         "SESSION",
         "SESSION windows are not supported",
@@ -329,4 +335,21 @@ fn a_refusal_reads_as_place_reason_and_advice() {
         "line 7, column 25: an exact median needs every value at once, so it can't be merged \
          (use APPROX_PERCENTILE_CONT(x, 0.5), whose sketch can be merged and retracted)"
     );
+}
+
+/// Each would be deeper than a stack, of the main thread or the one that reads a changed application.
+#[test]
+fn what_is_too_deep_for_a_stack_is_refused_and_what_is_just_not_is_planned() {
+    for chain in ["source_version{} > 1|+1", "channel{} = 'b'| || 'a'", "channel = 'a'{}| OR channel = 'b'"] {
+        let (frame, link) = chain.split_once('|').expect("a frame and a link");
+        let select = |links: usize| {
+            let condition = frame.replace("{}", &link.repeat(links));
+            format!("SELECT COUNT(*) AS c FROM readings WHERE {condition}")
+        };
+        let error = Application::parse(&with_view(&select(20_000))).expect_err("too deep");
+        assert!(error.message.contains("more than 500 operators"), "{error}");
+        assert!(error.hint.contains("IN (…)"), "{error}");
+        let links = if link.contains("OR") { 240 } else { 480 };
+        bind_with(&with_view(&select(links)), NETWORK);
+    }
 }

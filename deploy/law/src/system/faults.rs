@@ -64,6 +64,12 @@ impl Faults {
         Arc::new(Self { state: parking_lot::Mutex::new(state), dead: watch::Sender::new(false) })
     }
 
+    /// Ends the faults; calls succeed from now on.
+    pub(super) fn end(&self) {
+        let mut state = self.state.lock();
+        (state.failing, state.lagging, state.left) = (0.0, 0.0, u64::MAX);
+    }
+
     /// Says whether the fatal call has come.
     pub(super) fn are_fatal(&self) -> bool {
         *self.dead.borrow()
