@@ -39,6 +39,26 @@ pub struct Groups {
     free: Vec<u32>,
 }
 
+/// Some groups to find.
+#[derive(Default)]
+struct Wanted<'a> {
+    /// Keys with their hashes; once where several groups one after the other have one.
+    keys: Vec<(u32, &'a [u8])>,
+    /// For each group, which of the keys, and the start of its window.
+    groups: Vec<(u32, i64)>,
+    latest: Option<u32>,
+}
+
+impl<'a> Wanted<'a> {
+    /// Adds a group. Where `run` is that of the group before, so is the key.
+    fn push(&mut self, run: u32, window_start: i64, key: impl FnOnce() -> (u32, &'a [u8])) {
+        if self.latest.replace(run) != Some(run) {
+            self.keys.push(key());
+        }
+        self.groups.push((self.keys.len() as u32 - 1, window_start));
+    }
+}
+
 impl Groups {
     /// Creates an empty map.
     pub fn new() -> Self {
@@ -60,28 +80,16 @@ impl Groups {
         if self.slots == 0 {
             self.states = States::of(kinds);
         }
-        let mut slots = Vec::with_capacity(AT_ONCE);
-        let mut latest = None;
         for chosen in chosen.chunks(AT_ONCE) {
-            slots.clear();
+            let mut wanted = Wanted::default();
             for &(row, _) in chosen {
-                let (row, run) = (row as usize, rows.keys.run(row as usize));
-                let number = match latest {
-                    Some((same, number)) if same == run => number,
-                    _ => self.keys.number(rows.keys.hash(row), rows.keys.get(row)),
-                };
-                latest = Some((run, number));
-                slots.push(self.slot(number, rows.windows[row]));
-            }
-            self.states.grow(self.slots as usize);
-            self.states.update(&slots, chosen, &rows.inputs);
-            for (&slot, &(row, _)) in slots.iter().zip(chosen) {
                 let row = row as usize;
-                if self.states.is_zero(slot) {
-                    let number = self.keys.number(rows.keys.hash(row), rows.keys.get(row));
-                    self.remove(number, rows.windows[row]);
-                }
+                let key = || (rows.keys.hash(row), rows.keys.get(row));
+                wanted.push(rows.keys.run(row), rows.windows[row], key);
             }
+            let (numbers, slots) = self.slots(&wanted);
+            self.states.update(&slots, chosen, &rows.inputs);
+            self.remove_zeros(&wanted, &numbers, &slots);
         }
     }
 
@@ -124,30 +132,34 @@ impl Groups {
         if self.slots == 0 {
             self.states = States::like_states(&other.states);
         }
-        let mut all = other.each();
-        let (mut found, mut pairs) = (Vec::with_capacity(AT_ONCE), Vec::with_capacity(AT_ONCE));
-        let mut latest = None;
-        loop {
-            found.clear();
-            pairs.clear();
-            for (key, start, theirs) in all.by_ref().take(AT_ONCE) {
-                let number = match latest {
-                    Some((same, number)) if same == key => number,
-                    _ => self.keys.number(other.keys.hash(key), other.keys.key(key)),
-                };
-                latest = Some((key, number));
-                found.push((number, start));
-                pairs.push((self.slot(number, start), theirs));
+        let mut all = other.each().peekable();
+        while all.peek().is_some() {
+            let (mut wanted, mut theirs) = (Wanted::default(), Vec::with_capacity(AT_ONCE));
+            for (number, window_start, slot) in all.by_ref().take(AT_ONCE) {
+                wanted.push(number, window_start, || (other.keys.hash(number), other.keys.key(number)));
+                theirs.push(slot);
             }
-            if pairs.is_empty() {
-                return;
-            }
-            self.states.grow(self.slots as usize);
-            self.states.merge(&other.states, &pairs, away);
-            for (&(number, start), &(mine, _)) in found.iter().zip(&pairs) {
-                if self.states.is_zero(mine) {
-                    self.remove(number, start);
-                }
+            let (numbers, slots) = self.slots(&wanted);
+            self.states.merge(&slots, &other.states, &theirs, away);
+            self.remove_zeros(&wanted, &numbers, &slots);
+        }
+    }
+
+    /// Returns the numbers of the keys and the slots of the groups; new ones
+    /// hold the neutral element.
+    fn slots(&mut self, wanted: &Wanted<'_>) -> (Vec<u32>, Vec<u32>) {
+        let numbers = self.keys.numbers(&wanted.keys);
+        let slot = |&(key, window_start): &(u32, i64)| self.slot(numbers[key as usize], window_start);
+        let slots = wanted.groups.iter().map(slot).collect();
+        self.states.grow(self.slots as usize);
+        (numbers, slots)
+    }
+
+    /// Removes those of some groups that became neutral.
+    fn remove_zeros(&mut self, wanted: &Wanted<'_>, numbers: &[u32], slots: &[u32]) {
+        for (&(key, window_start), &slot) in wanted.groups.iter().zip(slots) {
+            if self.states.is_zero(slot) {
+                self.remove(numbers[key as usize], window_start);
             }
         }
     }

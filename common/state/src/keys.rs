@@ -8,6 +8,7 @@
 //! which holds the bytes too unless they are many. Keys are never removed.
 
 use std::hash::BuildHasher;
+use std::hint::black_box;
 use std::sync::LazyLock;
 
 use hashbrown::DefaultHashBuilder;
@@ -82,6 +83,26 @@ impl<T: Default> KeyMap<T> {
         }
     }
 
+    /// Returns the numbers of many keys, as [`KeyMap::number`] each.
+    ///
+    /// In steps, each of which reads what the one before has found for all
+    /// keys: so the processor waits for the memory of many keys at a time.
+    pub(crate) fn numbers(&mut self, keys: &[(u32, &[u8])]) -> Vec<u32> {
+        if !self.places.is_empty() {
+            let place = |(hash, _): &(u32, &[u8])| self.places[first(*hash, self.places.len())].hash;
+            black_box(keys.iter().map(place).fold(0, |all, hash| all ^ hash));
+        }
+        let mut numbers: Vec<u32> = keys.iter().map(|(hash, _)| self.candidate(*hash)).collect();
+        let length = |number: &u32| self.entries.get(*number as usize).map_or(0, |entry| entry.length);
+        black_box(numbers.iter().map(length).fold(0, |all, length| all ^ length));
+        for (number, (hash, key)) in numbers.iter_mut().zip(keys) {
+            if self.entries.get(*number as usize).is_none_or(|entry| entry.key(&self.long) != *key) {
+                *number = self.number(*hash, key);
+            }
+        }
+        numbers
+    }
+
     fn add(&mut self, free: usize, hash: u32, key: &[u8]) -> u32 {
         let number = u32::try_from(self.entries.len()).ok().filter(|&number| number != FREE.number);
         let number = number.expect("fewer than 2^32 - 1 keys");
@@ -143,6 +164,16 @@ impl<T> KeyMap<T> {
         }
     }
 
+    /// Returns the first number whose key has this hash, or [`FREE`]'s.
+    fn candidate(&self, hash: u32) -> u32 {
+        let Some(mask) = self.places.len().checked_sub(1) else { return FREE.number };
+        let mut at = first(hash, self.places.len());
+        while self.places[at & mask].hash != hash && self.places[at & mask].number != FREE.number {
+            at += 1;
+        }
+        self.places[at & mask].number
+    }
+
     /// Returns the value of a key that was met. `hash` is [`hash_of`] it.
     pub(crate) fn find(&self, hash: u32, key: &[u8]) -> Option<&T> {
         self.place(hash, key).ok().map(|number| self.value(number))
@@ -172,13 +203,6 @@ impl<T> KeyMap<T> {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         (0_u32..).zip(self.entries.iter().map(|entry| &entry.value))
     }
-
-    /// Forgets all keys; the memory is kept for others.
-    pub(crate) fn clear(&mut self) {
-        self.places.fill(FREE);
-        self.entries.clear();
-        self.long.clear();
-    }
 }
 
 #[cfg(test)]
@@ -202,8 +226,8 @@ mod tests {
             assert_eq!(map.key(at as u32), key.as_bytes());
             assert!(map.find(hash(at + 1), key.as_bytes()).is_none());
         }
-        map.clear();
-        assert_eq!((map.find(0, b"key 0"), map.iter().count()), (None, 0));
-        assert_eq!(map.number(0, b"key 0"), 0);
+        let all: Vec<_> = (0..).map(hash).zip(keys.iter().map(String::as_bytes)).collect();
+        assert_eq!(map.numbers(&all), (0..100).collect::<Vec<u32>>());
+        assert_eq!(KeyMap::<u8>::default().numbers(&all), (0..100).collect::<Vec<u32>>());
     }
 }

@@ -174,7 +174,10 @@ mod tests {
     /// which go again: more than two chunks of them.
     fn changes() -> impl Strategy<Value = Vec<(i64, bool)>> {
         let run = (0_i64..400, 0_i64..200).prop_map(|(from, count)| (from..from + count).collect::<Vec<_>>());
-        let runs = proptest::collection::vec(prop_oneof![3 => run, 1 => (0_i64..600).prop_map(|at| vec![at])], 0..12);
+        let runs = proptest::collection::vec(
+            prop_oneof![3 => run, 1 => (0_i64..600).prop_map(|at| vec![at])],
+            0..12,
+        );
         let signs = proptest::collection::vec(any::<bool>(), 12);
         (runs, signs).prop_map(|(runs, signs)| {
             let signed = runs.into_iter().zip(signs);

@@ -129,11 +129,11 @@ impl States {
         }
     }
 
-    /// Adds the other's groups, or takes them away: for each pair, the second
-    /// slot's to or from the first's.
-    pub(crate) fn merge(&mut self, other: &Self, pairs: &[(u32, u32)], away: bool) {
+    /// Adds the groups in some of the other's slots to those in `slots`, or takes them away.
+    pub(crate) fn merge(&mut self, slots: &[u32], other: &Self, other_slots: &[u32], away: bool) {
         let (mine, stride) = (&mut self.words[..], self.stride);
-        let mut places = Pairs { mine, theirs: &other.words, stride, pairs, away };
+        let pairs = slots.iter().zip(other_slots).map(|(&mine, &theirs)| (mine as usize, theirs as usize));
+        let mut places = Pairs { mine, theirs: &other.words, stride, pairs: pairs.clone(), away };
         places.each::<Rows>(0);
         for (column, theirs) in self.columns.iter_mut().zip(&other.columns) {
             match (column, theirs) {
@@ -141,8 +141,12 @@ impl States {
                 (Column::Count(at), Column::Count(_)) => places.each::<Count>(*at),
                 (Column::Sum(at), Column::Sum(_)) => places.each::<Sum>(*at),
                 (Column::Moments(at), Column::Moments(_)) => places.each::<Moments>(*at),
-                (Column::Values(mine), Column::Values(theirs)) => merge_each(mine, theirs, pairs, away),
-                (Column::Quantiles(mine), Column::Quantiles(theirs)) => merge_each(mine, theirs, pairs, away),
+                (Column::Values(mine), Column::Values(theirs)) => {
+                    merge_each(mine, theirs, pairs.clone(), away)
+                }
+                (Column::Quantiles(mine), Column::Quantiles(theirs)) => {
+                    merge_each(mine, theirs, pairs.clone(), away)
+                }
                 _ => panic!("{OTHER}"),
             }
         }
@@ -256,38 +260,41 @@ impl States {
     }
 }
 
-/// Two sets of slots on their way to be merged.
-struct Pairs<'a> {
+/// The words of two sets of slots, on their way to be merged.
+struct Pairs<'a, I> {
     mine: &'a mut [u64],
     theirs: &'a [u64],
     stride: usize,
-    pairs: &'a [(u32, u32)],
+    pairs: I,
     away: bool,
 }
 
-impl Pairs<'_> {
+impl<I: Iterator<Item = (usize, usize)> + Clone> Pairs<'_, I> {
     /// Merges the states that begin at a word of each slot.
     fn each<S: Words>(&mut self, at: usize) {
-        for &(mine, theirs) in self.pairs {
-            let mut change = S::load(&self.theirs[theirs as usize * self.stride + at..]);
+        for (mine, theirs) in self.pairs.clone() {
+            let mut change = S::load(&self.theirs[theirs * self.stride + at..]);
             if self.away {
                 change.negate();
             }
-            add(&mut self.mine[mine as usize * self.stride + at..], &change);
+            add(&mut self.mine[mine * self.stride + at..], &change);
         }
     }
 }
 
-fn merge_each<S: Mergeable + Clone>(mine: &mut [S], theirs: &[S], pairs: &[(u32, u32)], away: bool) {
-    for &(mine_at, theirs_at) in pairs {
-        let theirs = &theirs[theirs_at as usize];
-        let mine = &mut mine[mine_at as usize];
+fn merge_each<S: Mergeable + Clone>(
+    mine: &mut [S],
+    theirs: &[S],
+    pairs: impl Iterator<Item = (usize, usize)>,
+    away: bool,
+) {
+    for (mine_at, theirs_at) in pairs {
         if away {
-            let mut inverse = theirs.clone();
+            let mut inverse = theirs[theirs_at].clone();
             inverse.negate();
-            mine.combine(&inverse);
+            mine[mine_at].combine(&inverse);
         } else {
-            mine.combine(theirs);
+            mine[mine_at].combine(&theirs[theirs_at]);
         }
     }
 }
