@@ -16,7 +16,7 @@ use crate::error::{FinishError, KeyError};
 use crate::expression::Failures;
 use crate::join::{Lookup, Rows, blank};
 use crate::plan::{Aggregate, Input, OutputExpression, Plan};
-use crate::rows::append_ordered;
+use crate::rows::{append_ordered, runs};
 use crate::scalar::{ColumnBuilder, parse_text, value_at};
 use crate::source::Source;
 use crate::table::{Table, overlaps};
@@ -93,7 +93,7 @@ impl Lifted {
     pub fn by_view_partition(&self, partitions: u32) -> Vec<Vec<LiftedRow>> {
         let mut all = vec![Vec::new(); partitions as usize];
         for lifted in self.rows() {
-            let home = partition_of(self.grouped.keys.get(lifted.at as usize), partitions);
+            let home = self.grouped.keys.partition(lifted.at as usize, partitions);
             all[home as usize].push(lifted);
         }
         all
@@ -425,10 +425,11 @@ impl ViewDefinition {
 fn key_column(columns: &[ArrayRef], rows: usize) -> KeyColumn {
     let mut keys = KeyColumn::default();
     let mut key = Vec::with_capacity(64);
-    for row in 0..rows {
+    for run in runs(columns, rows) {
         key.clear();
-        columns.iter().for_each(|column| append_ordered(column, row, &mut key));
+        columns.iter().for_each(|column| append_ordered(column, run.start, &mut key));
         keys.push(&key);
+        run.skip(1).for_each(|_| keys.push_again());
     }
     keys
 }
