@@ -66,9 +66,10 @@ impl Lookup {
         let mut failed = Failures::new();
         let keys: Vec<ArrayRef> =
             plan.keys.iter().map(|(key, _)| key.evaluate(&rows.batch, &mut failed)).collect();
-        let (mut left, mut right) = (Vec::new(), Vec::new());
+        let rows_count = rows.batch.num_rows();
+        let (mut left, mut right) = (Vec::with_capacity(rows_count), Vec::with_capacity(rows_count));
         let mut buffer = Vec::new();
-        for run in runs(&keys, rows.batch.num_rows()) {
+        for run in runs(&keys, rows_count) {
             let key = key_of(&keys, run.start, &mut buffer);
             let matches = key.and_then(|key| self.by_key.get(key)).map_or(&[][..], Vec::as_slice);
             for row in run {

@@ -323,8 +323,7 @@ impl View {
         }
         let inside = |start: i64| from <= start && (start < to || to == i64::MAX);
         if !self.window.is_sliding() {
-            let groups: Vec<_> = groups.iter().filter(|(id, _)| inside(id.window_start)).cloned().collect();
-            return self.finish_windows(&groups);
+            return self.finish_some(groups.iter().filter(|(id, _)| inside(id.window_start)));
         }
         let mut windows: std::collections::BTreeMap<GroupId, GroupState> = Default::default();
         for (id, state) in groups {
@@ -348,8 +347,14 @@ impl View {
     /// Finishes states that are of whole windows already, as emissions of
     /// closed windows are. Groups without rows are left out.
     pub fn finish_windows(&self, windows: &[(GroupId, GroupState)]) -> Result<RecordBatch, FinishError> {
-        let mut windows: Vec<&(GroupId, GroupState)> =
-            windows.iter().filter(|(_, state)| state.rows > 0).collect();
+        self.finish_some(windows.iter())
+    }
+
+    fn finish_some<'a>(
+        &self,
+        windows: impl Iterator<Item = &'a (GroupId, GroupState)>,
+    ) -> Result<RecordBatch, FinishError> {
+        let mut windows: Vec<_> = windows.filter(|(_, state)| state.rows > 0).collect();
         windows.sort_by(|a, b| a.0.cmp(&b.0));
         let finished = self.finished(&windows)?;
         let mut columns = Vec::with_capacity(self.plan.outputs.len());
@@ -389,8 +394,12 @@ impl View {
         let mut starts = ColumnBuilder::new(ValueType::Timestamp, windows.len());
         let mut aggregates: Vec<_> =
             self.kinds.iter().map(|kind| ColumnBuilder::new(kind.result_type(), windows.len())).collect();
+        let (mut values, mut key) = (Vec::new(), None);
         for (id, state) in windows {
-            let values = Value::decode_key(&id.key).map_err(|error| foreign(error.to_string()))?;
+            // A range of time has many windows of few keys.
+            if key.replace(&id.key) != Some(&id.key) {
+                values = Value::decode_key(&id.key).map_err(|error| foreign(error.to_string()))?;
+            }
             let fits = values.len() == keys.len()
                 && keys.iter_mut().zip(&values).fold(true, |fits, (key, value)| key.append(value) && fits);
             if !fits {
