@@ -4,16 +4,19 @@
 //! when it is of the version in force; anything else, or anything damaged, is computed again from the
 //! newest-version table.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use futures::FutureExt;
+use futures::future::try_join_all;
 use sanso_dataset::{BlockFile, Dataset, DatasetError, Manifest, NewestFile, PublishedView, ViewId};
 use sanso_state::{Block, Watermark};
 use sanso_view::View;
 
 use crate::archive::blocking;
 use crate::contribution::{Contribution, Lifting};
-use crate::error::Result;
+use crate::error::{BatchError, Result};
 
 /// A view at a version, as loaded or published.
 #[derive(Clone, Debug)]
@@ -145,43 +148,64 @@ async fn load_blocks(
     Ok(Some(Published { version: manifest.version, blocks, files: document.blocks }))
 }
 
-/// Computes a view from every row of the newest-version table: as many files at a time as there are
-/// processors, and of each only the columns that the view reads.
+/// Computes views of one source from every row of its newest-version table, in one pass over it: as
+/// many files at a time as there are processors, and of each only the columns that a view reads.
 pub(crate) async fn recompute(
     dataset: &Dataset,
-    view: &Arc<View>,
+    views: &[Arc<View>],
     manifest: &Manifest,
-) -> Result<Vec<Arc<Block>>> {
+) -> Result<Vec<Vec<Arc<Block>>>> {
+    let columns: BTreeSet<usize> = views.iter().flat_map(|view| view.source_columns()).collect();
+    let columns = Vec::from_iter(columns);
+    let next = AtomicUsize::new(0);
+    let lift_some = async || {
+        let mut lifted: Vec<Lifting> = views.iter().map(|view| Lifting::new(view)).collect();
+        while let Some(file) = manifest.newest.get(next.fetch_add(1, Ordering::Relaxed)) {
+            lifted = lift_file(dataset, views, manifest, file, &columns, lifted).await?;
+        }
+        Ok::<_, BatchError>(lifted)
+    };
     let at_once = std::thread::available_parallelism().map_or(1, usize::from);
-    let lifts = manifest.newest.iter().map(|file| lift_file(dataset, view, manifest, file).boxed());
-    let mut lifted = stream::iter(lifts.collect::<Vec<_>>()).buffer_unordered(at_once);
-    let mut total = Lifting::new(view);
-    while let Some(file) = lifted.try_next().await? {
-        total = blocking(move || {
-            total.combine(&file);
-            total
-        })
-        .await;
-    }
-    let blocks = total.finish().into_iter().map(|groups| Arc::new(block_of(view, manifest, groups)));
+    let parts = try_join_all((0..at_once).map(|_| lift_some().boxed())).await?;
+    let total = blocking(move || parts.into_iter().reduce(combined)).await.unwrap_or_default();
+    let block = |view, groups| Arc::new(block_of(view, manifest, groups));
+    let blocks = views
+        .iter()
+        .zip(total)
+        .map(|(view, lifted)| lifted.finish().into_iter().map(|groups| block(view, groups)).collect());
     Ok(blocks.collect())
 }
 
+fn combined(mut total: Vec<Lifting>, more: Vec<Lifting>) -> Vec<Lifting> {
+    total.iter_mut().zip(&more).for_each(|(total, more)| total.combine(more));
+    total
+}
+
+/// Adds one file's rows to what is lifted for each view. `columns`: those that any view reads.
 async fn lift_file(
     dataset: &Dataset,
-    view: &Arc<View>,
+    views: &[Arc<View>],
     manifest: &Manifest,
     file: &NewestFile,
-) -> Result<Lifting> {
-    let columns = view.source_columns().collect();
-    let batches = dataset.read_newest_columns(&manifest.source, file, columns).await?;
-    let view = Arc::clone(view);
-    let lift = move || {
-        let mut lifting = Lifting::new(&view);
-        for rows in batches {
-            lifting.take(&view, &view.lift_columns(rows.columns(), rows.num_rows()), |_| 1);
-        }
-        lifting
+    columns: &[usize],
+    mut lifted: Vec<Lifting>,
+) -> Result<Vec<Lifting>> {
+    let mut batches = dataset.read_newest_columns(&manifest.source, file, columns).await?;
+    let mine = |view: &Arc<View>| {
+        let places = view.source_columns().map(|column| columns.partition_point(|other| *other < column));
+        (Arc::clone(view), places.collect::<Vec<_>>())
     };
-    Ok(blocking(lift).await)
+    let views: Vec<_> = views.iter().map(mine).collect();
+    let lift = move || {
+        batches.try_for_each(|rows| {
+            let rows = rows?;
+            for ((view, places), lifting) in views.iter().zip(&mut lifted) {
+                let columns: Vec<_> = places.iter().map(|place| Arc::clone(rows.column(*place))).collect();
+                lifting.take(view, &view.lift_columns(&columns, rows.num_rows()), |_| 1);
+            }
+            Ok::<_, DatasetError>(())
+        })?;
+        Ok(lifted)
+    };
+    blocking(lift).await
 }

@@ -55,14 +55,37 @@ impl BatchLayer {
     /// From then on every version extends the view. To be called before the view's partitions are
     /// created; waits for a run of the view's source to end.
     pub async fn ensure_published(&self, view: &Arc<View>) -> Result<Vec<Arc<Block>>> {
+        self.ensure(&view.source, std::slice::from_ref(view), |state| state.blocks(view)).await
+    }
+
+    /// Sees to it that views are published at the version in force, so that
+    /// [`BatchLayer::ensure_published`] of each returns at once: those of one source that must be
+    /// computed are computed in one pass over its rows.
+    pub async fn ensure_all_published(&self, views: &[Arc<View>]) -> Result<()> {
+        let mut by_source: BTreeMap<&str, Vec<Arc<View>>> = BTreeMap::new();
+        for view in views {
+            by_source.entry(&view.source.name).or_default().push(Arc::clone(view));
+        }
+        for views in by_source.values() {
+            self.ensure(&views[0].source, views, |_| ()).await?;
+        }
+        Ok(())
+    }
+
+    async fn ensure<T>(
+        &self,
+        source: &Arc<Source>,
+        views: &[Arc<View>],
+        answer: impl FnOnce(&SourceState) -> T,
+    ) -> Result<T> {
         let inner = &self.0;
-        let state = self.state(&view.source.name).await;
+        let state = self.state(&source.name).await;
         let mut state = state.lock().await;
-        let ensured = state.ensure(&inner.world(&view.source), view, &mut SourceReport::default()).await;
+        let ensured = state.ensure(&inner.world(source), views, &mut SourceReport::default()).await;
         if ensured.is_err() {
             state.forget();
         }
-        ensured
+        ensured.map(|()| answer(&state))
     }
 
     /// Runs one step of every source: at most one new version each. A source that fails does not

@@ -100,33 +100,50 @@ impl SourceState {
         Ok(manifest)
     }
 
-    /// Returns a view's blocks at the version in force: known, loaded, or computed and published.
+    /// Sees to it that views of the source are known at the version in force: loaded, or computed
+    /// together and published.
     pub(crate) async fn ensure(
         &mut self,
         world: &World<'_>,
-        view: &Arc<View>,
+        views: &[Arc<View>],
         report: &mut SourceReport,
-    ) -> Result<Vec<Arc<Block>>> {
+    ) -> Result<()> {
         let manifest = self.load_manifest(world).await?;
-        if let Some(state) = self.views.get(&view.fingerprint)
-            && state.published.version == manifest.version
-        {
-            return Ok(state.published.blocks.clone());
+        let mut missing = Vec::new();
+        for view in views {
+            let known = self.views.get(&view.fingerprint);
+            if known.is_some_and(|state| state.published.version == manifest.version) {
+                continue;
+            }
+            if manifest.version == 0 {
+                self.know(view, Published::beginning(view));
+            } else if let Some(published) = load(world.dataset, view, &manifest).await? {
+                self.know(view, published);
+            } else {
+                missing.push(Arc::clone(view));
+            }
         }
-        let published = if manifest.version == 0 {
-            Published::beginning(view)
-        } else if let Some(published) = load(world.dataset, view, &manifest).await? {
-            published
-        } else {
-            let blocks = backfill(world, view, &manifest).await?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let computed = backfill(world, &missing, &manifest).await?;
+        for (view, blocks) in missing.iter().zip(computed) {
             report.recomputed.push(view.name.clone());
-            publish(world.dataset, view, &manifest, blocks, None).await?.0
-        };
-        let blocks = published.blocks.clone();
+            let (published, _) = publish(world.dataset, view, &manifest, blocks, None).await?;
+            self.know(view, published);
+        }
+        Ok(())
+    }
+
+    fn know(&mut self, view: &Arc<View>, published: Published) {
         let was_live = self.views.get(&view.fingerprint).is_some_and(|state| state.was_live);
         let state = ViewState { view: Arc::clone(view), published, was_live };
         self.views.insert(view.fingerprint, state);
-        Ok(blocks)
+    }
+
+    /// Returns the blocks of a view that [`SourceState::ensure`] has seen to.
+    pub(crate) fn blocks(&self, view: &View) -> Vec<Arc<Block>> {
+        self.views.get(&view.fingerprint).map(|state| state.published.blocks.clone()).unwrap_or_default()
     }
 
     /// Runs one step. `live`: the live view versions of the source.
@@ -168,8 +185,9 @@ impl SourceState {
         report: &mut SourceReport,
     ) -> Result<()> {
         self.views.retain(|id, state| !state.was_live || live.iter().any(|view| view.fingerprint == *id));
+        self.ensure(world, live, report).await?;
         for view in live {
-            let blocks = self.ensure(world, view, report).await?;
+            let blocks = self.blocks(view);
             if let Some(state) = self.views.get_mut(&view.fingerprint) {
                 state.was_live = true;
             }
@@ -311,12 +329,16 @@ impl SourceState {
     }
 }
 
-/// Computes a view from the newest-version table; damaged files of it are made again first.
-async fn backfill(world: &World<'_>, view: &Arc<View>, manifest: &Manifest) -> Result<Vec<Arc<Block>>> {
-    match recompute(world.dataset, view, manifest).await {
+/// Computes views from the newest-version table; damaged files of it are made again first.
+async fn backfill(
+    world: &World<'_>,
+    views: &[Arc<View>],
+    manifest: &Manifest,
+) -> Result<Vec<Vec<Arc<Block>>>> {
+    match recompute(world.dataset, views, manifest).await {
         Err(BatchError::Dataset(DatasetError::Damaged { .. } | DatasetError::Missing { .. })) => {
             rebuild_damaged(world, manifest).await?;
-            recompute(world.dataset, view, manifest).await
+            recompute(world.dataset, views, manifest).await
         }
         computed => computed,
     }

@@ -116,6 +116,7 @@ impl Node {
             board.clone(),
         ));
         let parts = Parts { catalog: catalog.clone(), store: store.clone(), batch: Arc::clone(&batch) };
+        batch.ensure_all_published(&declared.views).await.context("load or compute the views")?;
         for view in &declared.views {
             parts.bring_up(view).await?;
             parts.promote(view);
@@ -291,7 +292,9 @@ impl Parts {
                 source.name
             );
         }
-        for view in transition(&catalog, &declared.views).bring_up {
+        let new = transition(&catalog, &declared.views).bring_up;
+        self.batch.ensure_all_published(&new).await.context("compute the new views")?;
+        for view in new {
             self.bring_up(&view).await?;
             self.take_over(&view).await?;
         }

@@ -77,17 +77,18 @@ impl Dataset {
     }
 
     /// Reads some columns of one file of the newest-version table, by their indexes, ascending.
-    /// Refuses a damaged file.
+    /// Refuses a damaged file. Rows are decoded as the iterator goes, which blocks.
     pub async fn read_newest_columns(
         &self,
         source: &str,
         file: &NewestFile,
-        columns: Vec<usize>,
-    ) -> Result<Vec<RecordBatch>> {
+        columns: &[usize],
+    ) -> Result<impl Iterator<Item = Result<RecordBatch>> + Send + use<>> {
         let path = self.layout().listed(source, &file.path);
         let bytes = self.get_checked(&path, file.content, RESTORE).await?;
-        let decoded = blocking(move || parquet_file::decode_columns(bytes, &columns)).await;
-        decoded.map_err(|e| DatasetError::damaged(&path, e, RESTORE))
+        let damaged = move |error| DatasetError::damaged(&path, error, RESTORE);
+        let batches = parquet_file::decode_columns(bytes, columns).map_err(&damaged)?;
+        Ok(batches.map(move |batch| batch.map_err(&damaged)))
     }
 
     /// Reads the newest-version table of one log partition at a manifest, file by file, so that no

@@ -38,12 +38,15 @@ pub(crate) fn decode(bytes: Bytes) -> Result<Vec<RecordBatch>, ParquetError> {
     reader.map(|batch| batch.map_err(ParquetError::from)).collect()
 }
 
-/// Decodes some columns of a Parquet file, by their indexes, ascending.
-pub(crate) fn decode_columns(bytes: Bytes, columns: &[usize]) -> Result<Vec<RecordBatch>, ParquetError> {
+/// Decodes some columns of a Parquet file, by their indexes, ascending, a batch at a time.
+pub(crate) fn decode_columns(
+    bytes: Bytes,
+    columns: &[usize],
+) -> Result<impl Iterator<Item = Result<RecordBatch, ParquetError>> + Send + use<>, ParquetError> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)?.with_batch_size(BATCH_ROWS);
     let mask = ProjectionMask::roots(builder.parquet_schema(), columns.iter().copied());
     let reader = builder.with_projection(mask).build()?;
-    reader.map(|batch| batch.map_err(ParquetError::from)).collect()
+    Ok(reader.map(|batch| batch.map_err(ParquetError::from)))
 }
 
 /// Decodes a whole Parquet file into one batch; an empty file gives an empty batch.

@@ -24,15 +24,24 @@ pub struct GroupId {
 /// # Panics
 /// When `partitions` is zero.
 pub fn partition_of(key: &[u8], partitions: u32) -> u32 {
-    assert!(partitions > 0, "a view has at least one partition");
+    scaled(home_of(key), partitions)
+}
+
+/// Hashes a key for [`partition_of`].
+pub(crate) fn home_of(key: &[u8]) -> u64 {
     let step = |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29);
     let (words, rest) = key.as_chunks::<8>();
     let hash = words.iter().fold(0xcbf2_9ce4_8422_2325, |hash, word| step(hash, u64::from_le_bytes(*word)));
     let mut hash = rest.iter().fold(hash, |hash, &byte| step(hash, byte.into()));
     hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    hash ^= hash >> 31;
-    ((u128::from(hash) * u128::from(partitions)) >> 64) as u32
+    hash ^ (hash >> 31)
+}
+
+/// Scales a hash to the number of partitions.
+pub(crate) fn scaled(home: u64, partitions: u32) -> u32 {
+    assert!(partitions > 0, "a view has at least one partition");
+    ((u128::from(home) * u128::from(partitions)) >> 64) as u32
 }
 
 /// The state of one group: a hidden row count and one state per aggregate.

@@ -1,26 +1,30 @@
-//! Many groups, by column.
+//! Many groups.
 //!
 //! ```text
 //!   key ──▶ windows, ascending: (start, slot), (start, slot), …
 //!                                       │
-//!            rows │ aggregate │ aggregate … , each by slot
+//!                  states by slot: rows, then each aggregate's
 //! ```
 //!
 //! A key's bytes are kept once, whatever the number of its windows, and a range
-//! of time of one key is found without touching another. Rows are taken a batch
-//! at a time, a column at a time, and nothing is sorted before somebody asks
+//! of time of one key is found without touching another. Rows are taken some at
+//! a time, an aggregate at a time, and nothing is sorted before somebody asks
 //! for an order.
 
 use std::fmt;
 use std::ops::RangeBounds;
 
-use crate::aggregate::{AggregateKind, Column};
+use crate::aggregate::{AggregateKind, States};
 use crate::codec::{DecodeError, Reader, write_i64, write_u64};
 use crate::group::{GroupId, GroupState};
 use crate::keys::{KeyMap, hash_of};
 use crate::rows::GroupedRows;
 use crate::series::Series;
 use crate::value::Value;
+
+/// Groups that are found first and changed after: what was found is still near
+/// when it is changed, and the processor waits for many of them at a time.
+const AT_ONCE: usize = 1024;
 
 /// A map of groups in normal form: none is the neutral element. Equal when
 /// they hold equal groups, in whatever order these came.
@@ -29,9 +33,30 @@ pub struct Groups {
     /// The windows of each key; none where all groups of a key are gone.
     keys: KeyMap<Series>,
     /// By slot; a free slot holds the neutral element.
-    rows: Vec<i64>,
-    columns: Vec<Column>,
+    states: States,
+    /// The number of slots, and those of them that are free.
+    slots: u32,
     free: Vec<u32>,
+}
+
+/// Some groups to find.
+#[derive(Default)]
+struct Wanted<'a> {
+    /// Keys with their hashes; once where several groups one after the other have one.
+    keys: Vec<(u32, &'a [u8])>,
+    /// For each group, which of the keys, and the start of its window.
+    groups: Vec<(u32, i64)>,
+    latest: Option<u32>,
+}
+
+impl<'a> Wanted<'a> {
+    /// Adds a group. Where `run` is that of the group before, so is the key.
+    fn push(&mut self, run: u32, window_start: i64, key: impl FnOnce() -> (u32, &'a [u8])) {
+        if self.latest.replace(run) != Some(run) {
+            self.keys.push(key());
+        }
+        self.groups.push((self.keys.len() as u32 - 1, window_start));
+    }
 }
 
 impl Groups {
@@ -42,7 +67,7 @@ impl Groups {
 
     /// Returns the number of groups.
     pub fn len(&self) -> usize {
-        self.rows.len() - self.free.len()
+        self.slots as usize - self.free.len()
     }
 
     /// Says whether there is no group.
@@ -52,26 +77,19 @@ impl Groups {
 
     /// Adds (1) or retracts (-1) the chosen rows: index and sign of each.
     pub fn update(&mut self, kinds: &[AggregateKind], rows: &GroupedRows, chosen: &[(u32, i64)]) {
-        if self.rows.is_empty() {
-            self.columns = kinds.iter().map(Column::of).collect();
+        if self.slots == 0 {
+            self.states = States::of(kinds);
         }
-        let mut slots = Vec::with_capacity(chosen.len());
-        for &(row, _) in chosen {
-            let row = row as usize;
-            slots.push(self.slot(rows.keys.hash(row), rows.keys.get(row), rows.windows[row]));
-        }
-        for (&slot, &(_, sign)) in slots.iter().zip(chosen) {
-            self.rows[slot as usize] = self.rows[slot as usize].wrapping_add(sign);
-        }
-        for (column, inputs) in self.columns.iter_mut().zip(&rows.inputs) {
-            column.grow(self.rows.len());
-            column.update(&slots, chosen, inputs);
-        }
-        for (&slot, &(row, _)) in slots.iter().zip(chosen) {
-            let row = row as usize;
-            if self.is_zero(slot) {
-                self.remove(rows.keys.hash(row), rows.keys.get(row), rows.windows[row]);
+        for chosen in chosen.chunks(AT_ONCE) {
+            let mut wanted = Wanted::default();
+            for &(row, _) in chosen {
+                let row = row as usize;
+                let key = || (rows.keys.hash(row), rows.keys.get(row));
+                wanted.push(rows.keys.run(row), rows.windows[row], key);
             }
+            let (numbers, slots) = self.slots(&wanted);
+            self.states.update(&slots, chosen, &rows.inputs);
+            self.remove_zeros(&wanted, &numbers, &slots);
         }
     }
 
@@ -84,85 +102,84 @@ impl Groups {
 
     /// Adds one group's state.
     pub fn combine_one(&mut self, id: &GroupId, state: &GroupState) {
-        if self.rows.is_empty() {
-            self.columns = state.aggregates.iter().map(Column::like).collect();
+        if self.slots == 0 {
+            self.states = States::like(&state.aggregates);
         }
-        let hash = hash_of(&id.key);
-        let slot = self.slot(hash, &id.key, id.window_start);
-        self.rows[slot as usize] = self.rows[slot as usize].wrapping_add(state.rows);
-        for (column, state) in self.columns.iter_mut().zip(&state.aggregates) {
-            column.grow(self.rows.len());
-            column.combine_one(slot, state);
-        }
-        if self.is_zero(slot) {
-            self.remove(hash, &id.key, id.window_start);
+        let number = self.keys.number(hash_of(&id.key), &id.key);
+        let slot = self.slot(number, id.window_start);
+        self.states.grow(self.slots as usize);
+        self.states.combine_one(slot, state);
+        if self.states.is_zero(slot) {
+            self.remove(number, id.window_start);
         }
     }
 
     /// Adds all groups of `other`.
     pub fn combine(&mut self, other: &Groups) {
-        if self.rows.is_empty() {
+        if self.slots == 0 {
             self.clone_from(other);
         } else {
-            self.merge(other, i64::wrapping_add, Column::combine);
+            self.merge(other, false);
         }
     }
 
     /// Takes all groups of `other` away.
     pub fn retract(&mut self, other: &Groups) {
-        self.merge(other, i64::wrapping_sub, Column::retract);
+        self.merge(other, true);
     }
 
-    fn merge(
-        &mut self,
-        other: &Groups,
-        rows: impl Fn(i64, i64) -> i64,
-        states: impl Fn(&mut Column, &Column, &[(u32, u32)]),
-    ) {
-        if self.rows.is_empty() {
-            self.columns = other.columns.iter().map(Column::like_column).collect();
+    fn merge(&mut self, other: &Groups, away: bool) {
+        if self.slots == 0 {
+            self.states = States::like_states(&other.states);
         }
-        let mut pairs = Vec::with_capacity(other.len());
-        for (key, window_start, theirs) in other.each() {
-            let mine = self.slot(other.keys.hash(key), other.keys.key(key), window_start);
-            pairs.push((mine, theirs));
+        let mut all = other.each().peekable();
+        while all.peek().is_some() {
+            let (mut wanted, mut theirs) = (Wanted::default(), Vec::with_capacity(AT_ONCE));
+            for (number, window_start, slot) in all.by_ref().take(AT_ONCE) {
+                wanted.push(number, window_start, || (other.keys.hash(number), other.keys.key(number)));
+                theirs.push(slot);
+            }
+            let (numbers, slots) = self.slots(&wanted);
+            self.states.merge(&slots, &other.states, &theirs, away);
+            self.remove_zeros(&wanted, &numbers, &slots);
         }
-        for &(mine, theirs) in &pairs {
-            self.rows[mine as usize] = rows(self.rows[mine as usize], other.rows[theirs as usize]);
-        }
-        for (column, theirs) in self.columns.iter_mut().zip(&other.columns) {
-            column.grow(self.rows.len());
-            states(column, theirs, &pairs);
-        }
-        for ((key, window_start, _), &(mine, _)) in other.each().zip(&pairs) {
-            if self.is_zero(mine) {
-                self.remove(other.keys.hash(key), other.keys.key(key), window_start);
+    }
+
+    /// Returns the numbers of the keys and the slots of the groups; new ones
+    /// hold the neutral element.
+    fn slots(&mut self, wanted: &Wanted<'_>) -> (Vec<u32>, Vec<u32>) {
+        let numbers = self.keys.numbers(&wanted.keys);
+        let slot = |&(key, window_start): &(u32, i64)| self.slot(numbers[key as usize], window_start);
+        let slots = wanted.groups.iter().map(slot).collect();
+        self.states.grow(self.slots as usize);
+        (numbers, slots)
+    }
+
+    /// Removes those of some groups that became neutral.
+    fn remove_zeros(&mut self, wanted: &Wanted<'_>, numbers: &[u32], slots: &[u32]) {
+        for (&(key, window_start), &slot) in wanted.groups.iter().zip(slots) {
+            if self.states.is_zero(slot) {
+                self.remove(numbers[key as usize], window_start);
             }
         }
     }
 
-    /// Returns the slot of a group; a new one holds the neutral element, once
-    /// the columns have grown to it.
-    fn slot(&mut self, hash: u64, key: &[u8], window_start: i64) -> u32 {
-        let number = self.keys.number(hash, key);
-        let Self { keys, rows, free, .. } = self;
+    /// Returns the slot of a key's window; a new one holds the neutral element,
+    /// once the states have grown to it.
+    fn slot(&mut self, number: u32, window_start: i64) -> u32 {
+        let Self { keys, slots, free, .. } = self;
         keys.value_mut(number).slot(window_start, || {
             free.pop().unwrap_or_else(|| {
-                rows.push(0);
-                u32::try_from(rows.len() - 1).expect("fewer than 2^32 groups")
+                *slots = slots.checked_add(1).expect("fewer than 2^32 groups");
+                *slots - 1
             })
         })
     }
 
-    fn is_zero(&self, slot: u32) -> bool {
-        self.rows[slot as usize] == 0 && self.columns.iter().all(|column| column.is_zero(slot))
-    }
-
     /// Removes a group that became neutral; one that is gone already stays so.
-    fn remove(&mut self, hash: u64, key: &[u8], window_start: i64) {
-        let number = self.keys.number(hash, key);
+    fn remove(&mut self, number: u32, window_start: i64) {
         if let Some(slot) = self.keys.value_mut(number).remove(window_start) {
-            self.columns.iter_mut().for_each(|column| column.clear(slot));
+            self.states.clear_slot(slot);
             self.free.push(slot);
         }
     }
@@ -187,14 +204,9 @@ impl Groups {
         keys
     }
 
-    fn state(&self, slot: u32) -> GroupState {
-        let aggregates = self.columns.iter().map(|column| column.get(slot)).collect();
-        GroupState { rows: self.rows[slot as usize], aggregates }
-    }
-
     /// Returns one group's state.
     pub fn get(&self, id: &GroupId) -> Option<GroupState> {
-        self.series(&id.key).get(id.window_start).map(|slot| self.state(slot))
+        self.series(&id.key).get(id.window_start).map(|slot| self.states.get(slot))
     }
 
     /// Iterates the groups' names, in no order.
@@ -207,7 +219,7 @@ impl Groups {
         self.ordered(|_| true).into_iter().flat_map(move |number| {
             let key = self.keys.key(number);
             self.keys.value(number).range(..).map(move |(window_start, slot)| {
-                (GroupId { key: key.into(), window_start }, self.state(slot))
+                (GroupId { key: key.into(), window_start }, self.states.get(slot))
             })
         })
     }
@@ -221,15 +233,14 @@ impl Groups {
                 write_u64(out, key.len() as u64);
                 out.extend_from_slice(key);
                 write_i64(out, window_start);
-                write_i64(out, self.rows[slot as usize]);
-                self.columns.iter().for_each(|column| column.write(slot, out));
+                self.states.write(slot, out);
             }
         }
     }
 
     /// Reads what [`Groups::write`] wrote, and refuses any other bytes.
     pub(crate) fn read(kinds: &[AggregateKind], reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let mut groups = Self { columns: kinds.iter().map(Column::of).collect(), ..Self::default() };
+        let mut groups = Self { states: States::of(kinds), ..Self::default() };
         let mut last: Option<(&[u8], i64)> = None;
         for _ in 0..reader.u64()? {
             let length = reader.u64()?;
@@ -241,10 +252,10 @@ impl Groups {
                 return Err(reader.broken("groups are not in order"));
             }
             last = Some((key, window_start));
-            let slot = groups.slot(hash_of(key), key, window_start);
-            groups.rows[slot as usize] = reader.i64()?;
-            groups.columns.iter_mut().try_for_each(|column| column.push_read(reader))?;
-            if groups.is_zero(slot) {
+            let number = groups.keys.number(hash_of(key), key);
+            let slot = groups.slot(number, window_start);
+            groups.states.push_read(reader)?;
+            if groups.states.is_zero(slot) {
                 return Err(reader.broken("a group holds nothing"));
             }
         }
@@ -305,8 +316,8 @@ fn combine_windows(
             (None, Some(b)) => b.0,
             (None, None) => return,
         };
-        let mine = left.next_if(|window| window.0 == window_start).map(|(_, slot)| base.state(slot));
-        let theirs = right.next_if(|window| window.0 == window_start).map(|(_, slot)| speed.state(slot));
+        let mine = left.next_if(|window| window.0 == window_start).map(|(_, slot)| base.states.get(slot));
+        let theirs = right.next_if(|window| window.0 == window_start).map(|(_, slot)| speed.states.get(slot));
         let state = match (mine, theirs) {
             (Some(mut mine), Some(theirs)) => {
                 mine.combine(&theirs);
@@ -322,10 +333,7 @@ fn combine_windows(
 
 impl PartialEq for Groups {
     fn eq(&self, other: &Self) -> bool {
-        let same = |mine: u32, theirs: u32| {
-            self.rows[mine as usize] == other.rows[theirs as usize]
-                && self.columns.iter().zip(&other.columns).all(|(a, b)| a.equal(mine, b, theirs))
-        };
+        let same = |mine: u32, theirs: u32| self.states.equal(mine, &other.states, theirs);
         let equal = |(key, series): (u32, &Series)| {
             let found = other.keys.find(self.keys.hash(key), self.keys.key(key));
             let theirs = found.unwrap_or(&Series::Empty);

@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use hashbrown::HashMap;
 
 use crate::expression::{Expression, Failures};
-use crate::rows::append_ordered;
+use crate::rows::{append_ordered, runs};
 use crate::table::Table;
 
 /// A join with one reference table.
@@ -45,7 +45,7 @@ pub(crate) struct Lookup {
 
 impl Lookup {
     pub(crate) fn new(plan: &JoinPlan, table: Arc<Table>) -> Self {
-        let columns: Vec<_> = plan.keys.iter().map(|(_, c)| table.rows.column(*c)).collect();
+        let columns: Vec<_> = plan.keys.iter().map(|(_, c)| Arc::clone(table.rows.column(*c))).collect();
         let mut by_key: HashMap<Box<[u8]>, Vec<u32>> = HashMap::new();
         let mut key = Vec::new();
         for row in 0..table.rows.num_rows() {
@@ -66,15 +66,15 @@ impl Lookup {
         let mut failed = Failures::new();
         let keys: Vec<ArrayRef> =
             plan.keys.iter().map(|(key, _)| key.evaluate(&rows.batch, &mut failed)).collect();
-        let keys: Vec<&ArrayRef> = keys.iter().collect();
-        let (mut left, mut right) = (Vec::new(), Vec::new());
+        let rows_count = rows.batch.num_rows();
+        let (mut left, mut right) = (Vec::with_capacity(rows_count), Vec::with_capacity(rows_count));
         let mut buffer = Vec::new();
-        for row in 0..rows.batch.num_rows() {
-            let key = key_of(&keys, row, &mut buffer);
-            let matches = key.and_then(|key| self.by_key.get(key));
-            for table_row in matches.into_iter().flatten() {
-                left.push(row as u32);
-                right.push(Some(*table_row));
+        for run in runs(&keys, rows_count) {
+            let key = key_of(&keys, run.start, &mut buffer);
+            let matches = key.and_then(|key| self.by_key.get(key)).map_or(&[][..], Vec::as_slice);
+            for row in run {
+                left.extend(matches.iter().map(|_| row as u32));
+                right.extend(matches.iter().map(|table_row| Some(*table_row)));
             }
         }
         failures.extend(failed.drain(..).map(|(row, why)| (rows.origin[row], why)));
@@ -101,7 +101,6 @@ impl Lookup {
         right: &[Option<u32>],
         read: &[bool],
     ) -> RecordBatch {
-        let left_indexes = UInt32Array::from(left.to_vec());
         let right_indexes = UInt32Array::from(right.to_vec());
         let pick = |columns: &[ArrayRef], indexes: &UInt32Array, read: &[bool]| -> Vec<ArrayRef> {
             let picked = columns.iter().zip(read).map(|(column, read)| match read {
@@ -111,7 +110,12 @@ impl Lookup {
             picked.collect()
         };
         let (read_left, read_right) = read.split_at(rows.num_columns());
-        let mut columns = pick(rows.columns(), &left_indexes, read_left);
+        // Mostly each row has one match: the batch's columns stay as they are.
+        let each_once = left.len() == rows.num_rows() && (0..).zip(left).all(|(row, left)| row == *left);
+        let mut columns = match each_once {
+            true => rows.columns().to_vec(),
+            false => pick(rows.columns(), &UInt32Array::from(left.to_vec()), read_left),
+        };
         columns.extend(pick(self.table.rows.columns(), &right_indexes, read_right));
         let options = RecordBatchOptions::new().with_row_count(Some(left.len()));
         RecordBatch::try_new_with_options(Arc::clone(&plan.schema), columns, &options)
@@ -128,7 +132,7 @@ pub(crate) fn blank(data_type: &DataType, rows: usize) -> ArrayRef {
 
 /// Encodes the values a join compares; `None` when one of them is null, which
 /// equals nothing.
-fn key_of<'b>(columns: &[&ArrayRef], row: usize, buffer: &'b mut Vec<u8>) -> Option<&'b [u8]> {
+fn key_of<'b>(columns: &[ArrayRef], row: usize, buffer: &'b mut Vec<u8>) -> Option<&'b [u8]> {
     if columns.iter().any(|column| column.is_null(row)) {
         return None;
     }

@@ -4,7 +4,10 @@
 //! A full row is a version byte, the number of columns, and for each column a
 //! tag and its value: integers as zigzag varints, text with its length.
 
+use std::ops::Range;
+
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::partition;
 use arrow::datatypes::{DataType, Date32Type, Decimal128Type, Int64Type, TimestampMicrosecondType};
 use sanso_state::Value;
 
@@ -43,6 +46,14 @@ pub(crate) fn append_ordered(array: &ArrayRef, row: usize, out: &mut Vec<u8>) {
         }
     }
     value_at(array, row).encode_ordered(out);
+}
+
+/// Returns the ranges of rows, one after the other, that are equal in these columns.
+pub(crate) fn runs(columns: &[ArrayRef], rows: usize) -> Vec<Range<usize>> {
+    if columns.is_empty() || rows == 0 {
+        return Vec::from_iter((rows > 0).then_some(0..rows));
+    }
+    partition(columns).expect("columns of canonical types and one length").ranges()
 }
 
 /// Encodes every row of a batch of canonical types.

@@ -16,7 +16,7 @@ use crate::error::{FinishError, KeyError};
 use crate::expression::Failures;
 use crate::join::{Lookup, Rows, blank};
 use crate::plan::{Aggregate, Input, OutputExpression, Plan};
-use crate::rows::append_ordered;
+use crate::rows::{append_ordered, runs};
 use crate::scalar::{ColumnBuilder, parse_text, value_at};
 use crate::source::Source;
 use crate::table::{Table, overlaps};
@@ -93,7 +93,7 @@ impl Lifted {
     pub fn by_view_partition(&self, partitions: u32) -> Vec<Vec<LiftedRow>> {
         let mut all = vec![Vec::new(); partitions as usize];
         for lifted in self.rows() {
-            let home = partition_of(self.grouped.keys.get(lifted.at as usize), partitions);
+            let home = self.grouped.keys.partition(lifted.at as usize, partitions);
             all[home as usize].push(lifted);
         }
         all
@@ -323,8 +323,7 @@ impl View {
         }
         let inside = |start: i64| from <= start && (start < to || to == i64::MAX);
         if !self.window.is_sliding() {
-            let groups: Vec<_> = groups.iter().filter(|(id, _)| inside(id.window_start)).cloned().collect();
-            return self.finish_windows(&groups);
+            return self.finish_some(groups.iter().filter(|(id, _)| inside(id.window_start)));
         }
         let mut windows: std::collections::BTreeMap<GroupId, GroupState> = Default::default();
         for (id, state) in groups {
@@ -348,8 +347,14 @@ impl View {
     /// Finishes states that are of whole windows already, as emissions of
     /// closed windows are. Groups without rows are left out.
     pub fn finish_windows(&self, windows: &[(GroupId, GroupState)]) -> Result<RecordBatch, FinishError> {
-        let mut windows: Vec<&(GroupId, GroupState)> =
-            windows.iter().filter(|(_, state)| state.rows > 0).collect();
+        self.finish_some(windows.iter())
+    }
+
+    fn finish_some<'a>(
+        &self,
+        windows: impl Iterator<Item = &'a (GroupId, GroupState)>,
+    ) -> Result<RecordBatch, FinishError> {
+        let mut windows: Vec<_> = windows.filter(|(_, state)| state.rows > 0).collect();
         windows.sort_by(|a, b| a.0.cmp(&b.0));
         let finished = self.finished(&windows)?;
         let mut columns = Vec::with_capacity(self.plan.outputs.len());
@@ -389,8 +394,12 @@ impl View {
         let mut starts = ColumnBuilder::new(ValueType::Timestamp, windows.len());
         let mut aggregates: Vec<_> =
             self.kinds.iter().map(|kind| ColumnBuilder::new(kind.result_type(), windows.len())).collect();
+        let (mut values, mut key) = (Vec::new(), None);
         for (id, state) in windows {
-            let values = Value::decode_key(&id.key).map_err(|error| foreign(error.to_string()))?;
+            // A range of time has many windows of few keys.
+            if key.replace(&id.key) != Some(&id.key) {
+                values = Value::decode_key(&id.key).map_err(|error| foreign(error.to_string()))?;
+            }
             let fits = values.len() == keys.len()
                 && keys.iter_mut().zip(&values).fold(true, |fits, (key, value)| key.append(value) && fits);
             if !fits {
@@ -425,10 +434,11 @@ impl ViewDefinition {
 fn key_column(columns: &[ArrayRef], rows: usize) -> KeyColumn {
     let mut keys = KeyColumn::default();
     let mut key = Vec::with_capacity(64);
-    for row in 0..rows {
+    for run in runs(columns, rows) {
         key.clear();
-        columns.iter().for_each(|column| append_ordered(column, row, &mut key));
+        columns.iter().for_each(|column| append_ordered(column, run.start, &mut key));
         keys.push(&key);
+        run.skip(1).for_each(|_| keys.push_again());
     }
     keys
 }

@@ -188,9 +188,8 @@ fn gcd(a: i64, b: i64) -> i64 {
 }
 
 fn align(at: i64, step: i64, origin: i64) -> i64 {
-    let shifted = i128::from(at) - i128::from(origin);
-    let start = shifted.div_euclid(i128::from(step)) * i128::from(step) + i128::from(origin);
-    i64::try_from(start).unwrap_or(i64::MIN)
+    let past = (at.rem_euclid(step) - origin.rem_euclid(step)).rem_euclid(step);
+    at.saturating_sub(past)
 }
 
 /// Returns the calendar window `[start, end)` that holds an instant.

@@ -1,6 +1,6 @@
-//! The late-merge engine alone, in one thread: rows whose keys (text, encoded)
-//! and inputs are known already are grouped into deltas, and the deltas merged
-//! into view partitions. Against a plain loop over a hash table of our own,
+//! The late-merge engine alone, in one thread: rows whose keys (text, encoded and
+//! hashed) and inputs are known already are grouped into deltas, and the deltas
+//! merged into view partitions. Against a plain loop over a hash table of our own,
 //! whose keys are numbers.
 //!
 //! Lifting (decoding, joining, evaluating) is not in it. Every view partition
@@ -176,7 +176,7 @@ fn lifted(span: &[Tuple], names: &[Box<[u8]>]) -> GroupedRows {
 fn group(kinds: &[AggregateKind], rows: &GroupedRows, open: &mut [Groups]) {
     let mut chosen = vec![Vec::with_capacity(rows.windows.len()); VIEW_PARTITIONS as usize];
     for row in 0..rows.windows.len() {
-        chosen[partition_of(rows.keys.get(row), VIEW_PARTITIONS) as usize].push((row as u32, 1));
+        chosen[rows.keys.partition(row, VIEW_PARTITIONS) as usize].push((row as u32, 1));
     }
     open.iter_mut().zip(chosen).for_each(|(groups, chosen)| groups.update(kinds, rows, &chosen));
 }

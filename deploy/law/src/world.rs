@@ -35,7 +35,7 @@ struct Actor {
 }
 
 enum Message {
-    Delta { to: PartitionId, delta: Delta, from: usize },
+    Delta { to: PartitionId, delta: Box<Delta>, from: usize },
     Outcome { to: usize, from: PartitionId, outcome: Outcome },
 }
 

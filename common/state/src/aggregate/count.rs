@@ -1,6 +1,6 @@
 //! `COUNT(*)` and `COUNT(x)`: a number of rows.
 
-use crate::aggregate::Mergeable;
+use crate::aggregate::{Mergeable, Words};
 use crate::codec::{DecodeError, Reader, write_i64};
 use crate::value::Value;
 
@@ -44,6 +44,18 @@ impl Mergeable for Rows {
     }
 }
 
+impl Words for Rows {
+    const WORDS: usize = 1;
+
+    fn load(words: &[u64]) -> Self {
+        Self(words[0].cast_signed())
+    }
+
+    fn store(&self, words: &mut [u64]) {
+        words[0] = self.0.cast_unsigned();
+    }
+}
+
 impl Count {
     /// Adds (`sign` = 1) or retracts (`sign` = -1) a row.
     pub(crate) fn add(&mut self, sign: i64) {
@@ -72,5 +84,17 @@ impl Mergeable for Count {
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(Self(reader.i64()?))
+    }
+}
+
+impl Words for Count {
+    const WORDS: usize = 1;
+
+    fn load(words: &[u64]) -> Self {
+        Self(words[0].cast_signed())
+    }
+
+    fn store(&self, words: &mut [u64]) {
+        words[0] = self.0.cast_unsigned();
     }
 }

@@ -27,6 +27,16 @@ pub(crate) trait Mergeable: Default + Eq {
     fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError>;
 }
 
+/// A state of a fixed number of words; the neutral element is zeros.
+pub(crate) trait Words: Mergeable {
+    /// How many.
+    const WORDS: usize;
+    /// Reads it from the first of these.
+    fn load(words: &[u64]) -> Self;
+    /// Writes it to the first of these.
+    fn store(&self, words: &mut [u64]);
+}
+
 /// The state of one aggregate over one group of rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AggregateState {

@@ -3,7 +3,7 @@
 //! Wrapping addition is a group, so an order of updates that overflows on the
 //! way still ends at the true sum whenever that fits.
 
-use crate::aggregate::Mergeable;
+use crate::aggregate::{Mergeable, Words};
 use crate::codec::{DecodeError, Reader, write_i64, write_i128};
 use crate::value::{Value, ValueType};
 
@@ -51,6 +51,21 @@ impl Mergeable for Sum {
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(Self { count: reader.i64()?, sum: reader.i128()? })
+    }
+}
+
+impl Words for Sum {
+    const WORDS: usize = 3;
+
+    fn load(words: &[u64]) -> Self {
+        let sum = u128::from(words[1]) << 64 | u128::from(words[0]);
+        Self { sum: sum.cast_signed(), count: words[2].cast_signed() }
+    }
+
+    fn store(&self, words: &mut [u64]) {
+        words[0] = self.sum as u64;
+        words[1] = (self.sum >> 64) as u64;
+        words[2] = self.count.cast_unsigned();
     }
 }
 

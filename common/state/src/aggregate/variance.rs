@@ -5,8 +5,8 @@
 //! correctly rounded operations alone; so nothing cancels, and the result does
 //! not depend on the order of the rows or on the machine.
 
-use crate::aggregate::Mergeable;
 use crate::aggregate::wide::{Wide, power_of_ten};
+use crate::aggregate::{Mergeable, Sum, Words};
 use crate::codec::{DecodeError, Reader, write_i64, write_i128};
 use crate::value::Value;
 
@@ -58,6 +58,20 @@ impl Mergeable for Moments {
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(Self { count: reader.i64()?, sum: reader.i128()?, squares: Wide::from_le_bytes(reader.array()?) })
+    }
+}
+
+impl Words for Moments {
+    const WORDS: usize = Sum::WORDS + Wide::WORDS;
+
+    fn load(words: &[u64]) -> Self {
+        let Sum { sum, count } = Sum::load(words);
+        Self { count, sum, squares: Wide::from_words(&words[Sum::WORDS..]) }
+    }
+
+    fn store(&self, words: &mut [u64]) {
+        Sum { sum: self.sum, count: self.count }.store(words);
+        words[Sum::WORDS..Self::WORDS].copy_from_slice(&self.squares.to_words());
     }
 }
 

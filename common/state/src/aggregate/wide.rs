@@ -71,6 +71,20 @@ impl Wide {
         (top as u64 | u64::from(below)) as f64 * f64::from_bits(u64::from(1023 + shift) << 52)
     }
 
+    /// The number of 64-bit words.
+    pub(crate) const WORDS: usize = 4;
+
+    /// Returns the words, least first.
+    pub(crate) fn to_words(self) -> [u64; Self::WORDS] {
+        [self.low as u64, (self.low >> 64) as u64, self.high as u64, (self.high >> 64) as u64]
+    }
+
+    /// Reads what [`Wide::to_words`] wrote, from the first of these.
+    pub(crate) fn from_words(words: &[u64]) -> Self {
+        let half = |at: usize| u128::from(words[at + 1]) << 64 | u128::from(words[at]);
+        Self { high: half(2), low: half(0) }
+    }
+
     /// Returns the 32 bytes, least first.
     pub(crate) fn to_le_bytes(self) -> [u8; 32] {
         let mut bytes = [0; 32];

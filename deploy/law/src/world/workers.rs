@@ -89,7 +89,11 @@ impl World {
         for to in worker.targets() {
             let deltas = worker.outgoing(to).take(most).cloned();
             let heartbeat = worker.heartbeat(to).filter(|_| self.rng.random_bool(0.5));
-            messages.extend(deltas.chain(heartbeat).map(|delta| Message::Delta { to, delta, from: id }));
+            messages.extend(deltas.chain(heartbeat).map(|delta| Message::Delta {
+                to,
+                delta: Box::new(delta),
+                from: id,
+            }));
         }
         self.network.extend(messages);
     }
@@ -182,7 +186,7 @@ impl World {
                 if let Some(replica) = self.replicas.get_mut(&to)
                     && replica.state.is_some()
                 {
-                    replica.pending.push_back((Entry::Delta(delta), Some(from)));
+                    replica.pending.push_back((Entry::Delta(*delta), Some(from)));
                 }
             }
             Message::Outcome { to, from, outcome } => {
