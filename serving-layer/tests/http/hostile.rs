@@ -191,7 +191,9 @@ async fn heads_beyond_their_bound_and_other_protocols_do_not_stop_the_server() {
         let mut answer = Vec::new();
         let _ = client.read_to_end(&mut answer).await;
         let answer = String::from_utf8_lossy(&answer);
-        assert!(answer.is_empty() || answer.starts_with(&format!("HTTP/1.1 {status}")), "{status}: {answer}");
+        // What is not read of the request resets the connection, which may cut the answer anywhere.
+        let expected = format!("HTTP/1.1 {status}");
+        assert!(answer.starts_with(&expected) || expected.starts_with(&*answer), "{status}: {answer}");
         is_served(&server).await;
     }
 }
