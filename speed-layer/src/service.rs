@@ -139,7 +139,10 @@ impl SpeedLayer {
             let checked = status.wait_for(|status| status.checked || status.stopped.is_some()).await;
             // A worker that has ended before is asked to stop.
             let Ok(status) = checked else { continue };
-            if let Some(reason) = status.stopped.clone() {
+            // One that stopped after that, however soon, is told by `/readyz`: what there is, is served.
+            if !status.checked
+                && let Some(reason) = status.stopped.clone()
+            {
                 return Err(Error::Stopped { source_name, partition: partition.0, reason });
             }
         }

@@ -170,7 +170,7 @@ async fn a_query_waits_for_what_its_session_has_seen() {
     let token = token.as_str().expect("a token");
     let body = json!({ "sql": "SELECT COUNT(*) FROM meter" }).to_string();
     let (status, problem) =
-        world.post(&format!("/v1/query?session={token}&deadline=500"), body.clone()).await;
+        world.post(&format!("/v1/query?session={token}&deadline=2000"), body.clone()).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{problem}");
     assert_eq!(problem["type"], "urn:sanso:problem:behind-session");
     world.apply().await;
