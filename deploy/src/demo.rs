@@ -11,7 +11,7 @@ use sanso_catalog::AuditCounts;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Settings;
-use crate::dev::asked_to_stop;
+use crate::dev::StopSignals;
 use crate::fleet::{self, Check, Fleet, FleetConfig, Report};
 use crate::node::{Node, NodeConfig};
 use crate::{ingest, telemetry};
@@ -128,6 +128,7 @@ async fn feed(
 
 /// Waits until told to stop; returns whether the feeding ended by itself, which only a failure does.
 async fn wait<T>(seconds: Option<u64>, work: &tokio::task::JoinHandle<T>) -> anyhow::Result<bool> {
+    let mut stop_signals = StopSignals::listen()?;
     let time_is_over = async {
         match seconds {
             Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
@@ -140,7 +141,7 @@ async fn wait<T>(seconds: Option<u64>, work: &tokio::task::JoinHandle<T>) -> any
         }
     };
     tokio::select! {
-        stop = asked_to_stop() => stop.map(|()| false),
+        () = stop_signals.received() => Ok(false),
         () = time_is_over => Ok(false),
         () = ended => Ok(true),
     }

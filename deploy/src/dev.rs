@@ -60,10 +60,11 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     telemetry::start(args.json);
+    let mut stop_signals = StopSignals::listen()?;
     let _refused = size_limit_is_an_error()?;
     let mut settings = Settings::read(args.config.as_deref())?;
     settings.dataset.url = args.dataset.or(settings.dataset.url);
-    let node = Node::start(NodeConfig {
+    let starting = Node::start(NodeConfig {
         app: args.app.context("an application file is needed: sanso dev app.sql")?,
         data: args.data,
         listen: args.listen,
@@ -73,10 +74,17 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         speed: settings.speed,
         serving: settings.serving,
         kafka: settings.kafka,
-    })
-    .await?;
+    });
+    let node = tokio::select! {
+        node = starting => node?,
+        () = stop_signals.received() => {
+            // What the start waits for may never come; a kill at any moment loses nothing.
+            tracing::info!("stopped while it started");
+            std::process::exit(0);
+        }
+    };
     tracing::info!(address = %format_args!("http://{}/", node.address), "sanso is ready");
-    asked_to_stop().await?;
+    stop_signals.received().await;
     tracing::info!("stopping");
     node.stop().await;
     Ok(ExitCode::SUCCESS)
@@ -90,13 +98,25 @@ fn size_limit_is_an_error() -> anyhow::Result<Signal> {
     signal(SignalKind::from_raw(FILE_SIZE_EXCEEDED)).context("listen for SIGXFSZ")
 }
 
-/// Resolves on Ctrl-C or SIGTERM.
-pub(crate) async fn asked_to_stop() -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listen for Ctrl-C")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// Ctrl-C and SIGTERM. They end the process until this listens, so it is to be made first of all.
+pub(crate) struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    /// Listens from now on.
+    pub(crate) fn listen() -> anyhow::Result<Self> {
+        let terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+        let interrupt = signal(SignalKind::interrupt()).context("listen for Ctrl-C")?;
+        Ok(Self { terminate, interrupt })
     }
-    Ok(())
+
+    /// Resolves once one has come.
+    pub(crate) async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
