@@ -13,7 +13,7 @@
 //! Hostile bytes end in an error: memory grows only with bytes that were read.
 
 use crate::aggregate::{AggregateKind, AggregateState};
-use crate::group::GroupState;
+use crate::group::{GroupId, GroupState};
 use crate::groups::Groups;
 use crate::value::Value;
 
@@ -54,6 +54,38 @@ pub fn decode_groups(kinds: &[AggregateKind], bytes: &[u8]) -> Result<Groups, De
     let groups = Groups::read(kinds, &mut reader)?;
     reader.end()?;
     Ok(groups)
+}
+
+/// Encodes named states of the given aggregates in the order they have.
+pub fn encode_states(kinds: &[AggregateKind], states: &[(GroupId, GroupState)]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(16 + states.len() * (48 + 16 * kinds.len()));
+    write_header(&mut out, kinds);
+    write_u64(&mut out, states.len() as u64);
+    for (id, state) in states {
+        write_u64(&mut out, id.key.len() as u64);
+        out.extend_from_slice(&id.key);
+        write_i64(&mut out, id.window_start);
+        state.write(&mut out);
+    }
+    out
+}
+
+/// Decodes what [`encode_states`] wrote for the same aggregates.
+pub fn decode_states(
+    kinds: &[AggregateKind],
+    bytes: &[u8],
+) -> Result<Vec<(GroupId, GroupState)>, DecodeError> {
+    let mut reader = Reader::new(bytes);
+    reader.header(kinds)?;
+    let mut states = Vec::new();
+    for _ in 0..reader.u64()? {
+        let length = reader.u64()?;
+        let key = reader.bytes(length)?.into();
+        let id = GroupId { key, window_start: reader.i64()? };
+        states.push((id, GroupState::read(kinds, &mut reader)?));
+    }
+    reader.end()?;
+    Ok(states)
 }
 
 impl GroupState {

@@ -27,12 +27,12 @@ mod value;
 mod watermark;
 
 pub use aggregate::{AggregateFunction, AggregateKind, AggregateState, Takes};
-pub use codec::{DecodeError, decode_groups, encode_groups};
+pub use codec::{DecodeError, decode_groups, decode_states, encode_groups, encode_states};
 pub use entry::{Block, Delta, Difference, Emission, Entry, Outcome, Windows};
 pub use fingerprint::{Fingerprint, FingerprintBuilder};
 pub use group::{GroupId, GroupState, partition_of};
 pub use groups::Groups;
-pub use partition::{ViewPartition, ViewPartitionConfig};
+pub use partition::{Snapshot, ViewPartition, ViewPartitionConfig, compare};
 pub use position::{Cut, LogPartition, Offset, SegmentId, Segments};
 pub use quarantine::{Division, Quarantined, Refusal, RefusalCounts, conflict_reason, misplaced_reason};
 pub use rows::{GroupedRows, Inputs, KeyColumn};

@@ -23,6 +23,10 @@
 //! view partition that starts again emits anew what closes after the point it
 //! resumes from; a consumer keeps the newest for each group and window.
 
+mod snapshot;
+
+pub use snapshot::Snapshot;
+
 use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::sync::Arc;
 
@@ -239,16 +243,7 @@ impl ViewPartition {
             return None;
         }
         let empty = Groups::new();
-        let speed = self.segments.get(&segment).unwrap_or(&empty);
-        if speed == batch {
-            return Some(Vec::new());
-        }
-        let ids: BTreeSet<GroupId> = speed.ids().chain(batch.ids()).collect();
-        let all = ids.into_iter().map(|group| {
-            let (speed, batch) = (speed.get(&group), batch.get(&group));
-            Difference { segment, group, speed, batch }
-        });
-        Some(all.filter(|difference| difference.speed != difference.batch).collect())
+        Some(compare(segment, self.segments.get(&segment).unwrap_or(&empty), batch))
     }
 
     fn is_complete(&self, segment: SegmentId) -> bool {
@@ -295,6 +290,11 @@ impl ViewPartition {
     /// Returns the view's version.
     pub fn view(&self) -> Fingerprint {
         self.config.view
+    }
+
+    /// Returns what it was created with.
+    pub fn config(&self) -> &ViewPartitionConfig {
+        &self.config
     }
 
     /// Returns the view's aggregates.
@@ -409,6 +409,19 @@ impl ViewPartition {
     fn debug_assert_invariants(&self) {
         debug_assert_eq!(self.violated_invariant(), None);
     }
+}
+
+/// Lists where the speed layer's groups of a segment are not the batch layer's.
+pub fn compare(segment: SegmentId, speed: &Groups, batch: &Groups) -> Vec<Difference> {
+    if speed == batch {
+        return Vec::new();
+    }
+    let ids: BTreeSet<GroupId> = speed.ids().chain(batch.ids()).collect();
+    let all = ids.into_iter().map(|group| {
+        let (speed, batch) = (speed.get(&group), batch.get(&group));
+        Difference { segment, group, speed, batch }
+    });
+    all.filter(|difference| difference.speed != difference.batch).collect()
 }
 
 fn pend(pending: &mut BTreeMap<i64, BTreeSet<GroupId>>, pane: &GroupId, start: i64, end: i64) {

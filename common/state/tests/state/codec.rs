@@ -6,7 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use sanso_state::{
     AggregateFunction as F, AggregateKind, DecodeError, Fingerprint, GroupId, GroupState, Groups, Value,
-    ValueType, decode_groups, encode_groups, partition_of,
+    ValueType, decode_groups, decode_states, encode_groups, encode_states, partition_of,
 };
 
 use crate::oracle::{all_kinds, cases, inputs, kind};
@@ -55,6 +55,10 @@ proptest! {
             let bytes = state.encode(&kinds);
             prop_assert_eq!(GroupState::decode(&kinds, &bytes).expect("just encoded"), state);
         }
+        let mut states: Vec<_> = groups_of(&updates).iter().map(|(id, state)| (id.clone(), state.clone())).collect();
+        states.reverse();
+        let bytes = encode_states(&kinds, &states);
+        prop_assert_eq!(decode_states(&kinds, &bytes).expect("just encoded"), states);
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! The law: batch before the cut ⊕ speed after it = a naive fold of everything,
 //! at every prefix, whatever was replayed, refused, adopted, lost or rebuilt.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
-use sanso_state::{Entry, LogPartition, Outcome, SegmentId, ViewPartition, encode_groups};
+use sanso_state::{Entry, LogPartition, Outcome, SegmentId, ViewPartition, Windows, encode_groups};
 
 use crate::model::*;
 use crate::oracle::cases;
+use crate::windows::Panes;
 
 proptest! {
     #![proptest_config(cases(1500))]
@@ -18,6 +21,21 @@ proptest! {
             prop_assert_eq!(held.all(), listed(history.surviving(held.applied())), "after {:?}", step);
             prop_assert_eq!(held.violated_invariant(), None);
             audit_is_clean(&held, &history)?;
+        }
+    }
+
+    #[test]
+    fn a_copy_goes_on_as_the_original(history in history(), steps in steps(), panes in 0_i64..3) {
+        let emit = (panes > 0).then(|| Arc::new(Panes(panes)) as Arc<dyn Windows>);
+        let mut published = Published::new();
+        let mut held = ViewPartition::new(config(emit), published.newest());
+        for step in steps {
+            let mut copy = ViewPartition::restore(held.config().clone(), held.snapshot()).expect("it is a copy");
+            take(&mut held, &mut published.clone(), &history, &step)?;
+            take(&mut copy, &mut published, &history, &step)?;
+            prop_assert_eq!(copy.snapshot(), held.snapshot());
+            prop_assert_eq!(copy.all(), held.all());
+            audit_is_clean(&copy, &history)?;
         }
     }
 

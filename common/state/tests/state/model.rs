@@ -173,6 +173,7 @@ pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 /// The published batch versions, version `k` at index `k`.
+#[derive(Clone)]
 pub(crate) struct Published(pub(crate) Vec<Arc<Block>>);
 
 impl Published {

@@ -15,7 +15,7 @@ use crate::oracle::{cases, inputs};
 
 /// Windows of `panes` panes, one starting at each pane.
 #[derive(Debug)]
-struct Panes(i64);
+pub(crate) struct Panes(pub(crate) i64);
 
 impl Windows for Panes {
     fn windows_of(&self, pane_start: i64) -> Vec<(i64, i64)> {

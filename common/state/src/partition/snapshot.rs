@@ -1,0 +1,81 @@
+//! A view partition as plain data, for whoever keeps a copy of it elsewhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::{ViewPartition, ViewPartitionConfig, sum_of};
+use crate::entry::{Block, Emission};
+use crate::group::GroupId;
+use crate::groups::Groups;
+use crate::position::{Offset, SegmentId};
+
+/// Everything that a [`ViewPartition`] holds and that does not follow from the rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The batch version it stands on.
+    pub base: Arc<Block>,
+    /// Offsets applied, one for each log partition.
+    pub applied: Vec<Offset>,
+    /// The log partitions' watermarks, in microseconds.
+    pub watermarks_us: Vec<Option<i64>>,
+    /// Which log partitions are idle.
+    pub idle: Vec<bool>,
+    /// The speed state, by segment.
+    pub segments: BTreeMap<SegmentId, Groups>,
+    /// Windows that wait for their end, by it, in microseconds.
+    pub pending: BTreeMap<i64, BTreeSet<GroupId>>,
+    /// The event time up to which windows have closed.
+    pub closed_until_us: i64,
+    /// See [`ViewPartition::late_groups`].
+    pub late_groups: u64,
+    /// Emissions that nobody has taken.
+    pub emissions: Vec<Emission>,
+}
+
+impl ViewPartition {
+    /// Returns everything it holds.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            base: Arc::clone(&self.base),
+            applied: self.applied.clone(),
+            watermarks_us: self.watermarks_us.clone(),
+            idle: self.idle.clone(),
+            segments: self.segments.clone(),
+            pending: self.pending.clone(),
+            closed_until_us: self.closed_until_us,
+            late_groups: self.late_groups,
+            emissions: self.emissions.clone(),
+        }
+    }
+
+    /// Creates the view partition that [`ViewPartition::snapshot`] was taken of; what can't be one is
+    /// refused with the reason.
+    pub fn restore(config: ViewPartitionConfig, snapshot: Snapshot) -> Result<Self, &'static str> {
+        let partitions = snapshot.base.cut.partitions();
+        let held = [snapshot.applied.len(), snapshot.watermarks_us.len(), snapshot.idle.len()];
+        if held != [partitions as usize; 3] {
+            return Err("snapshot of another number of log partitions");
+        }
+        if snapshot.segments.keys().any(|id| id.partition.0 >= partitions) {
+            return Err("snapshot with a segment of an unknown log partition");
+        }
+        let mut this = Self::new(config, Arc::new(Block::empty(snapshot.base.view, partitions)));
+        this.may_install(&snapshot.base)?;
+        this.total = sum_of(snapshot.segments.values());
+        this.base = snapshot.base;
+        this.applied = snapshot.applied;
+        this.watermarks_us = snapshot.watermarks_us;
+        this.idle = snapshot.idle;
+        this.segments = snapshot.segments;
+        this.pending = snapshot.pending;
+        this.closed_until_us = snapshot.closed_until_us;
+        this.late_groups = snapshot.late_groups;
+        this.emissions = snapshot.emissions;
+        this.violated_invariant().map_or(Ok(this), Err)
+    }
+
+    /// Returns what speed holds of a segment; none when the segment is not held complete.
+    pub fn complete_segment(&self, segment: SegmentId) -> Option<Groups> {
+        self.is_complete(segment).then(|| self.segments.get(&segment).cloned().unwrap_or_default())
+    }
+}
