@@ -11,8 +11,12 @@
 //! A simulation drives it (`make simulate`); the store does not stand on it yet.
 
 pub mod cluster;
+mod hosted;
 mod read;
+mod slots;
 mod store;
 
+pub use hosted::{Encoded, Hosted, Readable, Write, Written, home_of};
 pub use read::{Progress, ReadReply, ReadRequest};
-pub use store::{Change, PartitionId, PartitionStore, StoreError};
+pub use slots::Change;
+pub use store::{PartitionId, PartitionStore, Partitions, StoreError};

@@ -1,20 +1,16 @@
-//! The partition store: every view partition of this process.
+//! The partition store: view partitions by name, in this process or anywhere in the cluster.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::RwLock;
+use async_trait::async_trait;
 use sanso_state::{
-    Difference, Emission, Entry, Fingerprint, GroupId, Groups, Offset, Outcome, SegmentId, ViewPartition,
+    Difference, Emission, Entry, Fingerprint, Groups, Offset, Outcome, SegmentId, ViewPartition, compare,
 };
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::broadcast;
 
-use crate::read::{ReadReply, ReadRequest, answer};
-
-/// How many changes a slow subscriber may lag behind before it must re-read.
-const CHANGES_MAX: usize = 256;
+use crate::read::{ReadReply, ReadRequest};
+use crate::slots::{Change, Slot, Slots};
 
 /// Names a view partition: a view version and an index below its partition count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,97 +33,106 @@ pub enum StoreError {
     /// The partition is not held: its view version is not live (yet, or any longer).
     #[error("view partition {0} is not live")]
     NotLive(PartitionId),
+    /// Nobody who holds the partition answered in time. An entry may have been applied.
+    #[error("view partition {id} can't be reached: {reason}")]
+    Unreachable {
+        /// The partition.
+        id: PartitionId,
+        /// What was tried.
+        reason: String,
+    },
 }
 
-/// What one accepted entry changed.
-#[derive(Clone, Debug)]
-pub struct Change {
-    /// The groups touched.
-    pub groups: Vec<GroupId>,
-    /// Offsets applied after it.
-    pub applied: Vec<Offset>,
+/// Where view partitions are, behind a [`PartitionStore`].
+#[async_trait]
+pub trait Partitions: Send + Sync {
+    /// See [`PartitionStore::submit`].
+    async fn submit(&self, id: PartitionId, entry: Entry) -> Result<Outcome, StoreError>;
+
+    /// See [`PartitionStore::read`].
+    async fn read(&self, id: PartitionId, request: &ReadRequest) -> Result<ReadReply, StoreError>;
+
+    /// Returns what speed holds of a segment; None when it is not held complete.
+    async fn segment(&self, id: PartitionId, segment: SegmentId) -> Result<Option<Groups>, StoreError>;
+
+    /// See [`PartitionStore::changes`].
+    fn changes(&self, id: PartitionId) -> Result<broadcast::Receiver<Arc<Change>>, StoreError>;
+
+    /// Returns how many groups this process holds.
+    fn groups(&self) -> u64;
 }
 
-struct Slot {
-    partition: RwLock<ViewPartition>,
-    /// Groups held, told here so that counting them waits for nobody.
-    groups: AtomicU64,
-    changes: broadcast::Sender<Arc<Change>>,
+/// The view partitions, wherever they are. Clones share it.
+#[derive(Clone)]
+pub struct PartitionStore {
+    /// Those of this process alone; empty in a cluster.
+    own: Arc<Slots>,
+    cluster: Option<Arc<dyn Partitions>>,
 }
 
-/// Holds the view partitions of this process. Clones share it.
-#[derive(Clone, Default)]
-pub struct PartitionStore(Arc<Inner>);
-
-#[derive(Default)]
-struct Inner {
-    slots: RwLock<BTreeMap<PartitionId, Arc<Slot>>>,
-    emitted: Notify,
+impl Default for PartitionStore {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl PartitionStore {
-    /// Creates an empty store.
+    /// Creates an empty store of this process alone.
     pub fn new() -> Self {
-        Self::default()
+        Self { own: Arc::default(), cluster: None }
     }
 
-    /// Adds (or replaces) a view partition.
+    /// Creates a store whose partitions are those of a cluster.
+    pub fn of_cluster(partitions: Arc<dyn Partitions>) -> Self {
+        Self { own: Arc::default(), cluster: Some(partitions) }
+    }
+
+    /// Adds (or replaces) a view partition of this process alone.
     pub fn create(&self, id: PartitionId, partition: ViewPartition) {
-        let slot = Slot {
-            groups: AtomicU64::new(groups_of(&partition)),
-            partition: RwLock::new(partition),
-            changes: broadcast::Sender::new(CHANGES_MAX),
-        };
-        self.0.slots.write().insert(id, Arc::new(slot));
-        self.0.emitted.notify_one();
+        debug_assert!(self.cluster.is_none(), "a cluster's partitions are made by its writes");
+        self.own.insert(id, partition);
     }
 
-    /// Removes all partitions of a view version.
+    /// Removes all partitions of a view version that are of this process alone.
     pub fn remove(&self, view: Fingerprint) {
-        self.0.slots.write().retain(|id, _| id.view != view);
+        self.own.remove(view);
     }
 
-    /// Returns the partitions held, in order.
+    /// Returns the partitions that are of this process alone, in order.
     pub fn list(&self) -> Vec<PartitionId> {
-        self.0.slots.read().keys().copied().collect()
+        self.own.list()
     }
 
     /// Appends an entry to a partition's log; resolves when it is applied on
     /// every in-sync replica. Entries of one partition are applied in order of
     /// submission by any one caller.
     pub async fn submit(&self, id: PartitionId, entry: Entry) -> Result<Outcome, StoreError> {
-        let slot = self.slot(id)?;
-        let touched = match &entry {
-            Entry::Delta(delta) if slot.changes.receiver_count() > 0 => ids(&delta.groups),
-            Entry::Rebuild(_, groups) if slot.changes.receiver_count() > 0 => ids(groups),
-            _ => Vec::new(),
-        };
-        let mut partition = slot.partition.write();
-        let outcome = partition.apply(entry);
-        let applied = partition.applied().to_vec();
-        let emits = partition.has_emissions();
-        slot.groups.store(groups_of(&partition), Ordering::Relaxed);
-        drop(partition);
-        let changed = matches!(outcome, Outcome::Accepted { .. } | Outcome::Rebuilt);
-        if changed && !touched.is_empty() {
-            // An error only says that nobody listens any longer.
-            let _ = slot.changes.send(Arc::new(Change { groups: touched, applied }));
+        if let Some(cluster) = &self.cluster {
+            return cluster.submit(id, entry).await;
         }
+        let (outcome, emits) = self.slot(id)?.apply(entry);
         if emits {
-            self.0.emitted.notify_one();
+            self.own.emits();
         }
         Ok(outcome)
     }
 
-    /// Reads from a partition; groups and progress are of one instant.
+    /// Reads from a partition; groups and progress are of one instant. In a cluster another
+    /// replica may answer the next read, and be a little behind: who has seen progress compares it.
     pub async fn read(&self, id: PartitionId, request: &ReadRequest) -> Result<ReadReply, StoreError> {
-        Ok(answer(&self.slot(id)?.partition.read(), request))
+        match &self.cluster {
+            Some(cluster) => cluster.read(id, request).await,
+            None => Ok(self.slot(id)?.answer(request)),
+        }
     }
 
     /// Subscribes to a partition's changes. A subscriber that lags loses the
     /// oldest and is told so; it reads again.
     pub fn changes(&self, id: PartitionId) -> Result<broadcast::Receiver<Arc<Change>>, StoreError> {
-        Ok(self.slot(id)?.changes.subscribe())
+        match &self.cluster {
+            Some(cluster) => cluster.changes(id),
+            None => Ok(self.slot(id)?.subscribe()),
+        }
     }
 
     /// Compares a complete speed segment with batch's computation of it; None
@@ -138,37 +143,33 @@ impl PartitionStore {
         segment: SegmentId,
         batch: &Groups,
     ) -> Result<Option<Vec<Difference>>, StoreError> {
-        Ok(self.slot(id)?.partition.read().audit(segment, batch))
+        match &self.cluster {
+            Some(cluster) => {
+                let speed = cluster.segment(id, segment).await?;
+                Ok(speed.map(|speed| compare(segment, &speed, batch)))
+            }
+            None => Ok(self.slot(id)?.with(|partition| partition.audit(segment, batch))),
+        }
     }
 
-    /// Takes a partition's waiting emissions with the offsets applied at that instant.
+    /// Takes the waiting emissions of a partition that is of this process alone, with the offsets
+    /// applied at that instant.
     pub fn take_emissions(&self, id: PartitionId) -> Result<(Vec<Emission>, Vec<Offset>), StoreError> {
-        let slot = self.slot(id)?;
-        let mut partition = slot.partition.write();
-        Ok((partition.take_emissions(), partition.applied().to_vec()))
+        Ok(self.slot(id)?.take_emissions())
     }
 
-    /// Returns how many groups all partitions hold, in their bases and since;
-    /// what this process's memory grows with.
+    /// Returns how many groups the partitions in this process hold, in their bases and since;
+    /// what its memory grows with.
     pub fn groups(&self) -> u64 {
-        self.0.slots.read().values().map(|slot| slot.groups.load(Ordering::Relaxed)).sum()
+        self.cluster.as_ref().map_or_else(|| self.own.groups(), |cluster| cluster.groups())
     }
 
     /// Resolves when some partition may have emissions waiting. One waiter.
     pub async fn emissions_waiting(&self) {
-        self.0.emitted.notified().await;
+        self.own.emissions_waiting().await;
     }
 
     fn slot(&self, id: PartitionId) -> Result<Arc<Slot>, StoreError> {
-        self.0.slots.read().get(&id).cloned().ok_or(StoreError::NotLive(id))
+        self.own.get(id).ok_or(StoreError::NotLive(id))
     }
-}
-
-fn groups_of(partition: &ViewPartition) -> u64 {
-    let (base, since) = partition.group_counts();
-    (base + since) as u64
-}
-
-fn ids(groups: &Groups) -> Vec<GroupId> {
-    groups.ids().collect()
 }

@@ -17,6 +17,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::cluster::ids::{Incarnation, Instance, NodeId};
 use crate::cluster::mutant::{Mutant, Mutants};
 
@@ -38,7 +40,7 @@ impl Default for DetectorConfig {
 }
 
 /// What a node sends to each other node, again and again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
     /// When it was sent, by the sender's clock.
     pub sent_us: u64,

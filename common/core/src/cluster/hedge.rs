@@ -104,12 +104,17 @@ impl Hedger {
         node: NodeId,
         now_us: u64,
     ) -> Option<NodeId> {
-        self.owing.remove(&node);
+        self.gave_up(node);
         // Once all have refused, some time has to pass for anything to change.
         if read.left.is_empty() {
             return None;
         }
         self.ask(read, map, now_us)
+    }
+
+    /// Takes note that a node's answer is waited for no longer.
+    pub fn gave_up(&mut self, node: NodeId) {
+        self.owing.remove(&node);
     }
 
     /// Takes note of a node's good answer, also of one that comes after another's.

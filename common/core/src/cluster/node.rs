@@ -7,8 +7,9 @@
 //!
 //! A node acts only on a map that names its own life ([`Incarnation`]); with any
 //! other it knows where data is, holds nothing, and asks to join. Whoever hears a
-//! heartbeat with an older version of the map sends the newer one, so a map
-//! reaches everybody who reaches anybody.
+//! heartbeat with an older version of the map sends the newer one, and who hears
+//! one with a newer version shows the older one at once, so a map reaches
+//! everybody who reaches anybody.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -150,6 +151,11 @@ impl<S: State> Node<S> {
                 self.detector.heard(from, heartbeat, now_us);
                 if heartbeat.map_version < self.map.version {
                     out.push(Output::Send(from.node, Message::Map(self.map.clone())));
+                } else if heartbeat.map_version > self.map.version {
+                    // So that it learns at once what this node lacks; one that has just joined has
+                    // nobody else to tell.
+                    let behind = self.detector.heartbeat(from.node, self.map.version, now_us);
+                    out.push(Output::Send(from.node, Message::Heartbeat(behind)));
                 }
             }
             Event::Message(_, Message::Map(map)) | Event::Map(map) => self.adopt(map, now_us, &mut out),
@@ -315,6 +321,11 @@ impl<S: State> Node<S> {
     /// Returns this life's name.
     pub fn me(&self) -> Instance {
         self.me
+    }
+
+    /// Iterates the replicas that this node holds.
+    pub fn replicas(&self) -> impl Iterator<Item = (Partition, &Replica<S>)> {
+        self.replicas.iter().map(|(partition, replica)| (*partition, replica))
     }
 
     /// Returns a replica that this node holds.

@@ -14,6 +14,11 @@ pub trait State: Clone + fmt::Debug {
 
     /// Applies a write; equal states and writes give equal states and outcomes.
     fn apply(&mut self, op: &Self::Op) -> Self::Outcome;
+
+    /// Becomes another state.
+    fn replace(&mut self, by: Self) {
+        *self = by;
+    }
 }
 
 /// Names a write until it is answered; the submitter's to choose.

@@ -116,7 +116,8 @@ impl<S: State> Replica<S> {
         let led = self.is_primary().then_some(self.assignment.epoch);
         if assignment.life != self.assignment.life {
             self.entries = Entries::after(Position { life: assignment.life, ..Position::default() });
-            (self.commit, self.state) = (0, empty.clone());
+            self.commit = 0;
+            self.state.replace(empty.clone());
         }
         self.assignment = assignment.clone();
         if led.is_some() && led != self.leads() {
@@ -289,7 +290,8 @@ impl<S: State> Replica<S> {
                 self.show(at.seq);
             } else {
                 self.entries = Entries::after(at);
-                (self.commit, self.state) = (at.seq, state);
+                self.commit = at.seq;
+                self.state.replace(state);
             }
         }
         Replication::Appended { matched: at.seq, shown: self.commit }

@@ -1,0 +1,174 @@
+//! What a partition of the cluster holds: view partitions, and the writes to them.
+//!
+//! View partition `i` of every view lies in partition `i` modulo the cluster's number of
+//! partitions, so that replicas are few and each has something of every view.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use sanso_state::{
+    Block, Entry, Fingerprint, Groups, Outcome, SegmentId, ViewPartition, ViewPartitionConfig,
+};
+use tokio::sync::broadcast;
+
+use crate::cluster::{Partition, State};
+use crate::read::{ReadReply, ReadRequest};
+use crate::slots::{Change, Slots};
+use crate::store::PartitionId;
+
+/// Returns the cluster's partition that holds a view partition.
+pub fn home_of(id: PartitionId, partitions: u32) -> Partition {
+    Partition(id.index % partitions)
+}
+
+/// A write to a partition of the cluster.
+#[derive(Clone, Debug)]
+pub enum Write {
+    /// Adds a view partition that stands on a block, unless it is there.
+    Create {
+        /// Its name.
+        id: PartitionId,
+        /// What it needs to know of its view.
+        config: ViewPartitionConfig,
+        /// What it stands on.
+        base: Arc<Block>,
+    },
+    /// Removes all view partitions of a view version.
+    Remove(Fingerprint),
+    /// An entry of a view partition.
+    Enter(PartitionId, Entry),
+}
+
+/// What became of a [`Write`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// The view partition is there.
+    Created,
+    /// The view version is not there any longer.
+    Removed,
+    /// The entry was applied.
+    Entered(Outcome),
+    /// There is no such view partition.
+    NotLive,
+}
+
+/// A write in its encoding, which is kept for replicas that catch up, and as it was decoded, which
+/// is gone once applied: what it holds is in the view partition then.
+#[derive(Clone, Debug)]
+pub struct Encoded {
+    bytes: Arc<[u8]>,
+    decoded: Arc<Mutex<Option<Write>>>,
+    decode: fn(&[u8]) -> Option<Write>,
+}
+
+impl Encoded {
+    /// Puts a write and its encoding together; `decode` must give the same write for it at any time.
+    pub fn new(write: Write, bytes: Arc<[u8]>, decode: fn(&[u8]) -> Option<Write>) -> Self {
+        Self { bytes, decoded: Arc::new(Mutex::new(Some(write))), decode }
+    }
+
+    /// Returns the encoding.
+    pub fn bytes(&self) -> &Arc<[u8]> {
+        &self.bytes
+    }
+
+    fn take(&self) -> Write {
+        let taken = self.decoded.lock().take();
+        taken.or_else(|| (self.decode)(&self.bytes)).expect("it was made of a write")
+    }
+}
+
+/// The view partitions in one replica of a partition of the cluster. A clone is a copy.
+#[derive(Debug, Default)]
+pub struct Hosted(Arc<Slots>);
+
+impl Clone for Hosted {
+    fn clone(&self) -> Self {
+        Self::of(self.partitions())
+    }
+}
+
+impl State for Hosted {
+    type Op = Encoded;
+    type Outcome = Written;
+
+    fn apply(&mut self, op: &Encoded) -> Written {
+        match op.take() {
+            Write::Create { id, config, base } => {
+                if self.0.get(id).is_none() {
+                    self.0.insert(id, ViewPartition::new(config, base));
+                }
+                Written::Created
+            }
+            Write::Remove(view) => {
+                self.0.remove(view);
+                Written::Removed
+            }
+            Write::Enter(id, entry) => match self.0.get(id) {
+                Some(slot) => Written::Entered(slot.apply(entry).0),
+                None => Written::NotLive,
+            },
+        }
+    }
+
+    fn replace(&mut self, by: Self) {
+        self.0.replace(Arc::try_unwrap(by.0).map_or_else(|shared| shared.copies(), Slots::into_all));
+    }
+}
+
+impl Hosted {
+    /// Restores what [`Hosted::partitions`] gave.
+    pub fn of(partitions: Vec<(PartitionId, ViewPartition)>) -> Self {
+        let slots = Slots::default();
+        slots.replace(partitions);
+        Self(Arc::new(slots))
+    }
+
+    /// Returns copies of the view partitions, in order.
+    pub fn partitions(&self) -> Vec<(PartitionId, ViewPartition)> {
+        self.0.copies()
+    }
+
+    /// Returns what can be read without the replica's lock: the same view partitions, as they
+    /// change.
+    pub fn readable(&self) -> Readable {
+        Readable(Arc::clone(&self.0))
+    }
+}
+
+/// The view partitions of a replica, for readers.
+#[derive(Clone, Debug)]
+pub struct Readable(Arc<Slots>);
+
+impl Readable {
+    /// Answers a read; none when there is no such view partition.
+    pub fn read(&self, id: PartitionId, request: &ReadRequest) -> Option<ReadReply> {
+        Some(self.0.get(id)?.answer(request))
+    }
+
+    /// Returns the kinds of a view partition's aggregates, by which its states are encoded.
+    pub fn config(&self, id: PartitionId) -> Option<ViewPartitionConfig> {
+        Some(self.0.get(id)?.with(|partition| partition.config().clone()))
+    }
+
+    /// Returns what speed holds of a segment: none when there is no such view partition, and none
+    /// within when the segment is not held complete.
+    pub fn segment(&self, id: PartitionId, segment: SegmentId) -> Option<Option<Groups>> {
+        Some(self.0.get(id)?.with(|partition| partition.complete_segment(segment)))
+    }
+
+    /// Subscribes to a view partition's changes.
+    pub fn changes(&self, id: PartitionId) -> Option<broadcast::Receiver<Arc<Change>>> {
+        Some(self.0.get(id)?.subscribe())
+    }
+
+    /// Returns how many groups they hold.
+    pub fn groups(&self) -> u64 {
+        self.0.groups()
+    }
+
+    /// Returns their names, in order.
+    pub fn list(&self) -> Vec<PartitionId> {
+        self.0.list()
+    }
+}

@@ -1,0 +1,174 @@
+//! View partitions in memory: one writer each, any number of readers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::RwLock;
+use sanso_state::{Emission, Entry, Fingerprint, GroupId, Groups, Offset, Outcome, ViewPartition};
+use tokio::sync::{Notify, broadcast};
+
+use crate::read::{ReadReply, ReadRequest, answer};
+use crate::store::PartitionId;
+
+/// How many changes a slow subscriber may lag behind before it must re-read.
+const CHANGES_MAX: usize = 256;
+
+/// What one accepted entry changed.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The groups touched.
+    pub groups: Vec<GroupId>,
+    /// Offsets applied after it.
+    pub applied: Vec<Offset>,
+}
+
+/// One view partition.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    partition: RwLock<ViewPartition>,
+    /// Groups held, told here so that counting them waits for nobody.
+    groups: AtomicU64,
+    changes: broadcast::Sender<Arc<Change>>,
+}
+
+impl Slot {
+    pub(crate) fn new(partition: ViewPartition) -> Self {
+        Self {
+            groups: AtomicU64::new(groups_of(&partition)),
+            partition: RwLock::new(partition),
+            changes: broadcast::Sender::new(CHANGES_MAX),
+        }
+    }
+
+    /// Applies an entry, tells subscribers of it, and says whether emissions wait.
+    pub(crate) fn apply(&self, entry: Entry) -> (Outcome, bool) {
+        let touched = match &entry {
+            Entry::Delta(delta) if self.changes.receiver_count() > 0 => ids(&delta.groups),
+            Entry::Rebuild(_, groups) if self.changes.receiver_count() > 0 => ids(groups),
+            _ => Vec::new(),
+        };
+        let mut partition = self.partition.write();
+        let outcome = partition.apply(entry);
+        let applied = partition.applied().to_vec();
+        let emits = partition.has_emissions();
+        self.groups.store(groups_of(&partition), Ordering::Relaxed);
+        drop(partition);
+        let changed = matches!(outcome, Outcome::Accepted { .. } | Outcome::Rebuilt);
+        if changed && !touched.is_empty() {
+            // An error only says that nobody listens any longer.
+            let _ = self.changes.send(Arc::new(Change { groups: touched, applied }));
+        }
+        (outcome, emits)
+    }
+
+    pub(crate) fn into_inner(self) -> ViewPartition {
+        self.partition.into_inner()
+    }
+
+    /// Puts another copy of the view partition in place of this one.
+    pub(crate) fn replace(&self, partition: ViewPartition) {
+        self.groups.store(groups_of(&partition), Ordering::Relaxed);
+        *self.partition.write() = partition;
+    }
+
+    /// Answers a read; groups and progress are of one instant.
+    pub(crate) fn answer(&self, request: &ReadRequest) -> ReadReply {
+        answer(&self.partition.read(), request)
+    }
+
+    /// Looks at the view partition.
+    pub(crate) fn with<T>(&self, look: impl FnOnce(&ViewPartition) -> T) -> T {
+        look(&self.partition.read())
+    }
+
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Arc<Change>> {
+        self.changes.subscribe()
+    }
+
+    pub(crate) fn take_emissions(&self) -> (Vec<Emission>, Vec<Offset>) {
+        let mut partition = self.partition.write();
+        (partition.take_emissions(), partition.applied().to_vec())
+    }
+}
+
+/// Some view partitions by their names.
+#[derive(Debug, Default)]
+pub(crate) struct Slots {
+    by_id: RwLock<BTreeMap<PartitionId, Arc<Slot>>>,
+    emitted: Notify,
+}
+
+impl Slots {
+    /// Adds or replaces a view partition.
+    pub(crate) fn insert(&self, id: PartitionId, partition: ViewPartition) {
+        self.by_id.write().insert(id, Arc::new(Slot::new(partition)));
+        self.emitted.notify_one();
+    }
+
+    /// Removes all partitions of a view version.
+    pub(crate) fn remove(&self, view: Fingerprint) {
+        self.by_id.write().retain(|id, _| id.view != view);
+    }
+
+    /// Returns the names, in order.
+    pub(crate) fn list(&self) -> Vec<PartitionId> {
+        self.by_id.read().keys().copied().collect()
+    }
+
+    pub(crate) fn get(&self, id: PartitionId) -> Option<Arc<Slot>> {
+        self.by_id.read().get(&id).cloned()
+    }
+
+    /// Returns copies of all, in order.
+    pub(crate) fn copies(&self) -> Vec<(PartitionId, ViewPartition)> {
+        self.by_id.read().iter().map(|(id, slot)| (*id, slot.with(Clone::clone))).collect()
+    }
+
+    /// Makes these exactly `others`. Who subscribed to one that stays goes on.
+    pub(crate) fn replace(&self, others: Vec<(PartitionId, ViewPartition)>) {
+        let mut mine = self.by_id.write();
+        mine.retain(|id, _| others.iter().any(|(other, _)| other == id));
+        for (id, partition) in others {
+            match mine.get(&id) {
+                Some(held) => held.replace(partition),
+                None => _ = mine.insert(id, Arc::new(Slot::new(partition))),
+            }
+        }
+    }
+
+    /// Gives all away, in order.
+    pub(crate) fn into_all(self) -> Vec<(PartitionId, ViewPartition)> {
+        let held = self.by_id.into_inner().into_iter();
+        held.map(|(id, slot)| {
+            let partition =
+                Arc::try_unwrap(slot).map_or_else(|slot| slot.with(Clone::clone), Slot::into_inner);
+            (id, partition)
+        })
+        .collect()
+    }
+
+    /// Returns how many groups all hold, in their bases and since.
+    pub(crate) fn groups(&self) -> u64 {
+        self.by_id.read().values().map(|slot| slot.groups.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Says that emissions may wait.
+    pub(crate) fn emits(&self) {
+        self.emitted.notify_one();
+    }
+
+    /// Resolves when emissions may wait. One waiter.
+    pub(crate) async fn emissions_waiting(&self) {
+        self.emitted.notified().await;
+    }
+}
+
+fn groups_of(partition: &ViewPartition) -> u64 {
+    let (base, since) = partition.group_counts();
+    (base + since) as u64
+}
+
+fn ids(groups: &Groups) -> Vec<GroupId> {
+    groups.ids().collect()
+}
