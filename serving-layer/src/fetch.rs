@@ -47,18 +47,30 @@ pub(crate) async fn fetch(
     need: &Need,
     deadline: Instant,
 ) -> Result<Vec<Option<ReadReply>>, Problem> {
-    if !need.is_met_at_once(&view.source.name) {
-        wait(shared, view, reads, need, deadline).await?;
+    let at_once = need.is_met_at_once(&view.source.name);
+    loop {
+        if !at_once {
+            wait(shared, view, reads, need, deadline).await?;
+        }
+        let mut replies = Vec::with_capacity(reads.len());
+        for read in reads {
+            replies.push(read_one(shared, read).await?);
+        }
+        let missing = replies.iter().filter(|reply| reply.is_none()).count();
+        if missing > 0 && !need.partial {
+            return Err(not_live(view, missing, reads.len()));
+        }
+        if at_once {
+            return Ok(replies);
+        }
+        // Another replica may have answered than the one that was waited for.
+        let progress: Vec<Progress> = replies.iter().flatten().map(|reply| reply.progress.clone()).collect();
+        match unmet(shared, view, &progress, need) {
+            None => return Ok(replies),
+            Some(unmet) if Instant::now() >= deadline => return Err(unmet),
+            Some(_) => {}
+        }
     }
-    let mut replies = Vec::with_capacity(reads.len());
-    for read in reads {
-        replies.push(read_one(shared, read).await?);
-    }
-    let missing = replies.iter().filter(|reply| reply.is_none()).count();
-    if missing > 0 && !need.partial {
-        return Err(not_live(view, missing, reads.len()));
-    }
-    Ok(replies)
 }
 
 /// About the memory of a group that is copied out of a view partition.
@@ -102,8 +114,7 @@ async fn read_one(shared: &Shared, read: &PartitionRead) -> Result<Option<ReadRe
     shared.query_threads.run(async move { store.read(read.id, &read.request).await.ok() }).await
 }
 
-/// Waits until every partition of the plan meets the need. Progress never goes
-/// back, so what is read afterwards meets it too.
+/// Waits until every partition of the plan meets the need.
 async fn wait(
     shared: &Shared,
     view: &View,

@@ -7,7 +7,7 @@ use std::collections::btree_map::Entry;
 
 use parking_lot::Mutex;
 use sanso_catalog::{Catalog, PartitionProgress};
-use sanso_core::PartitionId;
+use sanso_core::{PartitionId, PartitionStore, ReadRequest};
 use sanso_state::Offset;
 
 use crate::service::ServingContext;
@@ -24,10 +24,9 @@ enum Goal {
 
 impl Readiness {
     /// Returns what is still missing; nothing means ready.
-    pub(crate) fn check(&self, context: &ServingContext) -> Vec<String> {
+    pub(crate) async fn check(&self, context: &ServingContext) -> Vec<String> {
         let catalog = context.catalog.current();
-        let live = context.store.list();
-        let mut missing = views_missing(&catalog, &live);
+        let mut missing = views_missing(&catalog, &context.store).await;
         for ((source, partition), reason) in context.board.stopped() {
             if catalog.sources.contains_key(&source) {
                 missing.push(format!("the speed worker of {source}/{partition} stopped for good: {reason}"));
@@ -41,7 +40,8 @@ impl Readiness {
                 continue;
             }
             let posted = board.get(&source.name);
-            for partition in 0..source.partitions {
+            let mine = (0..source.partitions).filter(|l| context.board.works_on(&source.name, *l));
+            for partition in mine {
                 let progress = posted.and_then(|partitions| partitions.get(&partition));
                 let goal = goals.entry((source.name.clone(), partition));
                 if !caught_up(goal, progress) {
@@ -58,15 +58,19 @@ impl Readiness {
     }
 }
 
-fn views_missing(catalog: &Catalog, live: &[PartitionId]) -> Vec<String> {
+async fn views_missing(catalog: &Catalog, store: &PartitionStore) -> Vec<String> {
     let mut missing = Vec::new();
     for (name, fingerprint) in &catalog.serving {
         let Some(view) = catalog.live.get(fingerprint) else {
             missing.push(format!("view {name} has no live version"));
             continue;
         };
-        let held = live.iter().filter(|id| id.view == *fingerprint).count();
-        if held < view.partitions as usize {
+        let mut held = 0;
+        for index in 0..view.partitions {
+            let id = PartitionId { view: *fingerprint, index };
+            held += u32::from(store.read(id, &ReadRequest::Progress).await.is_ok());
+        }
+        if held < view.partitions {
             missing.push(format!("view {name} has {held} of {} partitions live", view.partitions));
         }
     }

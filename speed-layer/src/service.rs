@@ -1,5 +1,10 @@
 //! The speed layer's service: one worker thread for each log partition of each
-//! source in the catalog, and one emitter.
+//! source in the catalog that is this node's share, and one emitter.
+//!
+//! In a cluster a log partition is fed by one node, and followed by another,
+//! which only keeps its index warm so as to go on at once. Two that both feed,
+//! because one has not heard yet that it does so no longer, are harmless: view
+//! partitions compare and apply.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -28,6 +33,27 @@ use crate::task::{WorkerStatus, WorkerTask};
 
 type Workers = BTreeMap<(String, LogPartition), watch::Receiver<WorkerStatus>>;
 
+/// What a node does for a log partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// Sends its deltas to the view partitions.
+    Feeds,
+    /// Keeps its index of newest versions, so that it can feed from one moment to the next.
+    Follows,
+}
+
+/// A node's share of the log partitions, by source; it has nothing to do with others.
+pub type Shares = BTreeMap<(String, LogPartition), Share>;
+
+/// A running worker.
+struct Hand {
+    share: watch::Sender<Share>,
+    stop: CancellationToken,
+    thread: JoinHandle<()>,
+}
+
+type Hands = BTreeMap<(String, LogPartition), Hand>;
+
 /// The speed layer.
 pub struct SpeedLayer {
     config: SpeedConfig,
@@ -41,7 +67,9 @@ pub struct SpeedLayer {
     stop: CancellationToken,
     runtime: Handle,
     workers: watch::Sender<Workers>,
-    threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    hands: Arc<Mutex<Hands>>,
+    /// All log partitions when absent.
+    shares: Option<watch::Receiver<Shares>>,
 }
 
 impl SpeedLayer {
@@ -58,6 +86,20 @@ impl SpeedLayer {
         store: PartitionStore,
         board: StatusBoard,
     ) -> Result<SpeedHandle> {
+        Self::start_share(config, log, dataset, catalog, store, board, None).await
+    }
+
+    /// Starts the layer as [`SpeedLayer::start`] does, for a share of the log partitions that may
+    /// change at any time; all when absent.
+    pub async fn start_share(
+        config: SpeedConfig,
+        log: Arc<dyn Log>,
+        dataset: Dataset,
+        catalog: CatalogHandle,
+        store: PartitionStore,
+        board: StatusBoard,
+        shares: Option<watch::Receiver<Shares>>,
+    ) -> Result<SpeedHandle> {
         crate::metrics::describe();
         let runtime = Handle::current();
         let dir = config.dir.clone();
@@ -72,7 +114,8 @@ impl SpeedLayer {
             share: share.clone(),
             stop: CancellationToken::new(),
             workers: watch::Sender::new(Workers::new()),
-            threads: Arc::default(),
+            hands: Arc::default(),
+            shares,
             config,
             log: Arc::clone(&log),
             dataset,
@@ -93,7 +136,7 @@ impl SpeedLayer {
             emitter: Mutex::new(Some(emitter)),
             supervisor: Mutex::new(None),
             workers: layer.workers.subscribe(),
-            threads: Arc::clone(&layer.threads),
+            hands: Arc::clone(&layer.hands),
             _limits: limits,
         };
         let started = async {
@@ -109,26 +152,51 @@ impl SpeedLayer {
         Ok(handle)
     }
 
-    /// Starts the workers of sources that are new in the catalog.
+    /// Starts the workers that are missing, ends those that are no longer this node's to run, and
+    /// tells the others what to do.
     async fn follow_catalog(&self) -> Result<()> {
-        for source in self.catalog.current().sources.values() {
+        let shares = self.shares.as_ref().map(|shares| shares.borrow().clone());
+        let sources = self.catalog.current().sources.clone();
+        if let Some(shares) = &shares {
+            self.board.post_shares(shares.keys().map(|(source, l)| (source.clone(), l.0)).collect());
+            self.end_workers(|key| !shares.contains_key(key)).await;
+        }
+        for source in sources.values() {
             let mut missing = Vec::new();
             for partition in (0..source.partitions).map(LogPartition) {
-                let running = |status: &watch::Receiver<WorkerStatus>| status.has_changed().is_ok();
                 let key = (source.name.clone(), partition);
-                if !self.workers.borrow().get(&key).is_some_and(running) {
-                    missing.push(partition);
+                let share = shares.as_ref().map_or(Some(Share::Feeds), |shares| shares.get(&key).copied());
+                let Some(share) = share else { continue };
+                match self.hands.lock().get(&key).filter(|hand| !hand.thread.is_finished()) {
+                    Some(hand) => {
+                        _ = hand.share.send_if_modified(|held| std::mem::replace(held, share) != share)
+                    }
+                    None => missing.push((partition, share)),
                 }
             }
             if missing.is_empty() {
                 continue;
             }
             self.log.ensure_topic(&TopicSpec::new(&source.topic, source.partitions)).await?;
-            for partition in missing {
-                self.start_worker(source, partition)?;
+            for (partition, share) in missing {
+                self.start_worker(source, partition, share)?;
             }
         }
         Ok(())
+    }
+
+    /// Stops some workers and waits for them, since only then another may open their indexes.
+    async fn end_workers(&self, ends: impl Fn(&(String, LogPartition)) -> bool) {
+        let ending: Vec<_> = self.hands.lock().extract_if(.., |key, _| ends(key)).collect();
+        for (key, hand) in ending {
+            hand.stop.cancel();
+            self.workers.send_modify(|workers| _ = workers.remove(&key));
+            let joined = tokio::task::spawn_blocking(move || hand.thread.join()).await;
+            if !matches!(joined, Ok(Ok(()))) {
+                tracing::error!(source = key.0, partition = key.1.0, "a worker's thread panicked");
+            }
+            self.board.forget_speed(&key.0, key.1);
+        }
     }
 
     /// Waits until every worker has held its index against the log. Before that nothing may be
@@ -149,9 +217,10 @@ impl SpeedLayer {
         Ok(())
     }
 
-    fn start_worker(&self, source: &Arc<Source>, partition: LogPartition) -> Result<()> {
+    fn start_worker(&self, source: &Arc<Source>, partition: LogPartition, share: Share) -> Result<()> {
         let status = watch::Sender::new(WorkerStatus::default());
         let receiver = status.subscribe();
+        let (share, stop) = (watch::Sender::new(share), self.stop.child_token());
         let task = WorkerTask {
             config: self.config.clone(),
             place: IndexPlace {
@@ -167,23 +236,31 @@ impl SpeedLayer {
             board: self.board.clone(),
             quarantine: self.quarantine.of(source)?,
             status,
-            stop: self.stop.clone(),
+            share: share.subscribe(),
+            stop: stop.clone(),
             runtime: self.runtime.clone(),
         };
         let thread = spawn_thread(&format!("sanso-{}-{partition}", source.name), move || task.run())?;
-        self.threads.lock().push(thread);
-        self.workers.send_modify(|workers| {
-            workers.insert((source.name.clone(), partition), receiver);
-        });
+        let key = (source.name.clone(), partition);
+        self.hands.lock().insert(key.clone(), Hand { share, stop, thread });
+        self.workers.send_modify(|workers| _ = workers.insert(key, receiver));
         Ok(())
     }
 
     async fn supervise(self) {
         let mut changes = self.catalog.subscribe();
+        let mut shares = self.shares.clone();
         loop {
+            let shared = async {
+                match &mut shares {
+                    Some(shares) => shares.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 changed = changes.changed() => if changed.is_err() { return },
+                changed = shared => if changed.is_err() { return },
             }
             if let Err(error) = self.follow_catalog().await {
                 tracing::error!(error = error.chain(), "start workers of a new source");
@@ -201,7 +278,7 @@ pub struct SpeedHandle {
     emitter: Mutex<Option<JoinHandle<()>>>,
     supervisor: Mutex<Option<tokio::task::JoinHandle<()>>>,
     workers: watch::Receiver<Workers>,
-    threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    hands: Arc<Mutex<Hands>>,
     _limits: Vec<Registered>,
 }
 
@@ -246,11 +323,11 @@ impl SpeedHandle {
         {
             tracing::error!("the supervisor panicked");
         }
-        let threads = std::mem::take(&mut *self.threads.lock());
+        let hands = std::mem::take(&mut *self.hands.lock());
         let (emitter, emitting) = (self.emitter.lock().take(), self.emitting.clone());
         let joined = tokio::task::spawn_blocking(move || {
-            for thread in threads {
-                if thread.join().is_err() {
+            for hand in hands.into_values() {
+                if hand.thread.join().is_err() {
                     tracing::error!("a worker's thread panicked");
                 }
             }

@@ -31,6 +31,7 @@ use crate::newest::NewestIndex;
 use crate::open_index::IndexPlace;
 use crate::quarantine::SourceQuarantine;
 use crate::rocks::RocksIndex;
+use crate::service::Share;
 use crate::worker::{Chunk, TargetStart, Worker};
 
 /// How far a worker has come, for those who wait for it.
@@ -55,6 +56,7 @@ pub(crate) struct WorkerTask {
     pub(crate) board: StatusBoard,
     pub(crate) quarantine: SourceQuarantine,
     pub(crate) status: watch::Sender<WorkerStatus>,
+    pub(crate) share: watch::Receiver<Share>,
     pub(crate) stop: CancellationToken,
     pub(crate) runtime: Handle,
 }
@@ -130,6 +132,7 @@ impl WorkerTask {
             task: self,
             sink: self.quarantine.clone(),
             catalog: self.catalog.subscribe(),
+            share: self.share.clone(),
             metrics,
             limits: WorkerLimits::new(&self.board.limits(), &self.config),
             worker,
@@ -172,6 +175,7 @@ struct Session<'a> {
     worker: Worker<RocksIndex>,
     sink: SourceQuarantine,
     catalog: watch::Receiver<Arc<Catalog>>,
+    share: watch::Receiver<Share>,
     metrics: WorkerMetrics,
     limits: WorkerLimits,
     live: Vec<TargetStart>,
@@ -196,7 +200,9 @@ impl Session<'_> {
     fn run(mut self) -> Result<()> {
         self.catalog.mark_changed();
         while !self.task.stop.is_cancelled() {
-            if self.catalog.has_changed().unwrap_or(false) || self.unresolved {
+            let changed =
+                self.catalog.has_changed().unwrap_or(false) || self.share.has_changed().unwrap_or(false);
+            if changed || self.unresolved {
                 let catalog = self.catalog.borrow_and_update().clone();
                 if !catalog.sources.contains_key(self.task.source()) {
                     return Ok(());
@@ -225,11 +231,12 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Takes the live view partitions from the catalog as targets.
+    /// Takes the live view partitions from the catalog as targets, if this worker feeds them.
     fn follow(&mut self, catalog: &Catalog) -> Result<()> {
         let mut live = Vec::new();
         self.unresolved = false;
-        for view in catalog.live_of(self.task.source()) {
+        let feeds = *self.share.borrow_and_update() == Share::Feeds;
+        for view in catalog.live_of(self.task.source()).into_iter().filter(|_| feeds) {
             for id in partitions_of(view.fingerprint, view.partitions) {
                 match self.task.progress(id) {
                     Ok(progress) => live.push(TargetStart {
@@ -237,7 +244,7 @@ impl Session<'_> {
                         index: id.index,
                         applied: progress.applied[self.task.partition().index()],
                     }),
-                    Err(StoreError::NotLive(_)) => self.unresolved = true,
+                    Err(StoreError::NotLive(_) | StoreError::Unreachable { .. }) => self.unresolved = true,
                 }
             }
         }
@@ -341,7 +348,7 @@ impl Session<'_> {
         let task = self.task;
         let outcome = match task.runtime.block_on(task.store.submit(id, entry)) {
             Ok(outcome) => outcome,
-            Err(StoreError::NotLive(_)) => {
+            Err(StoreError::NotLive(_) | StoreError::Unreachable { .. }) => {
                 self.drop_target(id);
                 return false;
             }
@@ -444,7 +451,7 @@ impl Session<'_> {
             pause = pause.min(Duration::from_millis(task.config.flush_ms));
         }
         let (topic, partition) = (&task.place.source.topic, task.partition().0);
-        let Self { catalog, end, .. } = self;
+        let Self { catalog, share, end, .. } = self;
         task.runtime.block_on(async {
             tokio::select! {
                 beyond = task.place.log.wait_beyond(topic, partition, position) => {
@@ -455,6 +462,12 @@ impl Session<'_> {
                     // Seen here, but followed at the start of the next round.
                     if changed.is_ok() {
                         catalog.mark_changed();
+                    }
+                    Ok(())
+                }
+                changed = share.changed() => {
+                    if changed.is_ok() {
+                        share.mark_changed();
                     }
                     Ok(())
                 }

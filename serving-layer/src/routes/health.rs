@@ -20,7 +20,7 @@ pub(crate) async fn ready(State(shared): State<Arc<Shared>>) -> Result<Response,
     if *shared.closing.borrow() {
         return Err(not_ready(vec!["the server is stopping".to_owned()]));
     }
-    let missing = shared.readiness.check(&shared.context);
+    let missing = shared.readiness.check(&shared.context).await;
     if missing.is_empty() { super::json(&json!({ "status": "ready" })) } else { Err(not_ready(missing)) }
 }
 

@@ -18,7 +18,7 @@ use crate::service::Shared;
 
 pub(crate) async fn read(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Response, Problem> {
     Params::read(&uri, &[])?;
-    let missing = shared.readiness.check(&shared.context);
+    let missing = shared.readiness.check(&shared.context).await;
     let audit =
         shared.context.board.batch().values().fold(AuditCounts::default(), |sum, batch| AuditCounts {
             compared: sum.compared + batch.audit.compared,
