@@ -19,12 +19,14 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::cluster::ids::{Epoch, Holder, Incarnation, Instance, NodeId, Partition};
 use crate::cluster::mutant::{Mutant, Mutants};
 use crate::cluster::placement;
 
 /// Who the members are, and which of them hold which partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterMap {
     /// Grows by one with each change.
     pub version: u64,
@@ -34,11 +36,12 @@ pub struct ClusterMap {
     pub members: BTreeMap<NodeId, Member>,
     /// By number of partition.
     pub partitions: Vec<Assignment>,
+    #[serde(skip)]
     pub(crate) mutants: Mutants,
 }
 
 /// A node of the cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// Its present life.
     pub incarnation: Incarnation,
@@ -49,7 +52,7 @@ pub struct Member {
 }
 
 /// What is expected of a member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Standing {
     /// It answers.
     Up,
@@ -58,7 +61,7 @@ pub enum Standing {
 }
 
 /// Who holds a partition.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assignment {
     /// Which history of the partition; see [`crate::cluster::Position::life`].
     pub life: u32,
@@ -75,7 +78,7 @@ pub struct Assignment {
 }
 
 /// A change of the map, as proposed to control.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
     /// A node has started, or a suspected one answers again.
     Join(Instance),
@@ -108,7 +111,7 @@ pub enum Change {
 }
 
 /// Why a change was not applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum Refused {
     /// The proposer saw an older assignment.
     #[error("the partition's assignment has changed since")]
