@@ -1,0 +1,221 @@
+//! What the voters agree on, and every change of it. Pure: the same entries
+//! in the same order give the same state on every voter.
+
+use std::fmt;
+use std::sync::Arc;
+
+use sanso_core::cluster::{Change, ClusterMap, Refused};
+use serde::{Deserialize, Serialize};
+
+use crate::bodies;
+use crate::table::{PutRefused, Table};
+
+/// How large the map of a cluster is; decided once, when it is founded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Founding {
+    /// Number of partitions.
+    pub partitions: u32,
+    /// Replicas that each partition shall have.
+    pub replicas: usize,
+}
+
+/// What is proposed to control.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// Makes the first map, of no members.
+    Found(Founding),
+    /// Changes the map.
+    Change(Change),
+    /// Puts a value, or removes it, if its key is at this version.
+    Put(Put),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Put {
+    pub(crate) key: String,
+    pub(crate) expect: u64,
+    #[serde(with = "serde_bytes")]
+    pub(crate) value: Option<Vec<u8>>,
+}
+
+/// A command as it lies in the log. Its body stays closed until it is applied, so a voter
+/// keeps and passes on what it does not know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Sealed {
+    pub(crate) kind: String,
+    #[serde(with = "serde_bytes")]
+    pub(crate) body: Vec<u8>,
+}
+
+/// What became of a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Answer {
+    /// It is applied; the map's version or the table's revision.
+    Done(u64),
+    /// The map refused it.
+    Change(Refused),
+    /// The table refused it.
+    Put(PutRefused),
+    /// The cluster was founded otherwise.
+    Founded(Founding),
+    /// There is no map yet.
+    NotFounded,
+    /// No voter knows commands of this kind, or not this form of it.
+    UnknownKind,
+    /// The entry was one of Raft's own.
+    Nothing,
+}
+
+/// The state that all voters share.
+///
+/// What is kept of it on disk has a format of its own (`store`). A later version with
+/// kinds of commands that this one answers with [`Answer::UnknownKind`] must agree with all
+/// voters on using them first: else they would differ in what they applied.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Agreed {
+    /// None until the cluster is founded.
+    pub(crate) map: Option<Arc<ClusterMap>>,
+    pub(crate) table: Arc<Table>,
+}
+
+const FOUND: &str = "found";
+const CHANGE: &str = "change";
+const PUT: &str = "put";
+
+impl Command {
+    pub(crate) fn seal(&self) -> Sealed {
+        let (kind, body) = match self {
+            Self::Found(founding) => (FOUND, bodies::encode(founding)),
+            Self::Change(change) => (CHANGE, bodies::encode(change)),
+            Self::Put(put) => (PUT, bodies::encode(put)),
+        };
+        Sealed { kind: kind.to_owned(), body }
+    }
+}
+
+impl Sealed {
+    fn open(&self) -> Option<Command> {
+        let body = &self.body;
+        match self.kind.as_str() {
+            FOUND => bodies::decode(body).map(Command::Found).ok(),
+            CHANGE => bodies::decode(body).map(Command::Change).ok(),
+            PUT => bodies::decode(body).map(Command::Put).ok(),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Sealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({} bytes)", self.kind, self.body.len())
+    }
+}
+
+impl Agreed {
+    /// Applies a committed command; what is refused changes nothing.
+    pub(crate) fn apply(&mut self, sealed: &Sealed) -> Answer {
+        match sealed.open() {
+            None => Answer::UnknownKind,
+            Some(Command::Found(founding)) => self.found(founding),
+            Some(Command::Change(change)) => self.change(&change),
+            Some(Command::Put(Put { key, expect, value })) => {
+                let put = Arc::make_mut(&mut self.table).put(&key, expect, value.as_deref());
+                put.map_or_else(Answer::Put, Answer::Done)
+            }
+        }
+    }
+
+    fn found(&mut self, founding: Founding) -> Answer {
+        let Some(map) = &self.map else {
+            if founding.partitions == 0 || founding.replicas == 0 {
+                return Answer::Change(Refused::Nothing);
+            }
+            self.map = Some(Arc::new(ClusterMap::new(founding.partitions, founding.replicas)));
+            return Answer::Done(0);
+        };
+        let partitions = u32::try_from(map.partitions.len()).unwrap_or(u32::MAX);
+        let before = Founding { partitions, replicas: map.replicas };
+        if before == founding { Answer::Done(map.version) } else { Answer::Founded(before) }
+    }
+
+    fn change(&mut self, change: &Change) -> Answer {
+        let Some(map) = &mut self.map else { return Answer::NotFounded };
+        let mut next = ClusterMap::clone(map);
+        match next.apply(change) {
+            Ok(()) => {
+                *map = Arc::new(next);
+                Answer::Done(map.version)
+            }
+            Err(refused) => Answer::Change(refused),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sanso_core::cluster::{Incarnation, Instance, NodeId};
+
+    use super::*;
+
+    fn founded(partitions: u32) -> Agreed {
+        let mut agreed = Agreed::default();
+        let founding = Founding { partitions, replicas: 2 };
+        assert_eq!(agreed.apply(&Command::Found(founding).seal()), Answer::Done(0));
+        agreed
+    }
+
+    fn join(node: u16) -> Sealed {
+        let instance = Instance { node: NodeId(node), incarnation: Incarnation(1) };
+        Command::Change(Change::Join(instance)).seal()
+    }
+
+    #[test]
+    fn a_cluster_is_founded_once() {
+        let mut agreed = founded(8);
+        assert_eq!(agreed.apply(&join(1)), Answer::Done(1));
+        let again = Founding { partitions: 8, replicas: 2 };
+        assert_eq!(agreed.apply(&Command::Found(again).seal()), Answer::Done(1));
+        let other = Founding { partitions: 16, replicas: 2 };
+        assert_eq!(agreed.apply(&Command::Found(other).seal()), Answer::Founded(again));
+        assert_eq!(agreed.map.as_ref().map(|map| map.version), Some(1));
+        let none = Founding { partitions: 0, replicas: 2 };
+        let refused = Agreed::default().apply(&Command::Found(none).seal());
+        assert_eq!(refused, Answer::Change(Refused::Nothing));
+    }
+
+    #[test]
+    fn the_map_changes_as_the_map_itself_says() {
+        let mut agreed = founded(8);
+        let mut map = ClusterMap::new(8, 2);
+        for (node, version) in [(1, 1), (2, 2), (3, 3)] {
+            assert_eq!(agreed.apply(&join(node)), Answer::Done(version));
+            let instance = Instance { node: NodeId(node), incarnation: Incarnation(1) };
+            map.apply(&Change::Join(instance)).unwrap();
+        }
+        assert_eq!(agreed.apply(&join(3)), Answer::Change(Refused::Nothing));
+        assert_eq!(agreed.map.as_deref(), Some(&map));
+        assert_eq!(Agreed::default().apply(&join(1)), Answer::NotFounded);
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused_and_changes_nothing() {
+        let mut agreed = founded(8);
+        let before = agreed.clone();
+        let later = Sealed { kind: "later".into(), body: bodies::encode(&7) };
+        assert_eq!(agreed.apply(&later), Answer::UnknownKind);
+        let garbled = Sealed { kind: CHANGE.into(), body: vec![0xc1; 9] };
+        assert_eq!(agreed.apply(&garbled), Answer::UnknownKind);
+        assert_eq!(agreed, before);
+    }
+
+    #[test]
+    fn the_state_reads_back_as_it_was_written() {
+        let mut agreed = founded(8);
+        for node in 1..=4 {
+            agreed.apply(&join(node));
+        }
+        let put = Put { key: "k".into(), expect: 0, value: Some(vec![0, 255]) };
+        assert_eq!(agreed.apply(&Command::Put(put).seal()), Answer::Done(1));
+        assert_eq!(bodies::decode::<Agreed>(&bodies::encode(&agreed)).unwrap(), agreed);
+    }
+}

@@ -1,0 +1,178 @@
+//! How control reaches other nodes, and how a node that is no voter proposes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sanso_core::cluster::{Change, NodeId, Refused};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::agreed::{Answer, Command, Put, Sealed};
+use crate::bodies;
+use crate::config::Timings;
+use crate::error::ControlError;
+use crate::table::PutRefused;
+
+pub(crate) const APPEND: &str = "control.append";
+pub(crate) const VOTE: &str = "control.vote";
+pub(crate) const PRE_VOTE: &str = "control.pre_vote";
+pub(crate) const SNAPSHOT: &str = "control.snapshot";
+pub(crate) const TRANSFER: &str = "control.transfer";
+pub(crate) const PROPOSE: &str = "control.propose";
+pub(crate) const VOTERS: &str = "control.voters";
+
+/// All kinds of messages that [`Control::handle`](crate::Control::handle) takes.
+pub const KINDS: [&str; 7] = [APPEND, VOTE, PRE_VOTE, SNAPSHOT, TRANSFER, PROPOSE, VOTERS];
+
+/// Between two attempts to find a leader, where nothing tells of one.
+pub(crate) const RETRY: Duration = Duration::from_millis(10);
+
+/// Carries a message to another node and its answer back.
+///
+/// Messages of less than 4 MiB; a call that is dropped may have been handled.
+#[async_trait]
+pub trait Transport: Send + Sync + 'static {
+    /// Has `to` handle a message, and returns its answer. Gives up after `deadline`.
+    async fn call(
+        &self,
+        to: NodeId,
+        kind: &'static str,
+        body: Vec<u8>,
+        deadline: Duration,
+    ) -> Result<Vec<u8>, TransportError>;
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TransportError {
+    /// The message was not handled, for sure.
+    #[error("not reached: {0}")]
+    Unreachable(String),
+    /// No answer in time; the message may have been handled.
+    #[error("no answer in time")]
+    Deadline,
+    /// The other node answered that it could not; it may have been handled in part.
+    #[error("refused: {0}")]
+    Failed(String),
+}
+
+/// A proposal to a voter.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Proposal {
+    pub(crate) command: Sealed,
+    /// Whether a voter that does not lead passes it on.
+    pub(crate) forward: bool,
+}
+
+/// What a voter says to a proposal.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Proposed {
+    Answer(Answer),
+    /// It was not proposed.
+    NoLeader,
+    /// It was proposed; more is not known.
+    Unknown,
+}
+
+/// Proposes on a node that is no voter, through any voter that answers.
+#[derive(Clone)]
+pub struct Proposer {
+    transport: Arc<dyn Transport>,
+    voters: Vec<NodeId>,
+    timings: Timings,
+}
+
+impl std::fmt::Debug for Proposer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Proposer").field("voters", &self.voters).finish_non_exhaustive()
+    }
+}
+
+impl Proposer {
+    /// Creates a proposer through these voters; which of them leads need not be known.
+    pub fn new(
+        transport: Arc<dyn Transport>,
+        voters: impl IntoIterator<Item = NodeId>,
+        timings: Timings,
+    ) -> Self {
+        Self { transport, voters: voters.into_iter().collect(), timings }
+    }
+
+    /// Proposes a change of the map; see [`Control::propose`](crate::Control::propose).
+    pub async fn propose(&self, change: Change) -> Result<Result<u64, Refused>, ControlError> {
+        changed(self.submit(&Command::Change(change)).await?)
+    }
+
+    /// Puts a value into the table; see [`Control::put`](crate::Control::put).
+    pub async fn put(
+        &self,
+        key: &str,
+        expect: u64,
+        value: Option<Vec<u8>>,
+    ) -> Result<Result<u64, PutRefused>, ControlError> {
+        put(self.submit(&Command::Put(Put { key: key.to_owned(), expect, value })).await?)
+    }
+
+    async fn submit(&self, command: &Command) -> Result<Answer, ControlError> {
+        let end = Instant::now() + self.timings.proposal();
+        let body = bodies::encode(&Proposal { command: command.seal(), forward: true });
+        loop {
+            for voter in &self.voters {
+                let left = end.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Err(ControlError::NoLeader);
+                }
+                match call(&*self.transport, *voter, body.clone(), left).await? {
+                    Proposed::Answer(answer) => return Ok(answer),
+                    Proposed::Unknown => return Err(ControlError::Unknown),
+                    Proposed::NoLeader => {}
+                }
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+}
+
+/// Sends a proposal to one voter.
+pub(crate) async fn call(
+    transport: &dyn Transport,
+    voter: NodeId,
+    body: Vec<u8>,
+    deadline: Duration,
+) -> Result<Proposed, ControlError> {
+    let answer = tokio::time::timeout(deadline, transport.call(voter, PROPOSE, body, deadline)).await;
+    Ok(match answer {
+        Ok(Ok(answer)) => bodies::decode(&answer)
+            .map_err(|error| ControlError::Stopped(format!("{voter}'s answer is {error}")))?,
+        // A voter that fails to handle a proposal has not proposed it; else it would say `Unknown`.
+        Ok(Err(TransportError::Unreachable(_) | TransportError::Failed(_))) => Proposed::NoLeader,
+        Ok(Err(TransportError::Deadline)) | Err(_) => Proposed::Unknown,
+    })
+}
+
+/// Reads the answer to a change of the map.
+pub(crate) fn changed(answer: Answer) -> Result<Result<u64, Refused>, ControlError> {
+    match answer {
+        Answer::Done(version) => Ok(Ok(version)),
+        Answer::Change(refused) => Ok(Err(refused)),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Reads the answer to a put.
+pub(crate) fn put(answer: Answer) -> Result<Result<u64, PutRefused>, ControlError> {
+    match answer {
+        Answer::Done(version) => Ok(Ok(version)),
+        Answer::Put(refused) => Ok(Err(refused)),
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn unexpected(answer: &Answer) -> ControlError {
+    match answer {
+        Answer::NotFounded => ControlError::NotFounded,
+        Answer::UnknownKind => ControlError::UnknownCommand,
+        other => ControlError::Stopped(format!("the answer {other:?} does not belong to the question")),
+    }
+}
