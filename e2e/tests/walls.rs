@@ -15,6 +15,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("sanso-state", &[]),
     ("sanso-view", &["sanso-state"]),
     ("sanso-core", &["sanso-state"]),
+    // Which nodes there are, not what they say.
+    ("sanso-peer", &["sanso-core"]),
     ("sanso-dataset", &["sanso-state"]),
     ("sanso-catalog", &["sanso-state", "sanso-view"]),
     ("sanso-batch", COMMON),
