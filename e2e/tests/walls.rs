@@ -16,6 +16,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("sanso-view", &["sanso-state"]),
     ("sanso-core", &["sanso-state"]),
     ("sanso-control", &["sanso-core"]),
+    // Which nodes there are, not what they say.
+    ("sanso-peer", &["sanso-core"]),
     ("sanso-dataset", &["sanso-state"]),
     ("sanso-catalog", &["sanso-state", "sanso-view"]),
     ("sanso-batch", COMMON),

@@ -1,0 +1,75 @@
+//! Peers that go and come back.
+
+use sanso_core::cluster::Incarnation;
+use sanso_peer::{Lane, PeerConfig};
+
+use crate::node::{Event, Node, config, pair, soon};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_goes_is_told_of_once_and_found_again_in_its_next_life() {
+    let (mut one, two) = pair(config(1, 1), config(2, 1)).await;
+    let at = two.peers.local_address();
+    soon(two.peers.close()).await;
+    assert_eq!(one.hears().await, Event::Broken(two.id));
+    let two = Node::start(PeerConfig { listen: at, ..config(2, 2) });
+    two.knows(&one);
+    let next_life =
+        |status: &sanso_peer::PeerStatus| status.is_connected() && status.incarnation == Some(Incarnation(2));
+    assert!(soon(one.peers.wait_for(two.id, next_life)).await);
+    two.reaches(&one).await;
+    two.sends(&one, Lane::Data, "back");
+    // Refused attempts in between are no further breaks.
+    let Event::Message(from, _, bytes) = one.hears().await else { panic!("broken twice") };
+    assert_eq!((from.instance.incarnation, bytes.as_ref()), (Incarnation(2), b"back".as_slice()));
+    soon(two.peers.close()).await;
+    assert_eq!(one.hears().await, Event::Broken(two.id), "it is told of again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_where_nobody_listens_is_broken_and_another_is_tried_at_once() {
+    let mut one = Node::start(config(1, 1));
+    let gone = Node::start(config(2, 1));
+    soon(gone.peers.close()).await;
+    one.knows(&gone);
+    assert_eq!(one.hears().await, Event::Broken(gone.id));
+    let two = Node::start(config(2, 2));
+    one.knows(&two);
+    one.reaches(&two).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_moves_is_followed_and_one_that_is_forgotten_is_left() {
+    let (mut one, two) = pair(config(1, 1), config(2, 1)).await;
+    let elsewhere = Node::start(config(2, 2));
+    one.knows(&elsewhere);
+    let moved =
+        |status: &sanso_peer::PeerStatus| status.is_connected() && status.incarnation == Some(Incarnation(2));
+    assert!(soon(one.peers.wait_for(two.id, moved)).await);
+    elsewhere.knows(&one);
+    elsewhere.reaches(&one).await;
+    one.peers.forget(two.id);
+    assert!(!one.peers.status().contains_key(&two.id));
+    elsewhere.sends(&one, Lane::Data, "still heard");
+    assert_eq!(one.hears_message().await, "still heard");
+    soon(elsewhere.peers.close()).await;
+    let three = Node::start(config(3, 1));
+    three.knows(&one);
+    three.reaches(&one).await;
+    three.sends(&one, Lane::Beat, "and nothing else");
+    // Neither the move nor the forgotten node's end is a break.
+    assert_eq!(one.hears_message().await, "and nothing else");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn closing_frees_the_port_and_dropping_the_last_handle_closes() {
+    let one = Node::start(config(1, 1));
+    let at = one.peers.local_address();
+    soon(one.peers.close()).await;
+    let one = Node::start(PeerConfig { listen: at, ..config(1, 2) });
+    let mut two = Node::start(config(2, 1));
+    two.knows(&one);
+    two.reaches(&one).await;
+    let id = one.id;
+    drop(one);
+    assert_eq!(two.hears().await, Event::Broken(id));
+}
