@@ -119,8 +119,10 @@ impl Agreed {
             Some(Command::Found(founding)) => self.found(founding),
             Some(Command::Change(change)) => self.change(&change),
             Some(Command::Put(Put { key, expect, value })) => {
-                let put = Arc::make_mut(&mut self.table).put(&key, expect, value.as_deref());
-                put.map_or_else(Answer::Put, Answer::Done)
+                match self.table.admits(&key, expect, value.as_deref()) {
+                    Ok(()) => Answer::Done(Arc::make_mut(&mut self.table).put(key, value)),
+                    Err(refused) => Answer::Put(refused),
+                }
             }
         }
     }

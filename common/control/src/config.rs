@@ -84,7 +84,6 @@ impl ControlConfig {
             max_payload_entries: 32,
             snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_entries),
             max_in_snapshot_log_to_keep: self.snapshot_entries,
-            replication_lag_threshold: self.snapshot_entries.saturating_mul(2),
             enable_pre_vote: Some(true),
             // A leader that is heard but does not hear falls silent, so that another is elected.
             quorum_loss_probe_interval: Some(2 * election_ms_max),

@@ -52,6 +52,8 @@ pub struct Status {
     pub term: u64,
     /// Those who vote.
     pub voters: BTreeSet<NodeId>,
+    /// Those who learn what is agreed, and do not vote yet.
+    pub learners: BTreeSet<NodeId>,
     /// Number of the last entry of its log.
     pub last: Option<u64>,
     /// Number of the last entry that is applied.
@@ -65,10 +67,12 @@ pub struct Status {
 
 impl Status {
     fn of(metrics: &RaftMetrics<Raft>) -> Self {
+        let members = metrics.membership_config.membership();
         Self {
             leader: metrics.current_leader.map(node),
             term: metrics.current_term,
-            voters: metrics.membership_config.membership().voter_ids().map(node).collect(),
+            voters: members.voter_ids().map(node).collect(),
+            learners: members.learner_ids().map(node).collect(),
             last: metrics.last_log_index,
             applied: metrics.last_applied.map(|id| id.index),
             snapshot: metrics.snapshot.map(|id| id.index),
@@ -204,7 +208,7 @@ impl Control {
         Status::of(&self.group.metrics().borrow_watched()).voters
     }
 
-    /// Says how this voter is.
+    /// Says how this voter is. The watch ends when control has stopped, as after an error of its disk.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.clone()
     }
@@ -298,10 +302,25 @@ impl Control {
     async fn send(&self, leader: NodeId, command: Sealed, end: Instant) -> Result<Answer, ControlError> {
         let body = bodies::encode(&Proposal { command, forward: false });
         let left = end.saturating_duration_since(Instant::now()).max(RETRY);
-        match transport::call(&*self.transport, leader, body, left).await? {
+        let proposed = tokio::select! {
+            proposed = transport::call(&*self.transport, leader, body, left) => proposed?,
+            // One that is cut off would be waited for to the end.
+            () = self.other_leader(leader) => Proposed::Unknown,
+        };
+        match proposed {
             Proposed::Answer(answer) => Ok(answer),
             Proposed::NoLeader => Err(ControlError::NoLeader),
             Proposed::Unknown => Err(ControlError::Unknown),
+        }
+    }
+
+    /// Returns when somebody else leads.
+    async fn other_leader(&self, leader: NodeId) {
+        let mut metrics = self.group.metrics();
+        while metrics.borrow_and_update().current_leader.is_none_or(|now| node(now) == leader) {
+            if metrics.changed().await.is_err() {
+                return;
+            }
         }
     }
 
@@ -335,38 +354,48 @@ impl Control {
 
     /// Changes the voters as the leader: learners first, then all at once.
     async fn change_voters_here(&self, voters: &BTreeSet<NodeId>) -> Result<(), ControlError> {
-        let known: BTreeSet<NodeId> = self.members();
-        for new in voters.difference(&self.voters()) {
-            let joining = self.group.add_learner(u64::from(new.0), EmptyNode::new(), true);
-            let joined = timeout(self.timings.catch_up(), joining).await;
-            let late = || {
+        let Status { voters: voting, learners, .. } = Status::of(&self.group.metrics().borrow_watched());
+        for new in voters.difference(&voting) {
+            let joined = timeout(self.timings.catch_up(), self.teach(*new)).await;
+            joined.map_err(|_| {
                 let late = format!("{new} has not caught up in time; it learns on, and can be added again");
                 ControlError::Voters(late)
-            };
-            joined.map_err(|_| late())?.map_err(|error| write_error(&error))?;
+            })??;
         }
-        let ids: BTreeSet<u64> = voters.iter().map(|voter| u64::from(voter.0)).collect();
-        let change = self.group.change_membership(ids, false);
-        let changed = timeout(self.timings.catch_up(), change).await.map_err(|_| ControlError::Unknown)?;
-        changed.map_err(|error| write_error(&error))?;
-        // Those that once began to join and were never made voters.
-        let left: BTreeSet<u64> = known.difference(voters).map(|node| u64::from(node.0)).collect();
-        let left: BTreeSet<u64> = left.intersection(&self.member_ids()).copied().collect();
-        if !left.is_empty() && self.leader() == Some(self.node) {
-            let removed = self.group.change_membership(ChangeMembers::RemoveNodes(left), false).await;
-            removed.map_err(|error| write_error(&error))?;
+        self.change_members(ChangeMembers::ReplaceAllVoters(raft_ids(voters))).await?;
+        // Those that once began to join and are not to vote.
+        let left = learners.difference(voters).copied().collect();
+        if !learners.is_subset(voters) {
+            self.change_members(ChangeMembers::RemoveNodes(raft_ids(&left))).await?;
         }
         Ok(())
     }
 
-    fn members(&self) -> BTreeSet<NodeId> {
-        self.member_ids().into_iter().map(node).collect()
+    /// Makes a node a learner, and waits until it has what is committed now. (Raft's own
+    /// waiting takes an empty log for nearly as good as a short one.)
+    async fn teach(&self, node: NodeId) -> Result<(), ControlError> {
+        let id = u64::from(node.0);
+        let added = self.group.add_learner(id, EmptyNode::new(), false).await;
+        let upto = added.map_err(|error| write_error(&error))?.log_id.index;
+        let mut metrics = self.group.metrics();
+        loop {
+            {
+                let metrics = metrics.borrow_and_update();
+                // Whoever takes over does not go on with this.
+                let Some(replication) = &metrics.replication else { return Err(ControlError::Unknown) };
+                let has = replication.get(&id).and_then(|has| has.as_ref());
+                if has.is_some_and(|has| has.index >= upto) {
+                    return Ok(());
+                }
+            }
+            metrics.changed().await.map_err(|_| gone())?;
+        }
     }
 
-    fn member_ids(&self) -> BTreeSet<u64> {
-        let metrics = self.group.metrics();
-        let metrics = metrics.borrow_watched();
-        metrics.membership_config.membership().nodes().map(|(id, _)| *id).collect()
+    async fn change_members(&self, change: ChangeMembers<u64, EmptyNode>) -> Result<(), ControlError> {
+        let changed = timeout(self.timings.catch_up(), self.group.change_membership(change, false)).await;
+        changed.map_err(|_| ControlError::Unknown)?.map_err(|error| write_error(&error))?;
+        Ok(())
     }
 }
 
@@ -410,6 +439,10 @@ async fn observe(
         }
     }
     lead.lead.send_replace(false);
+}
+
+fn raft_ids(nodes: &BTreeSet<NodeId>) -> BTreeSet<u64> {
+    nodes.iter().map(|node| u64::from(node.0)).collect()
 }
 
 fn read<T: DeserializeOwned>(kind: &str, body: &[u8]) -> Result<T, HandleError> {

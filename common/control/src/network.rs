@@ -142,3 +142,56 @@ impl RaftNetworkV2<Raft> for Link {
         self.call(transport::TRANSFER, RPCTypes::TransferLeader, &request, option.hard_ttl()).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use async_trait::async_trait;
+    use openraft::vote::RaftLeaderId;
+
+    use super::*;
+    use crate::runtime::{Entry, LogId};
+
+    /// Counts what is sent, and reaches nobody.
+    struct Counting(AtomicUsize);
+
+    #[async_trait]
+    impl Transport for Counting {
+        async fn call(
+            &self,
+            _: NodeId,
+            _: &'static str,
+            _: Vec<u8>,
+            _: Duration,
+        ) -> Result<Vec<u8>, TransportError> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Err(TransportError::Unreachable("nobody".to_owned()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_leader_that_hears_no_majority_sends_no_entries() {
+        let sent = Arc::new(Counting(AtomicUsize::new(0)));
+        let muted = Arc::new(AtomicBool::new(true));
+        let timings = Timings::default();
+        let mut links = Links { me: NodeId(1), transport: sent.clone(), timings, muted: muted.clone() };
+        let mut link = links.new_client(2, &EmptyNode::new()).await;
+        let leader = openraft::type_config::alias::LeaderIdOf::<Raft>::new(1, 1);
+        let mut send = async |entries: Vec<Entry>| {
+            let vote = Vote { leader_id: leader, committed: true };
+            let request = AppendEntriesRequest { vote, prev_log_id: None, entries, leader_commit: None };
+            let unreached = link.append_entries(request, RPCOption::new(timings.append())).await;
+            assert!(matches!(unreached, Err(RPCError::Unreachable(_))));
+            sent.0.load(Ordering::Relaxed)
+        };
+        let entry = || {
+            let log_id = LogId::new(leader.to_committed(), 1);
+            Entry { log_id, payload: openraft::EntryPayload::Blank }
+        };
+        assert_eq!(send(vec![entry()]).await, 0);
+        assert_eq!(send(Vec::new()).await, 1, "heartbeats find out whether it hears again");
+        muted.store(false, Ordering::Relaxed);
+        assert_eq!(send(vec![entry()]).await, 2);
+    }
+}

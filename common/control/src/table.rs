@@ -73,28 +73,31 @@ impl Table {
         self.items.iter().map(|(key, item)| key.len() + item.value.len()).sum()
     }
 
-    /// Puts a value, or removes it (none), if the key is at version `expect` (0: not there).
-    /// Returns the new revision, which is the value's version.
-    pub(crate) fn put(&mut self, key: &str, expect: u64, value: Option<&[u8]>) -> Result<u64, PutRefused> {
+    /// Says whether a value may be put, or removed (none), if its key shall be at version
+    /// `expect` (0: not there).
+    pub(crate) fn admits(&self, key: &str, expect: u64, value: Option<&[u8]>) -> Result<(), PutRefused> {
         let (found, held) = self.items.get(key).map_or((0, 0), |item| (item.version, item.value.len()));
         if found != expect {
             return Err(PutRefused::Version { found });
         }
-        let Some(value) = value else {
-            self.revision += 1;
-            self.items.remove(key);
-            return Ok(self.revision);
-        };
+        let Some(value) = value else { return Ok(()) };
         if key.len() > KEY_BYTES_MAX || value.len() > VALUE_BYTES_MAX {
             return Err(PutRefused::TooLong);
         }
         let new_key = if found == 0 { key.len() } else { 0 };
-        if self.bytes() - held + new_key + value.len() > TABLE_BYTES_MAX {
-            return Err(PutRefused::Full);
-        }
+        let bytes = self.bytes() - held + new_key + value.len();
+        if bytes > TABLE_BYTES_MAX { Err(PutRefused::Full) } else { Ok(()) }
+    }
+
+    /// Puts a value that is admitted, or removes it (none). Returns the new revision, which is the
+    /// value's version.
+    pub(crate) fn put(&mut self, key: String, value: Option<Vec<u8>>) -> u64 {
         self.revision += 1;
-        self.items.insert(key.to_owned(), Item { version: self.revision, value: value.to_owned() });
-        Ok(self.revision)
+        match value {
+            Some(value) => drop(self.items.insert(key, Item { version: self.revision, value })),
+            None => drop(self.items.remove(&key)),
+        }
+        self.revision
     }
 }
 
@@ -102,39 +105,46 @@ impl Table {
 mod tests {
     use super::*;
 
+    impl Table {
+        fn try_put(&mut self, key: &str, expect: u64, value: Option<&[u8]>) -> Result<u64, PutRefused> {
+            self.admits(key, expect, value)?;
+            Ok(self.put(key.to_owned(), value.map(<[u8]>::to_vec)))
+        }
+    }
+
     #[test]
     fn a_value_is_put_only_at_the_version_expected() {
         let mut table = Table::default();
-        assert_eq!(table.put("a", 1, Some(b"x")), Err(PutRefused::Version { found: 0 }));
-        assert_eq!(table.put("a", 0, Some(b"x")), Ok(1));
-        assert_eq!(table.put("a", 0, Some(b"y")), Err(PutRefused::Version { found: 1 }));
-        assert_eq!(table.put("a", 1, Some(b"y")), Ok(2));
+        assert_eq!(table.try_put("a", 1, Some(b"x")), Err(PutRefused::Version { found: 0 }));
+        assert_eq!(table.try_put("a", 0, Some(b"x")), Ok(1));
+        assert_eq!(table.try_put("a", 0, Some(b"y")), Err(PutRefused::Version { found: 1 }));
+        assert_eq!(table.try_put("a", 1, Some(b"y")), Ok(2));
         assert_eq!(table.get("a").map(|item| item.value.as_slice()), Some(b"y".as_slice()));
     }
 
     #[test]
     fn a_version_never_comes_twice() {
         let mut table = Table::default();
-        table.put("a", 0, Some(b"x")).unwrap();
-        table.put("a", 1, None).unwrap();
+        table.try_put("a", 0, Some(b"x")).unwrap();
+        table.try_put("a", 1, None).unwrap();
         assert_eq!(table.get("a"), None);
-        assert_eq!(table.put("a", 1, Some(b"x")), Err(PutRefused::Version { found: 0 }));
-        assert_eq!(table.put("a", 0, Some(b"x")), Ok(3));
+        assert_eq!(table.try_put("a", 1, Some(b"x")), Err(PutRefused::Version { found: 0 }));
+        assert_eq!(table.try_put("a", 0, Some(b"x")), Ok(3));
     }
 
     #[test]
     fn sizes_are_bounded_and_what_is_replaced_makes_room() {
         let mut table = Table::default();
         let large = vec![0; VALUE_BYTES_MAX];
-        assert_eq!(table.put("a", 0, Some(&[&large[..], &[0]].concat())), Err(PutRefused::TooLong));
-        assert_eq!(table.put(&"k".repeat(KEY_BYTES_MAX + 1), 0, Some(b"")), Err(PutRefused::TooLong));
+        assert_eq!(table.try_put("a", 0, Some(&[&large[..], &[0]].concat())), Err(PutRefused::TooLong));
+        assert_eq!(table.try_put(&"k".repeat(KEY_BYTES_MAX + 1), 0, Some(b"")), Err(PutRefused::TooLong));
         let mut full = 0;
-        while table.put(&format!("{full}"), 0, Some(&large)).is_ok() {
+        while table.try_put(&format!("{full}"), 0, Some(&large)).is_ok() {
             full += 1;
         }
         assert_eq!(full, TABLE_BYTES_MAX / VALUE_BYTES_MAX - 1);
-        assert_eq!(table.put("more", 0, Some(&large)), Err(PutRefused::Full));
-        assert!(table.put("0", 1, Some(&large)).is_ok());
+        assert_eq!(table.try_put("more", 0, Some(&large)), Err(PutRefused::Full));
+        assert!(table.try_put("0", 1, Some(&large)).is_ok());
         assert!(table.bytes() <= TABLE_BYTES_MAX);
     }
 
@@ -142,7 +152,7 @@ mod tests {
     fn keys_with_a_prefix_come_in_order() {
         let mut table = Table::default();
         for key in ["view/b", "view/a", "viewer", "cut"] {
-            table.put(key, 0, Some(b"")).unwrap();
+            table.try_put(key, 0, Some(b"")).unwrap();
         }
         let keys: Vec<&str> = table.with_prefix("view/").map(|(key, _)| key).collect();
         assert_eq!(keys, ["view/a", "view/b"]);

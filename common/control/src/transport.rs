@@ -1,6 +1,7 @@
 //! How control reaches other nodes, and how a node that is no voter proposes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -80,6 +81,8 @@ pub(crate) enum Proposed {
 pub struct Proposer {
     transport: Arc<dyn Transport>,
     voters: Vec<NodeId>,
+    /// Which of them is asked first: not one that was silent.
+    first: Arc<AtomicUsize>,
     timings: Timings,
 }
 
@@ -96,7 +99,7 @@ impl Proposer {
         voters: impl IntoIterator<Item = NodeId>,
         timings: Timings,
     ) -> Self {
-        Self { transport, voters: voters.into_iter().collect(), timings }
+        Self { transport, voters: voters.into_iter().collect(), first: Arc::default(), timings }
     }
 
     /// Proposes a change of the map; see [`Control::propose`](crate::Control::propose).
@@ -117,19 +120,29 @@ impl Proposer {
     async fn submit(&self, command: &Command) -> Result<Answer, ControlError> {
         let end = Instant::now() + self.timings.proposal();
         let body = bodies::encode(&Proposal { command: command.seal(), forward: true });
+        let first = self.first.load(Ordering::Relaxed) % self.voters.len().max(1);
         loop {
-            for voter in &self.voters {
+            for at in (first..self.voters.len()).chain(0..first) {
+                let voter = self.voters[at];
                 let left = end.saturating_duration_since(Instant::now());
                 if left.is_zero() {
                     return Err(ControlError::NoLeader);
                 }
-                match call(&*self.transport, *voter, body.clone(), left).await? {
-                    Proposed::Answer(answer) => return Ok(answer),
-                    Proposed::Unknown => return Err(ControlError::Unknown),
+                match call(&*self.transport, voter, body.clone(), left).await? {
+                    Proposed::Answer(answer) => {
+                        self.first.store(at, Ordering::Relaxed);
+                        return Ok(answer);
+                    }
+                    Proposed::Unknown => {
+                        self.first.store(at + 1, Ordering::Relaxed);
+                        return Err(ControlError::Unknown);
+                    }
                     Proposed::NoLeader => {}
                 }
             }
-            tokio::time::sleep(RETRY).await;
+            tokio::time::timeout_at(end, tokio::time::sleep(RETRY))
+                .await
+                .map_err(|_| ControlError::NoLeader)?;
         }
     }
 }

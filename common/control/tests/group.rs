@@ -8,7 +8,7 @@ use std::sync::Arc;
 use cluster::{Cluster, FOUNDING, ids, instance, within};
 use sanso_control::{
     Change, ControlConfig, ControlError, Founding, HandleError, NodeId, Proposer, PutRefused, Refused,
-    StoreError,
+    StoreError, Timings,
 };
 
 #[tokio::test]
@@ -194,6 +194,54 @@ async fn voters_are_added_and_removed_while_it_runs_also_the_leader() {
 }
 
 #[tokio::test]
+async fn a_voter_that_lost_its_folder_is_taken_out_and_added_again() {
+    within(async {
+        let mut cluster = Cluster::founded(3).await;
+        let leader = cluster.leader().await.0;
+        let [lost, other] = [1, 2].map(|step| (leader - 1 + step) % 3 + 1);
+        cluster.voter(lost).propose(Change::Join(instance(1))).await.unwrap().unwrap();
+        cluster.all_at(1).await;
+        cluster.crash(lost).await;
+        std::fs::remove_dir_all(cluster.folder(lost)).unwrap();
+        // Come back too early, it holds nobody up.
+        cluster.open(lost).await;
+        for node in 2..=9 {
+            cluster.voter(other).propose(Change::Join(instance(node))).await.unwrap().unwrap();
+        }
+        cluster.voter(other).change_voters(&ids(&[leader, other])).await.unwrap();
+        cluster.take(lost).await.shutdown().await;
+        std::fs::remove_dir_all(cluster.folder(lost)).unwrap();
+        cluster.open(lost).await;
+        cluster.voter(other).change_voters(&ids(&[1, 2, 3])).await.unwrap();
+        let maps = cluster.all_at(9).await;
+        assert!(maps.iter().all(|map| *map == maps[0]));
+        cluster.crash(leader).await;
+        cluster.leader_of(&[lost, other]).await;
+        assert_eq!(cluster.voter(lost).propose(Change::Join(instance(10))).await.unwrap(), Ok(10));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_voter_that_never_comes_is_not_waited_for_and_can_be_dropped() {
+    within(async {
+        let times = Timings { catch_up_ms_max: 300, ..cluster::timings() };
+        let cluster = Cluster::with(3, times).await;
+        for proposer in 1..=3 {
+            let late = cluster.voter(proposer).change_voters(&ids(&[1, 2, 3, 4])).await.unwrap_err();
+            assert!(late.to_string().contains("node 4 has not caught up"), "{late}");
+        }
+        cluster.voter(1).propose(Change::Join(instance(1))).await.unwrap().unwrap();
+        let mut status = cluster.voter(2).status();
+        status.wait_for(|status| status.learners == ids(&[4])).await.unwrap();
+        cluster.voter(1).change_voters(&ids(&[1, 2, 3])).await.unwrap();
+        status.wait_for(|status| status.learners.is_empty()).await.unwrap();
+        assert_eq!(status.borrow().voters, ids(&[1, 2, 3]));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn of_two_that_put_at_the_same_version_one_is_refused() {
     within(async {
         let cluster = Cluster::founded(3).await;
@@ -289,6 +337,10 @@ async fn a_node_that_is_no_voter_proposes_through_any_that_answers() {
             assert_eq!(version, Ok(u64::from(first)));
         }
         let proposer = Proposer::new(outside, [1, 2, 3].map(NodeId), cluster::timings());
+        let leader = cluster.leader().await;
+        cluster.net.refuse(NodeId(9), leader);
+        assert_eq!(proposer.propose(Change::Join(instance(4))).await.unwrap(), Ok(4));
+        cluster.net.heal();
         cluster.crash(1).await;
         assert_eq!(proposer.propose(Change::Down(instance(9))).await.unwrap(), Err(Refused::NotMember));
         assert_eq!(proposer.put("k", 0, Some(vec![1])).await.unwrap(), Ok(1));
@@ -296,6 +348,45 @@ async fn a_node_that_is_no_voter_proposes_through_any_that_answers() {
         cluster.voter(3).leads().wait_for(|leads| !leads).await.unwrap();
         let alone = proposer.propose(Change::Join(instance(5))).await.unwrap_err();
         assert!(matches!(alone, ControlError::NoLeader | ControlError::Unknown), "{alone}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_voter_that_is_silent_is_not_asked_first_again() {
+    within(async {
+        let cluster = Cluster::founded(3).await;
+        let leader = cluster.leader().await.0;
+        let silent = leader % 3 + 1;
+        cluster.net.isolate(NodeId(silent));
+        let times = Timings { proposal_ms_max: 300, ..cluster::timings() };
+        let voters = [silent, leader].map(NodeId);
+        let proposer = Proposer::new(cluster.net.wire(NodeId(9)), voters, times);
+        let unanswered = proposer.propose(Change::Join(instance(1))).await.unwrap_err();
+        assert!(matches!(unanswered, ControlError::Unknown), "{unanswered}");
+        assert_eq!(proposer.propose(Change::Join(instance(1))).await.unwrap(), Ok(1));
+        assert_eq!(proposer.propose(Change::Join(instance(2))).await.unwrap(), Ok(2));
+        let none = Proposer::new(cluster.net.wire(NodeId(9)), [], times);
+        let nobody = none.propose(Change::Join(instance(3))).await.unwrap_err();
+        assert!(matches!(nobody, ControlError::NoLeader), "{nobody}");
+    })
+    .await;
+}
+
+/// Its caller learns so as soon as there is another leader, and can look and try again.
+#[tokio::test]
+async fn a_proposal_on_its_way_to_a_leader_that_is_cut_off_is_given_up() {
+    within(async {
+        // Longer than the test may take.
+        let times = Timings { proposal_ms_max: 600_000, ..cluster::timings() };
+        let cluster = Cluster::with(3, times).await;
+        let old = cluster.leader().await;
+        let other = cluster.voter(old.0 % 3 + 1);
+        other.status().wait_for(|status| status.leader == Some(old)).await.unwrap();
+        cluster.net.isolate(old);
+        let unanswered = other.propose(Change::Join(instance(1))).await.unwrap_err();
+        assert!(matches!(unanswered, ControlError::Unknown), "{unanswered}");
+        assert_eq!(other.propose(Change::Join(instance(1))).await.unwrap(), Ok(1));
     })
     .await;
 }

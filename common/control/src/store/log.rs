@@ -14,9 +14,12 @@ use crate::bodies;
 use crate::runtime::{Entry, LogId, Raft, Vote};
 use crate::store::machine::Snapshot;
 
+/// Bytes of entries that are checked at a time.
+const CHECK_BYTES: usize = 1 << 20;
+
 /// Writes the log; there is one for a folder.
 pub(crate) struct LogStore {
-    disk: Arc<Disk>,
+    pub(super) disk: Arc<Disk>,
     syncer: Syncer,
 }
 
@@ -39,13 +42,15 @@ pub(super) fn check(disk: &Disk) -> io::Result<()> {
         let what = format!("entries up to {purged:?} are gone, but the snapshot goes to {covered:?}");
         return Err(io::Error::other(what));
     }
-    let entries = read(disk, .., usize::MAX)?;
-    if let (Some(first), after) = (entries.first().map(Entry::index), purged.map_or(0, |index| index + 1))
-        && first != after
-    {
-        return Err(io::Error::other(format!("the log begins with entry {first} instead of {after}")));
+    let mut next = purged.map_or(0, |index| index + 1);
+    loop {
+        let entries = read(disk, next.., CHECK_BYTES)?;
+        let Some((first, last)) = entries.first().zip(entries.last()) else { return Ok(()) };
+        if first.index() != next {
+            return Err(io::Error::other(format!("the log has a hole before entry {}", first.index())));
+        }
+        next = last.index() + 1;
     }
-    Ok(())
 }
 
 /// Reads the entries of a range in order, at least one, then until they are `bytes_max` together.

@@ -71,17 +71,13 @@ impl Published {
     }
 
     fn show(&self, agreed: &Agreed) {
-        let same_map = |held: &Option<Arc<ClusterMap>>| match (held, &agreed.map) {
-            (Some(held), Some(map)) => Arc::ptr_eq(held, map),
-            (held, map) => held.is_none() && map.is_none(),
-        };
         self.map.send_if_modified(|held| {
-            let changed = !same_map(held);
+            let changed = held.as_ref().map(Arc::as_ptr) != agreed.map.as_ref().map(Arc::as_ptr);
             held.clone_from(&agreed.map);
             changed
         });
         self.table.send_if_modified(|held| {
-            let changed = !Arc::ptr_eq(held, &agreed.table) && *held != agreed.table;
+            let changed = !Arc::ptr_eq(held, &agreed.table);
             held.clone_from(&agreed.table);
             changed
         });

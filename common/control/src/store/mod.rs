@@ -70,6 +70,9 @@ impl std::fmt::Display for About {
 pub(crate) struct Disk {
     db: DB,
     folder: PathBuf,
+    /// Counts what RocksDB does.
+    #[cfg(test)]
+    counted: Options,
 }
 
 /// Who is told when all that was written before is on the disk.
@@ -95,9 +98,16 @@ impl Disk {
         let mut options = options();
         options.create_if_missing(new);
         options.create_missing_column_families(new);
+        #[cfg(test)]
+        options.enable_statistics();
         let families = FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, self::options()));
         let db = DB::open_cf_descriptors(&options, folder, families).map_err(|e| disk("open", e))?;
-        let opened = Self { db, folder: folder.to_owned() };
+        let opened = Self {
+            db,
+            folder: folder.to_owned(),
+            #[cfg(test)]
+            counted: options,
+        };
         let found: Option<About> = opened.get(ABOUT).map_err(|e| opened.damaged(&e))?;
         match found {
             None if new || opened.is_empty() => {

@@ -66,6 +66,32 @@ fn the_store_keeps_what_raft_asks_of_it() {
     in_runtime(Suite::test_all(Folders)).unwrap();
 }
 
+/// What a crash of the machine would lose can't be seen from here; that the disk is asked for can.
+#[test]
+fn nothing_is_acknowledged_before_the_disk_was_asked_for_it() {
+    let folder = TempDir::new().unwrap();
+    in_runtime(async {
+        let (mut log, mut machine, _) = open(folder.path()).unwrap();
+        let disk = log.disk.clone();
+        let syncs = || disk.counted.get_ticker_count(rocksdb::statistics::Ticker::WalFileSynced);
+        let mut before = syncs();
+        let mut grown = |what: &str| {
+            assert!(syncs() > before, "{what}");
+            before = syncs();
+        };
+        let leader = openraft::type_config::alias::LeaderIdOf::<Raft>::new(1, 1);
+        log.save_vote(&openraft::Vote { leader_id: leader, committed: false }).await.unwrap();
+        grown("a vote");
+        log.blocking_append([entry(0)]).await.unwrap();
+        grown("an entry");
+        machine.apply(futures::stream::iter([Ok((entry(0), None))])).await.unwrap();
+        let kept = machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+        grown("a snapshot that is made");
+        machine.install_snapshot(&kept.meta, kept.snapshot).await.unwrap();
+        grown("a snapshot that is sent");
+    });
+}
+
 #[test]
 fn what_was_written_is_there_after_a_restart() {
     let folder = filled();

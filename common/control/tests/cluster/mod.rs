@@ -28,6 +28,7 @@ pub(crate) struct Net {
     voters: Mutex<BTreeMap<NodeId, Weak<Control>>>,
     cut: Mutex<BTreeSet<(NodeId, NodeId)>>,
     cut_off: Mutex<BTreeSet<NodeId>>,
+    refused: Mutex<BTreeSet<(NodeId, NodeId)>>,
     counts: watch::Sender<BTreeMap<Message, usize>>,
 }
 
@@ -59,7 +60,13 @@ impl Net {
         self.cut_off.lock().insert(node);
     }
 
+    /// Has one not be reached by the other, which is told so.
+    pub(crate) fn refuse(&self, from: NodeId, to: NodeId) {
+        self.refused.lock().insert((from, to));
+    }
+
     pub(crate) fn heal(&self) {
+        self.refused.lock().clear();
         self.cut.lock().clear();
         self.cut_off.lock().clear();
     }
@@ -96,6 +103,9 @@ impl Transport for Wire {
         self.net.counts.send_modify(|counts| *counts.entry((self.from, to, kind)).or_default() += 1);
         if !self.net.passes(self.from, to) {
             return std::future::pending().await;
+        }
+        if self.net.refused.lock().contains(&(self.from, to)) {
+            return Err(TransportError::Unreachable("refused".to_owned()));
         }
         let voter = self.net.voters.lock().get(&to).and_then(Weak::upgrade);
         let voter = voter.ok_or_else(|| TransportError::Unreachable("nobody listens".to_owned()))?;
