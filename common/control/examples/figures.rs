@@ -28,7 +28,12 @@ async fn main() {
         println!("a put through {who}: {}", told(puts(&cluster.voter(node), who).await));
     }
     println!("32 at once through the leader: {:.0} puts/s", together(&cluster.voter(leader)).await);
-    println!("from a crash of the leader to the next: {}", told(elections(&mut cluster).await));
+    println!("from a crash of the leader to the next: {}", told(crashes(&mut cluster).await));
+    println!("from its being cut off to a put elsewhere: {}", told(cuts(&cluster).await));
+    let before = processor_seconds();
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    let used = (processor_seconds() - before) / seconds as f64 / 3.0;
+    println!("with nothing to do, a voter takes {:.1} % of a core", used * 100.0);
     stability("idle", &cluster, seconds).await;
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let busy = Arc::new(AtomicBool::new(true));
@@ -84,7 +89,7 @@ async fn together(voter: &Control) -> f64 {
     (keys.len() * PUTS) as f64 / start.elapsed().as_secs_f64()
 }
 
-async fn elections(cluster: &mut Cluster) -> Vec<Duration> {
+async fn crashes(cluster: &mut Cluster) -> Vec<Duration> {
     let mut times = Vec::new();
     for _ in 0..ELECTIONS {
         let old = cluster.leader().await.0;
@@ -99,6 +104,34 @@ async fn elections(cluster: &mut Cluster) -> Vec<Duration> {
         back.wait_for(|status| status.applied >= done).await.expect("it is open");
     }
     times
+}
+
+async fn cuts(cluster: &Cluster) -> Vec<Duration> {
+    let mut times = Vec::new();
+    for round in 0..ELECTIONS {
+        let old = cluster.leader().await;
+        let other = cluster.voter(old.0 % 3 + 1);
+        let mut seen = other.status();
+        seen.wait_for(|status| status.leader == Some(old)).await.expect("it is open");
+        let start = Instant::now();
+        cluster.net.isolate(old);
+        // What was on its way to the old leader is proposed again.
+        while other.put(&format!("cut {round}"), 0, Some(vec![1])).await.is_err() {}
+        times.push(start.elapsed());
+        cluster.net.heal();
+        let done = other.status().borrow().last;
+        let mut back = cluster.voter(old.0).status();
+        back.wait_for(|status| status.applied >= done).await.expect("it is open");
+    }
+    times
+}
+
+/// Returns the time that this process has taken of processors.
+fn processor_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("it is Linux");
+    // After the name in brackets, user and system time are the 12th and 13th, in 1/100 s.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
 fn syncs() -> Vec<Duration> {

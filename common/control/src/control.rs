@@ -344,7 +344,7 @@ impl Control {
         let answer = timeout_at(end, call).await.map_err(|_| ControlError::Unknown)?;
         let answer = answer.map_err(|error| match error {
             TransportError::Unreachable(_) => ControlError::NoLeader,
-            TransportError::Deadline => ControlError::Unknown,
+            TransportError::Unanswered => ControlError::Unknown,
             TransportError::Failed(why) => ControlError::Voters(why),
         })?;
         let answer: Result<(), String> =

@@ -78,7 +78,7 @@ impl Link {
         };
         let answer = tokio::time::timeout(timeout, call).await.map_err(|_| late())?;
         let answer = answer.map_err(|error| match error {
-            TransportError::Deadline => late(),
+            TransportError::Unanswered => late(),
             error => RPCError::Unreachable(Unreachable::new(&error)),
         })?;
         bodies::decode(&answer).map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))

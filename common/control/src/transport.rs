@@ -50,10 +50,10 @@ pub enum TransportError {
     /// The message was not handled, for sure.
     #[error("not reached: {0}")]
     Unreachable(String),
-    /// No answer in time; the message may have been handled.
-    #[error("no answer in time")]
-    Deadline,
-    /// The other node answered that it could not; it may have been handled in part.
+    /// No answer in time, or the connection broke; the message may have been handled.
+    #[error("no answer")]
+    Unanswered,
+    /// What the other node's [`Control::handle`](crate::Control::handle) said it could not do.
     #[error("refused: {0}")]
     Failed(String),
 }
@@ -160,7 +160,7 @@ pub(crate) async fn call(
             .map_err(|error| ControlError::Stopped(format!("{voter}'s answer is {error}")))?,
         // A voter that fails to handle a proposal has not proposed it; else it would say `Unknown`.
         Ok(Err(TransportError::Unreachable(_) | TransportError::Failed(_))) => Proposed::NoLeader,
-        Ok(Err(TransportError::Deadline)) | Err(_) => Proposed::Unknown,
+        Ok(Err(TransportError::Unanswered)) | Err(_) => Proposed::Unknown,
     })
 }
 
