@@ -47,9 +47,7 @@ mod tls;
     reason = "generated; what it means is said in the .proto"
 )]
 #[allow(clippy::allow_attributes_without_reason, clippy::too_many_lines, reason = "generated")]
-mod proto {
-    tonic::include_proto!("sanso.peer.v1");
-}
+mod proto;
 
 pub use config::{Limits, PeerConfig, Tls, VERSIONS};
 pub use error::{CallError, Dropped, PeerError};
