@@ -63,6 +63,17 @@ async fn a_later_life_fences_the_earlier() {
     assert!(reason.contains("has connected"), "{reason}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_earlier_life_that_still_answers_is_not_connected_to() {
+    let (one, six) = (Node::start(config(1, 1)), Node::start(config(2, 6)));
+    six.knows(&one);
+    six.reaches(&one).await;
+    let five = Node::start(config(2, 5));
+    one.knows(&five);
+    let reason = refusal(&one, &five).await;
+    assert_eq!(reason, "node 2#5 answers there, an earlier life than #6");
+}
+
 #[tokio::test]
 async fn a_newer_connection_of_a_life_takes_over_from_the_older() {
     let one = Node::start(config(1, 1));
