@@ -55,4 +55,4 @@ pub use filter::{Link, LinkFilter};
 pub use handler::{Handler, Refusal, Speaker};
 pub use lane::Lane;
 pub use peer::PeerStatus;
-pub use peers::Peers;
+pub use peers::{Peers, Usage};

@@ -83,7 +83,7 @@ impl Link {
                 () = self.over(end, &at, &mut told) => (),
             }
             let pause = self.pause(told.attempts);
-            told.attempts += 1;
+            told.attempts = told.attempts.saturating_add(1);
             tokio::select! {
                 () = self.peer.forgotten.cancelled() => break,
                 () = sleep(pause) => (),
@@ -115,6 +115,9 @@ impl Link {
             self.shared.filter.passable(self.peer.node).await;
             told.broken = true;
             self.shared.handler.broken(self.peer.node);
+        }
+        if self.line == Line::Beat {
+            self.peer.status.send_modify(|status| status.attempts_failed = told.attempts);
         }
         if told.reason != reason {
             let (node, line) = (self.peer.node, self.line);
@@ -181,6 +184,9 @@ impl Link {
         self.peer.status.send_modify(|status| {
             status.incarnation = Some(incarnation);
             status.version = Some(welcome.version);
+            if self.line == Line::Beat {
+                status.attempts_failed = 0;
+            }
         });
         Ok(())
     }

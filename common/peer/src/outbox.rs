@@ -62,6 +62,11 @@ impl Outbox {
         (Self { queue, waiting: Arc::default(), bytes_max }, waiting)
     }
 
+    /// Returns how many bytes wait.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
     /// Takes a message, or drops it. Never waits.
     pub(crate) fn put(&self, bytes: Bytes, due: Option<Instant>) -> Result<(), Dropped> {
         let (weight, total) = Weight::add(bytes.len(), &self.waiting);
@@ -136,6 +141,6 @@ mod tests {
         assert_eq!(put(6), Ok(()));
         drop(queue);
         assert_eq!(put(0), Err(Dropped::NotConnected));
-        assert_eq!(outbox.waiting.load(Ordering::Relaxed), 0);
+        assert_eq!(outbox.waiting_bytes(), 0);
     }
 }

@@ -25,6 +25,8 @@ pub struct PeerStatus {
     pub data: bool,
     /// Calls are connected.
     pub call: bool,
+    /// Attempts to connect the beat lane that failed, since it was connected last.
+    pub attempts_failed: u32,
     /// The life that was connected to last.
     pub incarnation: Option<Incarnation>,
     /// The newest version that both speak, as agreed last.
@@ -134,6 +136,11 @@ impl Peer {
             Ok(Calls::Unreachable(reason)) => Err(CallError::Unreachable(reason.clone())),
             Ok(Calls::Connecting) | Err(_) => Err(CallError::Unreachable("the node is forgotten".into())),
         }
+    }
+
+    /// Returns how many bytes wait in its lanes.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.outboxes.iter().filter_map(|outbox| outbox.lock().as_ref().map(Outbox::waiting_bytes)).sum()
     }
 
     pub(crate) fn status(&self) -> PeerStatus {

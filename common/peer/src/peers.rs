@@ -36,6 +36,17 @@ pub struct Peers {
     wire: Arc<Wire>,
 }
 
+/// How much of its bounds a wire uses; the bounds are [`Limits`](crate::Limits).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Room that is reserved for long messages being put together; `assembling_bytes_max`.
+    pub assembling_bytes: usize,
+    /// Connections that came in; `connections_max`.
+    pub connections: usize,
+    /// What waits to be sent, in all lanes to all nodes; `queue_bytes_max` each.
+    pub queue_bytes: usize,
+}
+
 struct Wire {
     shared: Arc<Shared>,
     peers: RwLock<BTreeMap<NodeId, Arc<Peer>>>,
@@ -187,6 +198,18 @@ impl Peers {
     pub async fn wait_for(&self, node: NodeId, wanted: impl FnMut(&PeerStatus) -> bool) -> bool {
         let Some(mut status) = self.peer(node).map(|peer| peer.status.subscribe()) else { return false };
         status.wait_for(wanted).await.is_ok()
+    }
+
+    /// Returns how much of its bounds on memory the wire uses now.
+    pub fn usage(&self) -> Usage {
+        let shared = &self.wire.shared;
+        let used = |all: usize, free: usize| all.saturating_sub(free);
+        let room_kib = shared.limits.assembling_bytes_max.div_ceil(1 << 10);
+        Usage {
+            assembling_bytes: used(room_kib, shared.room.available_permits()) << 10,
+            connections: used(shared.limits.connections_max, shared.places.available_permits()),
+            queue_bytes: self.wire.peers.read().values().map(|peer| peer.waiting_bytes()).sum(),
+        }
     }
 
     /// Closes all connections and the port, and waits until they are closed.

@@ -1,9 +1,13 @@
 //! Peers that go and come back.
 
+use std::time::Duration;
+
+use bytes::Bytes;
 use sanso_core::cluster::Incarnation;
-use sanso_peer::{Lane, PeerConfig};
+use sanso_peer::{CallError, Lane, Limits, PeerConfig};
 
 use crate::node::{Event, Node, config, pair, soon};
+use crate::relay::Relay;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_goes_is_told_of_once_and_found_again_in_its_next_life() {
@@ -11,6 +15,8 @@ async fn a_peer_that_goes_is_told_of_once_and_found_again_in_its_next_life() {
     let at = two.peers.local_address();
     soon(two.peers.close()).await;
     assert_eq!(one.hears().await, Event::Broken(two.id));
+    assert!(soon(one.peers.wait_for(two.id, |status| status.attempts_failed >= 3)).await);
+    assert!(one.events.try_recv().is_err(), "refused attempts are no further breaks");
     let two = Node::start(PeerConfig { listen: at, ..config(2, 2) });
     two.knows(&one);
     let next_life =
@@ -18,7 +24,6 @@ async fn a_peer_that_goes_is_told_of_once_and_found_again_in_its_next_life() {
     assert!(soon(one.peers.wait_for(two.id, next_life)).await);
     two.reaches(&one).await;
     two.sends(&one, Lane::Data, "back");
-    // Refused attempts in between are no further breaks.
     let Event::Message(from, _, bytes) = one.hears().await else { panic!("broken twice") };
     assert_eq!((from.instance.incarnation, bytes.as_ref()), (Incarnation(2), b"back".as_slice()));
     soon(two.peers.close()).await;
@@ -72,4 +77,25 @@ async fn closing_frees_the_port_and_dropping_the_last_handle_closes() {
     let id = one.id;
     drop(one);
     assert_eq!(two.hears().await, Event::Broken(id));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_are_dead_without_a_word_are_replaced() {
+    let limits = Limits { keep_alive_ms: 50, keep_alive_timeout_ms: 300, ..Limits::default() };
+    let (mut one, two) = (Node::start(PeerConfig { limits, ..config(1, 1) }), Node::start(config(2, 1)));
+    let mut two = two;
+    let mut relay = Relay::to(two.peers.local_address()).await;
+    one.peers.set_address(two.id, relay.at.to_string());
+    one.reaches(&two).await;
+    relay.silence();
+    let before = *relay.connections.borrow();
+    // Nobody says that it is dead; the call ends because it is found to be.
+    let asked = one.peers.call(two.id, "echo", Bytes::new(), Duration::from_secs(50));
+    let error = soon(asked).await.unwrap_err();
+    assert!(matches!(error, CallError::Interrupted(_)), "{error}");
+    assert_eq!(one.hears().await, Event::Broken(two.id));
+    soon(relay.connections.wait_for(|count| *count >= before + 3)).await.unwrap();
+    one.reaches(&two).await;
+    one.sends(&two, Lane::Data, "alive again");
+    assert_eq!(two.hears_message().await, "alive again");
 }

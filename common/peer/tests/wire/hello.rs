@@ -7,11 +7,11 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use sanso_core::cluster::NodeId;
 use sanso_peer::{CallError, Lane, PeerConfig, PeerError, Peers};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::net::TcpListener;
 
 use crate::node::{Event, Node, Recorder, config, pair, soon};
 use crate::raw::{self, proto};
+use crate::relay::Relay;
 
 /// Returns why a node is not let in by another.
 async fn refusal(one: &Node, two: &Node) -> String {
@@ -61,6 +61,17 @@ async fn a_later_life_fences_the_earlier() {
     assert_eq!(two.hears_message().await, "from the present");
     let reason = refusal(&five, &two).await;
     assert!(reason.contains("has connected"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_earlier_life_that_still_answers_is_not_connected_to() {
+    let (one, six) = (Node::start(config(1, 1)), Node::start(config(2, 6)));
+    six.knows(&one);
+    six.reaches(&one).await;
+    let five = Node::start(config(2, 5));
+    one.knows(&five);
+    let reason = refusal(&one, &five).await;
+    assert_eq!(reason, "node 2#5 answers there, an earlier life than #6");
 }
 
 #[tokio::test]
@@ -114,23 +125,6 @@ async fn a_configuration_that_lets_strangers_in_does_not_start() {
     assert!(matches!(start(busy), Err(PeerError::Listen { .. })));
 }
 
-/// Passes connections on, and counts them.
-async fn relay(to: std::net::SocketAddr) -> (std::net::SocketAddr, watch::Receiver<u32>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let at = listener.local_addr().unwrap();
-    let (count, counted) = watch::channel(0);
-    tokio::spawn(async move {
-        while let Ok((mut from, _)) = listener.accept().await {
-            count.send_modify(|count| *count += 1);
-            tokio::spawn(async move {
-                let mut to = TcpStream::connect(to).await?;
-                tokio::io::copy_bidirectional(&mut from, &mut to).await
-            });
-        }
-    });
-    (at, counted)
-}
-
 /// What is logged at WARN, by all tests of this binary.
 fn warnings() -> &'static Mutex<Vec<u8>> {
     static WARNINGS: Mutex<Vec<u8>> = Mutex::new(Vec::new());
@@ -157,10 +151,10 @@ async fn a_node_of_another_cluster_is_refused_and_both_sides_say_so_once() {
     let warnings = warnings();
     let village = PeerConfig { cluster: "village".into(), ..config(1, 1) };
     let (one, two) = (Node::start(village), Node::start(config(2, 1)));
-    let (at, mut connections) = relay(two.peers.local_address()).await;
-    one.peers.set_address(two.id, at.to_string());
+    let mut relay = Relay::to(two.peers.local_address()).await;
+    one.peers.set_address(two.id, relay.at.to_string());
     assert_eq!(refusal(&one, &two).await, r#"refused: this is cluster "town", not "village""#);
-    soon(connections.wait_for(|count| *count >= 12)).await.unwrap();
+    soon(relay.connections.wait_for(|count| *count >= 12)).await.unwrap();
     let told = String::from_utf8(warnings.lock().clone()).unwrap();
     let count =
         |words: &str| told.lines().filter(|line| line.contains("village") && line.contains(words)).count();

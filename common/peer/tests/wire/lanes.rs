@@ -5,6 +5,7 @@ use sanso_core::cluster::NodeId;
 use sanso_peer::{Dropped, Lane, Limits, PeerConfig};
 
 use crate::node::{Event, Node, config, life, pair, soon};
+use crate::raw;
 
 const LARGE_BYTES: usize = 64 << 20;
 
@@ -116,4 +117,36 @@ async fn a_message_that_can_not_go_is_dropped_at_once() {
     assert_eq!(send(Lane::Data, 1), Err(Dropped::NotConnected));
     assert_eq!(send(Lane::Beat, 101), Err(Dropped::TooLong));
     assert_eq!(one.peers.status()[&NodeId(2)].messages_dropped, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_messages_wait_with_their_sender_when_there_is_no_room_and_short_ones_pass() {
+    const LONG_BYTES: usize = 1 << 20;
+    let limits =
+        Limits { message_bytes_max: LONG_BYTES, assembling_bytes_max: LONG_BYTES, ..Limits::default() };
+    let (two, mut one) = pair(config(2, 1), PeerConfig { limits, ..config(1, 1) }).await;
+    // Somebody takes all the room and does not go on.
+    let mut client = raw::connect(one.peers.local_address(), b'd').await;
+    let (frames, sent) = tokio::sync::mpsc::channel(4);
+    frames.send(raw::greeting(raw::hello())).await.unwrap();
+    frames.send(raw::chunk(LONG_BYTES as u64, b"begun")).await.unwrap();
+    let sent = tokio_stream::wrappers::ReceiverStream::new(sent);
+    let replies = soon(client.exchange(sent)).await.unwrap();
+    let full = async {
+        while one.peers.usage().assembling_bytes < LONG_BYTES {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(full).await;
+    two.sends(&one, Lane::Data, "short");
+    two.sends(&one, Lane::Data, vec![2; LONG_BYTES]);
+    let three = Node::start(config(3, 1));
+    three.knows(&one);
+    three.reaches(&one).await;
+    assert_eq!(one.hears_message().await, "short");
+    three.sends(&one, Lane::Data, "short, too");
+    assert_eq!(one.hears_message().await, "short, too");
+    assert_eq!(one.peers.usage().assembling_bytes, LONG_BYTES);
+    drop((frames, replies, client));
+    assert_eq!(one.hears_message().await.len(), LONG_BYTES);
 }

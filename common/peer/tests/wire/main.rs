@@ -8,4 +8,5 @@ mod hello;
 mod lanes;
 mod node;
 mod raw;
+mod relay;
 mod tls;
