@@ -18,6 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("sanso-control", &["sanso-core"]),
     // Which nodes there are, not what they say.
     ("sanso-peer", &["sanso-core"]),
+    ("sanso-cluster", &["sanso-control", "sanso-core", "sanso-peer", "sanso-state"]),
     ("sanso-dataset", &["sanso-state"]),
     ("sanso-catalog", &["sanso-state", "sanso-view"]),
     ("sanso-batch", COMMON),

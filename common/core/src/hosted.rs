@@ -111,6 +111,10 @@ impl State for Hosted {
         }
     }
 
+    fn weight(op: &Encoded) -> usize {
+        op.bytes.len()
+    }
+
     fn replace(&mut self, by: Self) {
         self.0.replace(Arc::try_unwrap(by.0).map_or_else(|shared| shared.copies(), Slots::into_all));
     }

@@ -47,6 +47,7 @@ mod tls;
     reason = "generated; what it means is said in the .proto"
 )]
 #[allow(clippy::allow_attributes_without_reason, clippy::too_many_lines, reason = "generated")]
+#[rustfmt::skip]
 mod proto;
 
 pub use config::{Limits, PeerConfig, Tls, VERSIONS};

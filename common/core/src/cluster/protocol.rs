@@ -15,6 +15,11 @@ pub trait State: Clone + fmt::Debug {
     /// Applies a write; equal states and writes give equal states and outcomes.
     fn apply(&mut self, op: &Self::Op) -> Self::Outcome;
 
+    /// Says what a write weighs in the memory of a log and on the wire.
+    fn weight(_op: &Self::Op) -> usize {
+        1
+    }
+
     /// Becomes another state.
     fn replace(&mut self, by: Self) {
         *self = by;
@@ -131,8 +136,14 @@ pub struct ReplicaConfig {
     pub waiting_max: usize,
     /// Entries below the commit that are kept for those who catch up.
     pub kept_max: usize,
+    /// What the entries that are kept may weigh together; more only while they are not committed.
+    pub kept_weight_max: usize,
     /// Most entries in one message.
     pub entries_max: usize,
+    /// What the entries in one message may weigh together, if there is more than one.
+    pub entries_weight_max: usize,
+    /// What any replica takes in a microsecond, at least: who has more to take is given more time.
+    pub weight_per_us: u64,
     /// Wait after which what was not acknowledged is sent again.
     pub resend_us: u64,
     /// Wait after which the state is sent again.
@@ -149,7 +160,10 @@ impl Default for ReplicaConfig {
             copies_min: 2,
             waiting_max: 1_024,
             kept_max: 1_024,
+            kept_weight_max: 8 << 20,
             entries_max: 256,
+            entries_weight_max: 4 << 20,
+            weight_per_us: 50,
             resend_us: 20_000,
             snapshot_resend_us: 1_000_000,
             eject_us: 80_000,

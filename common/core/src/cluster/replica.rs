@@ -184,7 +184,8 @@ impl<S: State> Replica<S> {
         if self.waiting.len() >= self.config.waiting_max {
             return out.push(Effect::Answer(request, Answer::Busy));
         }
-        self.entries.push(self.assignment.epoch, op);
+        let weight = S::weight(&op);
+        self.entries.push(self.assignment.epoch, op, weight);
         self.waiting.push_back((self.end(), request));
         self.send_new(now_us, out);
         self.advance(now_us, out);
@@ -218,8 +219,10 @@ impl<S: State> Replica<S> {
             return;
         }
         let to = to.min(from + self.config.entries_max as u64);
+        let to = self.entries.within(from, to, self.config.entries_weight_max);
         peer.sent = to;
-        peer.resend_at_us = now_us + self.config.resend_us;
+        let heavy_us = self.entries.weight_between(from, to) as u64 / self.config.weight_per_us;
+        peer.resend_at_us = now_us + self.config.resend_us + heavy_us;
         let entries = self.entries.between(from, to);
         let previous = self.position(from).expect("it is in the log");
         out.push(Effect::Send(other, Replication::Append { previous, entries, commit: self.commit }));
@@ -276,7 +279,8 @@ impl<S: State> Replica<S> {
             if seq <= self.end() {
                 self.entries.take_back(seq);
             }
-            self.entries.push(entry.epoch, entry.op);
+            let weight = S::weight(&entry.op);
+            self.entries.push(entry.epoch, entry.op, weight);
         }
         let shown = if self.mutants.has(Mutant::DirtyRead) { matched } else { commit.min(matched) };
         self.show(shown);
@@ -368,7 +372,7 @@ impl<S: State> Replica<S> {
                 out.push(Effect::Answer(request, Answer::Done { outcome, at, copies }));
             }
         }
-        self.entries.drop_before(self.commit, self.config.kept_max);
+        self.drop_old();
         // So that the others show it too; what is new tells it as well.
         let others: Vec<Holder> =
             self.peers.iter().filter(|(_, peer)| peer.matched == peer.sent).map(|(at, _)| *at).collect();
@@ -392,6 +396,12 @@ impl<S: State> Replica<S> {
         all
     }
 
+    /// Forgets entries that only those who are far behind would need.
+    fn drop_old(&mut self) {
+        let ReplicaConfig { kept_max, kept_weight_max, .. } = self.config;
+        self.entries.drop_before(self.commit, kept_max, kept_weight_max);
+    }
+
     /// Applies what is committed now; gives the outcomes.
     fn show(&mut self, commit: u64) -> Vec<S::Outcome> {
         let mut outcomes = Vec::new();
@@ -404,7 +414,7 @@ impl<S: State> Replica<S> {
 
     /// Takes note of the time: sends again, and asks control to remove who is too slow.
     pub fn tick(&mut self, now_us: u64, out: &mut Vec<Effect<S>>) {
-        self.entries.drop_before(self.commit, self.config.kept_max);
+        self.drop_old();
         if !self.is_primary() {
             return;
         }
@@ -423,7 +433,9 @@ impl<S: State> Replica<S> {
             let end = self.end();
             self.append(other, if peer.heard { peer.matched } else { end }, end, now_us, out);
             let waited_for = peer.proposed.is_some() || self.assignment.in_sync.contains(&other);
-            if waited_for && now_us >= since_us + self.config.eject_us {
+            let owed = self.entries.weight_between(peer.matched.max(self.entries.base().seq), end);
+            let patience_us = self.config.eject_us + owed as u64 / self.config.weight_per_us;
+            if waited_for && now_us >= since_us + patience_us {
                 let (partition, version) = (self.partition, self.assignment.version);
                 out.push(Effect::Propose(Change::Eject { partition, version, holder: other }));
             }

@@ -15,9 +15,9 @@ pub(crate) use proto::peer_client::PeerClient;
     clippy::too_many_lines,
     reason = "generated"
 )]
-pub(crate) mod proto {
-    tonic::include_proto!("sanso.peer.v1");
-}
+#[rustfmt::skip]
+#[path = "../../src/proto.rs"]
+pub(crate) mod proto;
 
 use proto::frame::Content;
 use proto::{Chunk, Frame, Hello};

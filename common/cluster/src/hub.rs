@@ -1,0 +1,246 @@
+//! Where a node's parts meet: what comes in goes to the engine or to control, what they want done
+//! goes out.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use sanso_control::{Change, Control, ControlError, KINDS, Proposer, Transport, TransportError};
+use sanso_core::Hosted;
+use sanso_core::cluster::{ClusterMap, Event, Hedger, Message, NodeId, Refused};
+use sanso_peer::{CallError, Handler, Lane, Peers, Refusal, Speaker};
+use sanso_state::{AggregateKind, Fingerprint};
+
+use crate::engine::{Engine, Outside, is_large};
+use crate::wire::{self, ReadAnswer, ReadCall, Reply, SubmitAnswer, SubmitCall};
+
+/// The kinds of calls between nodes, beside those of control.
+pub(crate) const SUBMIT: &str = "core.submit";
+pub(crate) const READ: &str = "core.read";
+pub(crate) const MAP: &str = "core.map";
+
+/// Tells the aggregates of a view version that this node has declared.
+pub type KindsOf = Arc<dyn Fn(Fingerprint) -> Option<Arc<[AggregateKind]>> + Send + Sync>;
+
+/// Proposes to control, as a voter or through one.
+pub(crate) enum Voice {
+    Voter(Control),
+    Other(Proposer),
+}
+
+impl Voice {
+    pub(crate) async fn propose(&self, change: Change) -> Result<Result<u64, Refused>, ControlError> {
+        match self {
+            Voice::Voter(control) => control.propose(change).await,
+            Voice::Other(proposer) => proposer.propose(change).await,
+        }
+    }
+}
+
+/// A node's parts. They know each other through it, so they are put in one after the other.
+pub(crate) struct Hub {
+    pub(crate) me: NodeId,
+    pub(crate) engine: OnceLock<Arc<Engine>>,
+    pub(crate) peers: OnceLock<Peers>,
+    voice: RwLock<Option<Arc<Voice>>>,
+    pub(crate) hedger: Mutex<Hedger>,
+    pub(crate) kinds_of: KindsOf,
+    /// Proposals under way: the core repeats what it wants until the map shows it.
+    proposing: Mutex<Vec<Change>>,
+    runtime: tokio::runtime::Handle,
+    /// This hub, for what goes on in the background.
+    own: std::sync::Weak<Hub>,
+}
+
+impl Hub {
+    /// Creates the hub of a node whose parts are to come. Call within a tokio runtime.
+    pub(crate) fn new(me: NodeId, hedger: Hedger, kinds_of: KindsOf) -> Arc<Self> {
+        Arc::new_cyclic(|own| Self {
+            me,
+            engine: OnceLock::new(),
+            peers: OnceLock::new(),
+            voice: RwLock::default(),
+            hedger: Mutex::new(hedger),
+            kinds_of,
+            proposing: Mutex::default(),
+            runtime: tokio::runtime::Handle::current(),
+            own: own.clone(),
+        })
+    }
+
+    /// Returns how this node speaks to control, once and as long as it does.
+    pub(crate) fn voice(&self) -> Option<Arc<Voice>> {
+        self.voice.read().clone()
+    }
+
+    /// Speaks to control from now on, or (none) no longer.
+    pub(crate) fn set_voice(&self, voice: Option<Voice>) -> Option<Arc<Voice>> {
+        std::mem::replace(&mut *self.voice.write(), voice.map(Arc::new))
+    }
+
+    pub(crate) fn engine(&self) -> Option<&Arc<Engine>> {
+        self.engine.get()
+    }
+
+    /// Calls another node.
+    pub(crate) async fn ask(
+        &self,
+        to: NodeId,
+        kind: &'static str,
+        body: Vec<u8>,
+        deadline: Duration,
+    ) -> Result<Bytes, CallError> {
+        let peers = self.peers.get().ok_or_else(|| CallError::Unreachable("this node starts".to_owned()))?;
+        peers.call(to, kind, body.into(), deadline).await
+    }
+
+    /// Sends a map to all its members; those who miss it are told when their heartbeats show it.
+    pub(crate) fn tell_all(&self, map: &Arc<ClusterMap>) {
+        for node in map.members.keys().filter(|node| **node != self.me) {
+            self.send(*node, Message::Map(Arc::clone(map)));
+        }
+    }
+
+    async fn submitted(&self, body: &[u8]) -> Result<SubmitAnswer, Refusal> {
+        let SubmitCall { partition, write } = wire::decode(body).map_err(refused)?;
+        let write = wire::encoded(write.into_vec().into()).map_err(refused)?;
+        let Some(engine) = self.engine() else { return Ok(SubmitAnswer::NotPrimary) };
+        Ok(engine.submit(partition, write).await.into())
+    }
+
+    fn read(&self, body: &[u8]) -> Result<ReadAnswer, Refusal> {
+        let call: ReadCall = wire::decode(body).map_err(refused)?;
+        let (id, question) = call.question();
+        let Some(engine) = self.engine() else { return Ok(ReadAnswer::NotInSync) };
+        let partition = engine.home_of(id);
+        let kinds = engine.readable(partition).and_then(|(readable, _)| readable.config(id));
+        let Some(config) = kinds else {
+            let in_sync = engine.readable(partition).is_some();
+            return Ok(if in_sync { ReadAnswer::NotLive } else { ReadAnswer::NotInSync });
+        };
+        Ok(ReadAnswer::of(&config.kinds, engine.answer(partition, id, &question)))
+    }
+}
+
+fn refused(error: wire::WireError) -> Refusal {
+    Refusal::Failed(error.to_string())
+}
+
+impl Outside for Hub {
+    fn send(&self, to: NodeId, message: Message<Hosted>) {
+        let Some(peers) = self.peers.get() else { return };
+        let lane = match message {
+            Message::Heartbeat(_) | Message::Map(_) => Lane::Beat,
+            Message::Replication { .. } => Lane::Data,
+        };
+        if is_large(&message) {
+            let own = self.own.clone();
+            self.runtime.spawn_blocking(move || {
+                if let Some(peers) = own.upgrade().as_ref().and_then(|hub| hub.peers.get()) {
+                    // What is not taken is sent again by the core.
+                    let _ = peers.send(to, lane, wire::message(message).into());
+                }
+            });
+            return;
+        }
+        let _ = peers.send(to, lane, wire::message(message).into());
+    }
+
+    fn propose(&self, change: Change) {
+        let mut proposing = self.proposing.lock();
+        if proposing.contains(&change) {
+            return;
+        }
+        proposing.push(change.clone());
+        let Some(hub) = self.own.upgrade() else { return };
+        self.runtime.spawn(async move {
+            if let Some(voice) = hub.voice() {
+                let proposed = voice.propose(change.clone()).await;
+                tracing::debug!(?change, ?proposed, "proposed");
+                if matches!(change, Change::Join(_)) && matches!(proposed, Ok(Ok(_))) {
+                    hub.fetch_map().await;
+                }
+            }
+            hub.proposing.lock().retain(|held| *held != change);
+        });
+    }
+}
+
+impl Hub {
+    /// Asks the other nodes for their map; for one that has just joined, whom nobody may know yet.
+    async fn fetch_map(&self) {
+        let (Some(peers), Some(engine)) = (self.peers.get(), self.engine()) else { return };
+        for node in peers.status().into_keys() {
+            let answer = self.ask(node, MAP, Vec::new(), Duration::from_millis(200)).await;
+            if let Ok(map) = answer
+                .map_err(|error| error.to_string())
+                .and_then(|bytes| wire::decode::<ClusterMap>(&bytes).map_err(|error| error.to_string()))
+            {
+                engine.knows(Arc::new(map), self);
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Handler for Hub {
+    fn message(&self, from: Speaker, _lane: Lane, bytes: Bytes) {
+        let Some(engine) = self.engine() else { return };
+        match wire::decoded_message(&bytes) {
+            Ok(message) => engine.happens(Event::Message(from.instance, message)),
+            Err(error) => {
+                metrics::counter!("sanso_cluster_messages_unknown_total").increment(1);
+                tracing::debug!(from = %from.instance, %error, "a message is dropped");
+            }
+        }
+    }
+
+    fn broken(&self, node: NodeId) {
+        if let Some(engine) = self.engine() {
+            engine.happens(Event::Broken(node));
+        }
+    }
+
+    async fn call(&self, _from: Speaker, kind: &str, body: Bytes) -> Result<Bytes, Refusal> {
+        match kind {
+            SUBMIT => Ok(wire::encode(&self.submitted(&body).await?).into()),
+            READ => Ok(wire::encode(&self.read(&body)?).into()),
+            MAP => match self.engine() {
+                Some(engine) => Ok(wire::encode(&*engine.maps().borrow().clone()).into()),
+                None => Err(Refusal::Failed("this node starts".to_owned())),
+            },
+            kind if KINDS.contains(&kind) => match self.voice().as_deref() {
+                Some(Voice::Voter(control)) => {
+                    let answer = control.handle(kind, &body).await;
+                    answer.map(Bytes::from).map_err(|error| Refusal::Failed(error.to_string()))
+                }
+                _ => Err(Refusal::UnknownKind),
+            },
+            _ => Err(Refusal::UnknownKind),
+        }
+    }
+}
+
+#[async_trait]
+impl Transport for Hub {
+    async fn call(
+        &self,
+        to: NodeId,
+        kind: &'static str,
+        body: Vec<u8>,
+        deadline: Duration,
+    ) -> Result<Vec<u8>, TransportError> {
+        self.ask(to, kind, body, deadline).await.map(|bytes| bytes.to_vec()).map_err(|error| match error {
+            CallError::Deadline(_) | CallError::Interrupted(_) => TransportError::Unanswered,
+            CallError::Failed(reason) => TransportError::Failed(reason),
+            unexecuted => TransportError::Unreachable(unexecuted.to_string()),
+        })
+    }
+}
+
+/// Says what a reply is worth to a reader.
+pub(crate) fn is_good(reply: &Reply) -> bool {
+    matches!(reply, Reply::Read(_, true) | Reply::Segment(_) | Reply::NotLive)
+}

@@ -1,0 +1,356 @@
+//! Puts a node's parts together, and keeps them running until the node is told to stop.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use sanso_control::{Control, ControlConfig, ControlError, Founding, Proposer, Timings};
+use sanso_core::cluster::{
+    Change, ClusterMap, HedgeConfig, Hedger, Instance, NodeConfig, NodeId, Partition, Position, Refused,
+};
+use sanso_core::{PartitionId, PartitionStore, StoreError};
+use sanso_peer::{LinkFilter, PeerConfig, PeerError, Peers, Tls};
+use sanso_state::{Block, Fingerprint, ViewPartitionConfig};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::engine::Engine;
+use crate::hub::{Hub, KindsOf, Voice};
+use crate::life;
+use crate::store::ClusterStore;
+
+/// Where another node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberAddress {
+    /// Where nodes reach it, as `host:port`.
+    pub peer: String,
+    /// Whether it votes in control.
+    pub voter: bool,
+}
+
+/// A node's part in a cluster.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    /// The cluster's name; nodes of another are refused.
+    pub name: String,
+    /// This node.
+    pub node: NodeId,
+    /// Where it listens to the others.
+    pub listen: SocketAddr,
+    /// All nodes, this one too.
+    pub members: BTreeMap<NodeId, MemberAddress>,
+    /// The number of partitions; decided when the cluster is founded.
+    pub partitions: u32,
+    /// The replicas of each partition; decided when the cluster is founded.
+    pub replicas: usize,
+    /// Where this node keeps what it must not forget.
+    pub folder: PathBuf,
+    /// The cluster's certificates; without them only loopback addresses are listened on.
+    pub tls: Option<Tls>,
+    /// Listens on any address without certificates.
+    pub insecure: bool,
+    /// The core's times and limits.
+    pub core: NodeConfig,
+    /// Control's times.
+    pub control: Timings,
+}
+
+/// Why a node can't take part.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// The configuration can't be.
+    #[error("the cluster's configuration: {0}")]
+    Config(String),
+    /// Its folder can't be used.
+    #[error("use {}", .folder.display())]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The wire does not start.
+    #[error("listen to the other nodes")]
+    Peer(#[from] PeerError),
+    /// Control does not start.
+    #[error("take part in control")]
+    Control(#[from] ControlError),
+}
+
+/// What this node has of one partition.
+#[derive(Clone, Debug)]
+pub struct Replicas {
+    /// The partition.
+    pub partition: Partition,
+    /// The position of what it shows.
+    pub at: Position,
+    /// Entries that it has and does not show yet.
+    pub behind: u64,
+    /// The view partitions in it.
+    pub held: Vec<PartitionId>,
+    /// Their groups.
+    pub groups: u64,
+}
+
+/// A node in a cluster. [`ClusterNode::shutdown`] ends it; dropping it does not.
+pub struct ClusterNode {
+    hub: Arc<Hub>,
+    me: Instance,
+    follows: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl ClusterNode {
+    /// Begins a life of this node: listens, and takes part in control if it votes. It becomes a
+    /// member, and is given partitions, in the background. `kinds_of` tells the aggregates of the
+    /// views that this node has declared. Call within a tokio runtime of several threads.
+    pub async fn start(config: ClusterConfig, kinds_of: KindsOf) -> Result<Self, ClusterError> {
+        check(&config)?;
+        let folder = config.folder.clone();
+        let begun = tokio::task::spawn_blocking(move || {
+            std::fs::create_dir_all(&folder)?;
+            life::begin(&folder)
+        });
+        let begun = begun.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        let incarnation =
+            begun.map_err(|source| ClusterError::Folder { folder: config.folder.clone(), source })?;
+        let me = Instance { node: config.node, incarnation };
+        let hub = Hub::new(config.node, Hedger::new(HedgeConfig::default(), None), kinds_of);
+        let core = NodeConfig {
+            replica: sanso_core::cluster::ReplicaConfig {
+                copies_min: config.core.replica.copies_min.min(config.replicas),
+                ..config.core.replica
+            },
+            ..config.core
+        };
+        let engine = Engine::start(me, core, Arc::clone(&hub) as Arc<_>)
+            .map_err(|source| ClusterError::Folder { folder: config.folder.clone(), source })?;
+        let maps = engine.maps();
+        let _ = hub.engine.set(engine);
+        let peers = Peers::start(peer_config(&config, me), Arc::clone(&hub) as Arc<_>)?;
+        let _ = hub.peers.set(peers);
+        let follows = take_part(&config, &hub, maps).await?;
+        Ok(Self { hub, me, follows: Mutex::new(follows) })
+    }
+
+    /// Returns this life's name.
+    pub fn me(&self) -> Instance {
+        self.me
+    }
+
+    /// Returns the cluster's view partitions.
+    pub fn store(&self) -> PartitionStore {
+        PartitionStore::of_cluster(Arc::new(ClusterStore(Arc::clone(&self.hub))))
+    }
+
+    /// Adds a view partition that stands on a block, unless it is there.
+    pub async fn create(
+        &self,
+        id: PartitionId,
+        config: ViewPartitionConfig,
+        base: Arc<Block>,
+    ) -> Result<(), StoreError> {
+        ClusterStore(Arc::clone(&self.hub)).create(id, config, base).await
+    }
+
+    /// Removes all partitions of a view version, everywhere.
+    pub async fn remove(&self, view: Fingerprint) -> Result<(), StoreError> {
+        ClusterStore(Arc::clone(&self.hub)).remove(view).await
+    }
+
+    /// Follows the newest map that this node has; of version 0 before it knows any.
+    pub fn maps(&self) -> watch::Receiver<Arc<ClusterMap>> {
+        self.engine().maps()
+    }
+
+    /// Becomes true when the cluster goes on without this life: begin another.
+    pub fn superseded(&self) -> watch::Receiver<bool> {
+        self.engine().superseded()
+    }
+
+    /// Says whether this node hears from most members, so that it would know of a newer map.
+    pub fn is_in_touch(&self) -> bool {
+        self.engine().with(|node, now_us| node.is_in_touch(now_us))
+    }
+
+    /// Says whether this node leads control.
+    pub fn leads(&self) -> bool {
+        matches!(self.hub.voice().as_deref(), Some(Voice::Voter(control)) if *control.leads().borrow())
+    }
+
+    /// Returns who leads control and who votes, as far as this node knows; only voters know.
+    pub fn control(&self) -> Option<(Option<NodeId>, BTreeSet<NodeId>)> {
+        match self.hub.voice().as_deref() {
+            Some(Voice::Voter(control)) => {
+                let status = control.status().borrow().clone();
+                Some((status.leader, status.voters))
+            }
+            _ => None,
+        }
+    }
+
+    /// Proposes a change of the map; gives the version that has it.
+    pub async fn propose(&self, change: Change) -> Result<Result<u64, Refused>, ControlError> {
+        match self.hub.voice() {
+            Some(voice) => voice.propose(change).await,
+            None => Err(ControlError::NoLeader),
+        }
+    }
+
+    /// Returns what this node has of each partition that it holds.
+    pub fn replicas(&self) -> Vec<Replicas> {
+        let held = self.engine().held();
+        let shown = self.engine().with(|node, _| {
+            let all = node.replicas().map(|(partition, replica)| {
+                let at = replica.position(replica.commit()).unwrap_or_default();
+                (partition, (at, replica.end() - replica.commit()))
+            });
+            all.collect::<BTreeMap<_, _>>()
+        });
+        let all = held.into_iter().filter_map(|(partition, readable)| {
+            let (at, behind) = *shown.get(&partition)?;
+            Some(Replicas { partition, at, behind, held: readable.list(), groups: readable.groups() })
+        });
+        all.collect()
+    }
+
+    /// Returns the filter of this node's links, for drills.
+    pub fn filter(&self) -> &LinkFilter {
+        self.hub.peers.get().expect("it was set at the start").filter()
+    }
+
+    /// Ends this life. The others notice by the broken connections.
+    pub async fn shutdown(&self) {
+        for follow in self.follows.lock().drain(..) {
+            follow.abort();
+        }
+        self.engine().stop();
+        if let Some(peers) = self.hub.peers.get() {
+            peers.close().await;
+        }
+        let mut voice = self.hub.set_voice(None);
+        // Who is under way with it, a proposal say, ends within its deadline.
+        while let Some(held) = voice.take() {
+            match Arc::try_unwrap(held) {
+                Ok(Voice::Voter(control)) => control.shutdown().await,
+                Ok(Voice::Other(_)) => {}
+                Err(held) => {
+                    voice = Some(held);
+                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                }
+            }
+        }
+    }
+
+    fn engine(&self) -> &Arc<Engine> {
+        self.hub.engine().expect("it was set at the start")
+    }
+}
+
+fn check(config: &ClusterConfig) -> Result<(), ClusterError> {
+    let wrong = |what: String| Err(ClusterError::Config(what));
+    if !config.members.contains_key(&config.node) {
+        return wrong(format!("{} is not among the nodes", config.node));
+    }
+    let voters = config.members.values().filter(|member| member.voter).count();
+    if voters == 0 || voters.is_multiple_of(2) {
+        return wrong(format!(
+            "{voters} nodes vote: make it 1, 3 or 5, an even number stands no more losses"
+        ));
+    }
+    if config.partitions == 0 || config.replicas == 0 {
+        return wrong("partitions and replicas are at least 1".to_owned());
+    }
+    Ok(())
+}
+
+fn peer_config(config: &ClusterConfig, me: Instance) -> PeerConfig {
+    let mut peer = PeerConfig::new(config.name.clone(), me, config.listen);
+    let others = config.members.iter().filter(|(node, _)| **node != config.node);
+    peer.addresses = others.map(|(node, member)| (*node, member.peer.clone())).collect();
+    peer.tls = config.tls.clone();
+    peer.insecure = config.insecure;
+    peer
+}
+
+/// Takes part in control as a voter, or speaks to it through the voters.
+async fn take_part(
+    config: &ClusterConfig,
+    hub: &Arc<Hub>,
+    maps: watch::Receiver<Arc<ClusterMap>>,
+) -> Result<Vec<JoinHandle<()>>, ClusterError> {
+    let voters = config.members.iter().filter(|(_, member)| member.voter);
+    let voters: BTreeSet<NodeId> = voters.map(|(node, _)| *node).collect();
+    let transport: Arc<dyn sanso_control::Transport> = Arc::clone(hub) as Arc<_>;
+    if !voters.contains(&config.node) {
+        let proposer = Proposer::new(transport, voters, config.control);
+        hub.set_voice(Some(Voice::Other(proposer)));
+        return Ok(Vec::new());
+    }
+    let mut control_config =
+        ControlConfig::new(config.node, config.name.clone(), config.folder.join("control"));
+    control_config.timings = config.control;
+    let control = Control::open(control_config, transport).await?;
+    let (committed, leads) = (control.maps(), control.leads());
+    hub.set_voice(Some(Voice::Voter(control)));
+    let founding = Founding { partitions: config.partitions, replicas: config.replicas };
+    Ok(vec![
+        tokio::spawn(found(Arc::clone(hub), voters, founding)),
+        tokio::spawn(follow_map(Arc::clone(hub), committed)),
+        tokio::spawn(follow_leads(Arc::clone(hub), leads, maps)),
+    ])
+}
+
+/// Founds the cluster with the other voters, whenever most of them are there.
+async fn found(hub: Arc<Hub>, voters: BTreeSet<NodeId>, founding: Founding) {
+    while let Some(voice) = hub.voice() {
+        let Voice::Voter(control) = &*voice else { return };
+        match control.bootstrap(&voters, founding).await {
+            Ok(_) => return,
+            Err(error @ ControlError::FoundedOtherwise { .. }) => {
+                tracing::error!(%error, "partitions and replicas stay as the cluster was founded");
+                return;
+            }
+            Err(error) => {
+                tracing::info!(%error, "the cluster is not founded yet");
+                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            }
+        }
+    }
+}
+
+async fn follow_map(hub: Arc<Hub>, mut committed: watch::Receiver<Option<Arc<ClusterMap>>>) {
+    loop {
+        let map = committed.borrow_and_update().clone();
+        if let (Some(map), Some(engine)) = (map, hub.engine()) {
+            engine.knows(Arc::clone(&map), &*hub);
+        }
+        if committed.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Tells the engine whether this node leads; a leader tells all members of new maps.
+async fn follow_leads(
+    hub: Arc<Hub>,
+    mut leads: watch::Receiver<bool>,
+    mut maps: watch::Receiver<Arc<ClusterMap>>,
+) {
+    loop {
+        let leading = *leads.borrow_and_update();
+        if let Some(engine) = hub.engine() {
+            engine.leads(leading, &*hub);
+        }
+        let map = maps.borrow_and_update().clone();
+        if leading {
+            hub.tell_all(&map);
+        }
+        tokio::select! {
+            changed = leads.changed() => if changed.is_err() { return },
+            changed = maps.changed() => if changed.is_err() { return },
+        }
+    }
+}

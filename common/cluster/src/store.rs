@@ -1,0 +1,275 @@
+//! The cluster's view partitions, for the layers: writes go to the primary, reads to any replica in
+//! sync, a second one when the first is slow.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sanso_core::cluster::{ClusterMap, NodeId, Partition, Read};
+use sanso_core::{
+    Change, Encoded, PartitionId, Partitions, ReadReply, ReadRequest, StoreError, Write, home_of,
+};
+use sanso_state::{
+    AggregateKind, Block, Entry, Fingerprint, Groups, Outcome, SegmentId, ViewPartitionConfig,
+};
+use serde_bytes::ByteBuf;
+use tokio::sync::{broadcast, mpsc};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::engine::Engine;
+use crate::hub::{Hub, READ, SUBMIT, is_good};
+use crate::wire::{self, Question, ReadAnswer, ReadCall, Reply, SubmitAnswer, SubmitCall};
+
+/// How long a write is tried; longer than a failover takes.
+const WRITE_MAX: Duration = Duration::from_secs(5);
+/// How long a read is tried.
+const READ_MAX: Duration = Duration::from_secs(5);
+/// How long one node may take over a write or a read before another way is tried.
+const CALL_MAX: Duration = Duration::from_secs(1);
+/// Before a write is tried again where nothing has changed.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// The view partitions of a cluster.
+pub(crate) struct ClusterStore(pub(crate) Arc<Hub>);
+
+impl ClusterStore {
+    /// Returns the engine and the newest map, once there is one.
+    async fn ready(&self, id: PartitionId) -> Result<(&Arc<Engine>, Arc<ClusterMap>), StoreError> {
+        let unreachable = |reason: &str| StoreError::Unreachable { id, reason: reason.to_owned() };
+        let engine = self.0.engine().ok_or_else(|| unreachable("this node starts"))?;
+        let mut maps = engine.maps();
+        let known = tokio::time::timeout(READ_MAX, maps.wait_for(|map| map.version > 0)).await;
+        let map = known.ok().and_then(Result::ok).map(|map| Arc::clone(&map));
+        Ok((engine, map.ok_or_else(|| unreachable("this node is in touch with no cluster"))?))
+    }
+
+    /// Adds a view partition, unless it is there.
+    pub(crate) async fn create(
+        &self,
+        id: PartitionId,
+        config: ViewPartitionConfig,
+        base: Arc<Block>,
+    ) -> Result<(), StoreError> {
+        let kinds = Arc::clone(&config.kinds);
+        let write = wire::write(Write::Create { id, config, base }, &kinds);
+        self.write(id, write).await.map(|_| ())
+    }
+
+    /// Removes all partitions of a view version.
+    pub(crate) async fn remove(&self, view: Fingerprint) -> Result<(), StoreError> {
+        let (_, map) = self.ready(PartitionId { view, index: 0 }).await?;
+        for index in 0..map.partitions.len() as u32 {
+            self.write(PartitionId { view, index }, wire::write(Write::Remove(view), &[])).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes to whoever is the primary, until it is known what became of it. What was accepted by
+    /// a primary that is gone is written again: writes compare and apply.
+    async fn write(&self, id: PartitionId, write: Encoded) -> Result<SubmitAnswer, StoreError> {
+        let deadline = Instant::now() + WRITE_MAX;
+        let (engine, map) = self.ready(id).await?;
+        let partition = home_of(id, map.partitions.len() as u32);
+        let mut maps = engine.maps();
+        let mut last = "no primary is known".to_owned();
+        while Instant::now() < deadline {
+            let map = maps.borrow_and_update().clone();
+            let primary = map.partitions.get(partition.0 as usize).and_then(|assignment| assignment.primary);
+            let answer = match primary.map(|primary| primary.instance) {
+                None => SubmitAnswer::NotPrimary,
+                Some(primary) if primary.node == self.0.me => {
+                    let answered = timeout_at(deadline, engine.submit(partition, write.clone())).await;
+                    answered.map_or(SubmitAnswer::Unknown, SubmitAnswer::from)
+                }
+                Some(primary) => {
+                    let call = SubmitCall { partition, write: ByteBuf::from(write.bytes().to_vec()) };
+                    // One who waits on a primary that is lost goes on as soon as there is another.
+                    let asked = self.0.ask(primary.node, SUBMIT, wire::encode(&call), CALL_MAX);
+                    let moved = maps.wait_for(|map| {
+                        let now = map.partitions.get(partition.0 as usize).and_then(|now| now.primary);
+                        now.is_some_and(|now| now.instance != primary)
+                    });
+                    tokio::select! {
+                        answer = asked => match answer.map_err(|error| error.to_string()).and_then(|bytes| {
+                            wire::decode(&bytes).map_err(|error| error.to_string())
+                        }) {
+                            Ok(answer) => answer,
+                            Err(error) => {
+                                last = format!("{}: {error}", primary.node);
+                                SubmitAnswer::Unknown
+                            }
+                        },
+                        _ = moved => continue,
+                    }
+                }
+            };
+            match answer {
+                SubmitAnswer::NotPrimary | SubmitAnswer::Busy | SubmitAnswer::Unknown => {}
+                known => return Ok(known),
+            }
+            // Until the map changes, or a little while has passed.
+            let _ = tokio::time::timeout(PAUSE, maps.changed()).await;
+        }
+        Err(StoreError::Unreachable { id, reason: last })
+    }
+
+    /// Asks replicas until one answers well; in the worst case gives the best answer there was.
+    async fn ask(&self, id: PartitionId, question: Question) -> Result<Reply, StoreError> {
+        let (engine, map) = self.ready(id).await?;
+        let partition = home_of(id, map.partitions.len() as u32);
+        let mine = engine.answer(partition, id, &question);
+        if is_good(&mine) {
+            return Ok(mine);
+        }
+        self.ask_others(engine, id, partition, question, mine).await
+    }
+
+    async fn ask_others(
+        &self,
+        engine: &Engine,
+        id: PartitionId,
+        partition: Partition,
+        question: Question,
+        mine: Reply,
+    ) -> Result<Reply, StoreError> {
+        let body: Arc<[u8]> = wire::encode(&ReadCall::of(id, &question)).into();
+        let (replies, mut received) = mpsc::channel(16);
+        let began = Instant::now();
+        let maps = engine.maps();
+        let (mut read, first) = self.hedged(|hedger, now_us| hedger.begin(&maps.borrow(), partition, now_us));
+        let mut best = matches!(mine, Reply::Read(..)).then_some(mine);
+        let mut next = first;
+        let mut waiting = 0;
+        loop {
+            if let Some(node) = next.take() {
+                waiting += 1;
+                self.ask_one(node, &read, Arc::clone(&body), replies.clone());
+            }
+            let due = at(read.due_us());
+            tokio::select! {
+                reply = received.recv() => {
+                    waiting -= 1;
+                    let (node, reply) = reply.expect("a sender is kept");
+                    match reply {
+                        Some(reply) if is_good(&reply) => return Ok(reply),
+                        Some(reply @ Reply::Read(..)) => best = Some(reply),
+                        _ => {}
+                    }
+                    next = self.hedged(|hedger, now_us| hedger.refused(&mut read, &maps.borrow(), node, now_us));
+                }
+                () = sleep_until(due) => {
+                    // All have been asked, and one has answered as well as it could.
+                    if waiting == 0 && let Some(best) = best.take() {
+                        return Ok(best);
+                    }
+                    next = self.hedged(|hedger, now_us| hedger.due(&mut read, &maps.borrow(), now_us));
+                }
+            }
+            if began.elapsed() > READ_MAX {
+                return best.ok_or(StoreError::Unreachable {
+                    id,
+                    reason: "no replica in sync has answered".to_owned(),
+                });
+            }
+        }
+    }
+
+    /// Asks one replica, and takes note of its answer also when nobody waits for it any longer.
+    fn ask_one(
+        &self,
+        node: NodeId,
+        read: &Read,
+        body: Arc<[u8]>,
+        replies: mpsc::Sender<(NodeId, Option<Reply>)>,
+    ) {
+        let (hub, read) = (Arc::clone(&self.0), read.clone());
+        tokio::spawn(async move {
+            let reply = if node == hub.me {
+                // It was asked before, and is not as good as others may be.
+                None
+            } else {
+                let answer = hub.ask(node, READ, body.to_vec(), CALL_MAX).await.ok();
+                let answer = answer.and_then(|bytes| wire::decode::<ReadAnswer>(&bytes).ok());
+                answer.and_then(|answer| answer.reply().ok())
+            };
+            let store = ClusterStore(hub);
+            if reply.as_ref().is_some_and(is_good) {
+                store.hedged(|hedger, now_us| hedger.answered(&read, node, now_us));
+            } else {
+                store.hedged(|hedger, _| hedger.gave_up(node));
+            }
+            // An error only says that another has answered before.
+            let _ = replies.send((node, reply)).await;
+        });
+    }
+
+    fn hedged<T>(&self, act: impl FnOnce(&mut sanso_core::cluster::Hedger, u64) -> T) -> T {
+        act(&mut self.0.hedger.lock(), now_us())
+    }
+
+    fn kinds(&self, id: PartitionId) -> Result<Arc<[AggregateKind]>, StoreError> {
+        (self.0.kinds_of)(id.view).ok_or(StoreError::NotLive(id))
+    }
+}
+
+/// Microseconds since the first call.
+fn now_us() -> u64 {
+    epoch().elapsed().as_micros() as u64 + 1
+}
+
+fn epoch() -> Instant {
+    static EPOCH: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    *EPOCH.get_or_init(Instant::now)
+}
+
+fn at(at_us: u64) -> Instant {
+    epoch() + Duration::from_micros(at_us)
+}
+
+#[async_trait]
+impl Partitions for ClusterStore {
+    async fn submit(&self, id: PartitionId, entry: Entry) -> Result<Outcome, StoreError> {
+        let write = wire::write(Write::Enter(id, entry), &*self.kinds(id)?);
+        Ok(match self.write(id, write).await? {
+            SubmitAnswer::Accepted { applied } => Outcome::Accepted { applied },
+            SubmitAnswer::Refused { from, applied } => Outcome::Refused { from, applied },
+            SubmitAnswer::Adopted => Outcome::Adopted,
+            SubmitAnswer::Stale => Outcome::Stale,
+            SubmitAnswer::Rebuilt => Outcome::Rebuilt,
+            SubmitAnswer::NotHeld => Outcome::NotHeld,
+            SubmitAnswer::Invalid { reason } => {
+                tracing::error!(%id, reason, "the primary refuses an entry for ever");
+                Outcome::Invalid("the primary refuses it; its node's log has the reason")
+            }
+            _ => return Err(StoreError::NotLive(id)),
+        })
+    }
+
+    async fn read(&self, id: PartitionId, request: &ReadRequest) -> Result<ReadReply, StoreError> {
+        match self.ask(id, Question::Read(request.clone())).await? {
+            Reply::Read(reply, _) => Ok(reply),
+            _ => Err(StoreError::NotLive(id)),
+        }
+    }
+
+    async fn segment(&self, id: PartitionId, segment: SegmentId) -> Result<Option<Groups>, StoreError> {
+        match self.ask(id, Question::Segment(segment)).await? {
+            Reply::Segment(groups) => Ok(groups),
+            _ => Err(StoreError::NotLive(id)),
+        }
+    }
+
+    fn changes(&self, id: PartitionId) -> Result<broadcast::Receiver<Arc<Change>>, StoreError> {
+        let unreachable = |reason: &str| StoreError::Unreachable { id, reason: reason.to_owned() };
+        let engine = self.0.engine().ok_or_else(|| unreachable("this node starts"))?;
+        let (readable, _) = engine
+            .readable(engine.home_of(id))
+            .ok_or_else(|| unreachable("this node has no replica of it: follow it on one that has"))?;
+        readable.changes(id).ok_or(StoreError::NotLive(id))
+    }
+
+    fn groups(&self) -> u64 {
+        let held = self.0.engine().map(|engine| engine.held()).unwrap_or_default();
+        held.iter().map(|(_, readable)| readable.groups()).sum()
+    }
+}
