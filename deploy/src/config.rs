@@ -33,14 +33,17 @@ pub(crate) struct Settings {
 impl Settings {
     /// Reads the defaults, overlaid with a file where one is given.
     pub(crate) fn read(file: Option<&Path>) -> anyhow::Result<Settings> {
+        let Some(file) = file else { return Self::over_defaults(toml::Table::new()) };
+        let text =
+            std::fs::read_to_string(file).with_context(|| format!("read settings {}", file.display()))?;
+        let own = text.parse().with_context(|| format!("parse settings {}", file.display()))?;
+        Self::over_defaults(own)
+    }
+
+    /// Overlays the defaults.
+    pub(crate) fn over_defaults(own: toml::Table) -> anyhow::Result<Settings> {
         let mut settings: toml::Table = DEFAULT.parse().context("read the built-in settings")?;
-        if let Some(file) = file {
-            let text =
-                std::fs::read_to_string(file).with_context(|| format!("read settings {}", file.display()))?;
-            let own: toml::Table =
-                text.parse().with_context(|| format!("parse settings {}", file.display()))?;
-            overlay(&mut settings, own);
-        }
+        overlay(&mut settings, own);
         let mut kafka = BTreeMap::new();
         if let Some(table) = settings.remove("kafka") {
             flatten("", table, &mut kafka).context("settings: [kafka]")?;

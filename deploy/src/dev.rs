@@ -92,7 +92,7 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
 
 /// Makes a write beyond the limit on file sizes (`ulimit -f`) an error like a full disk, where the
 /// system would end the process without a word.
-fn size_limit_is_an_error() -> anyhow::Result<Signal> {
+pub(crate) fn size_limit_is_an_error() -> anyhow::Result<Signal> {
     /// SIGXFSZ on every Linux but MIPS.
     const FILE_SIZE_EXCEEDED: i32 = 25;
     signal(SignalKind::from_raw(FILE_SIZE_EXCEEDED)).context("listen for SIGXFSZ")

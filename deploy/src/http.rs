@@ -164,6 +164,12 @@ impl Client {
         self.answer(url.clone(), self.http.post(url).json(&body)).await
     }
 
+    /// Posts nothing but the address, for what is done by being asked for.
+    pub(crate) async fn post(&self, segments: &[&str]) -> Result<Value, HttpError> {
+        let url = self.url(segments);
+        self.answer(url.clone(), self.http.post(url)).await
+    }
+
     /// Replays quarantined records of a source. Asking again appends nothing twice.
     pub(crate) async fn replay(&self, source: &str, body: &Value) -> Result<Value, HttpError> {
         let url = self.url(&["v1", "quarantine", source, "replay"]);

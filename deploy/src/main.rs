@@ -2,6 +2,7 @@
 
 mod application;
 mod bounds;
+mod cluster;
 mod config;
 mod demo;
 mod dev;
@@ -41,6 +42,8 @@ enum Command {
     Quarantine(quarantine::QuarantineArgs),
     Plan(plan::PlanArgs),
     Limits(limits::LimitsArgs),
+    Node(cluster::NodeArgs),
+    Cluster(cluster::ClusterArgs),
 }
 
 #[tokio::main]
@@ -53,6 +56,8 @@ async fn main() -> ExitCode {
         Command::Quarantine(args) => quarantine::run(args).await,
         Command::Plan(args) => plan::run(args).await,
         Command::Limits(args) => limits::run(args).await,
+        Command::Node(args) => cluster::run_node(args).await,
+        Command::Cluster(args) => cluster::run(args).await,
     };
     outcome.unwrap_or_else(|error| {
         telemetry::report(&error);

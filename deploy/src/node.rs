@@ -94,7 +94,9 @@ impl Node {
         let declared = application::read(&config.app)?;
         std::fs::create_dir_all(&config.data)
             .with_context(|| format!("create data folder {}", config.data.display()))?;
-        let log = open_log(&config, &declared).await?;
+        let address =
+            config.log.clone().unwrap_or_else(|| format!("embedded:{}", config.data.join("log").display()));
+        let log = open_log(&address, config.kafka.clone(), &declared).await?;
         let dataset = Dataset::open(&config.dataset, &config.data.join("dataset"), Credentials::Standard)
             .await
             .context("open master dataset")?;
@@ -133,7 +135,7 @@ impl Node {
         .context("start speed layer")?;
         let serving = ServingLayer::new(
             config.serving.clone(),
-            ServingContext { catalog, store, dataset, log, board: board.clone() },
+            ServingContext { catalog, store, dataset, log, board: board.clone(), cluster: None },
         )
         .with_metrics(metrics);
         let listener =
@@ -161,11 +163,13 @@ impl Node {
     }
 }
 
-async fn open_log(config: &NodeConfig, declared: &Declared) -> anyhow::Result<Arc<dyn Log>> {
-    let address =
-        config.log.clone().unwrap_or_else(|| format!("embedded:{}", config.data.join("log").display()));
-    let shown = sanso_log::without_secrets(&address);
-    let kafka = config.kafka.clone();
+/// Opens the log at an address, and makes the sources' topics; `kafka` are properties of its client.
+pub(crate) async fn open_log(
+    address: &str,
+    kafka: BTreeMap<String, String>,
+    declared: &Declared,
+) -> anyhow::Result<Arc<dyn Log>> {
+    let (address, shown) = (address.to_owned(), sanso_log::without_secrets(address));
     let log = tokio::task::spawn_blocking(move || sanso_log::open_with(&address, &kafka))
         .await
         .context("open the log")?
@@ -199,7 +203,8 @@ fn topic_format(source: &Arc<Source>) -> Option<(String, TopicFormat)> {
     Some((source.topic.clone(), topic))
 }
 
-async fn stopped(mut stop: watch::Receiver<bool>) {
+/// Resolves when the node is stopped.
+pub(crate) async fn stopped(mut stop: watch::Receiver<bool>) {
     // An error says that the node is gone, which is a stop as well.
     let _ = stop.wait_for(|stop| *stop).await;
 }
@@ -208,14 +213,16 @@ async fn run_batch(batch: Arc<BatchLayer>, stop: watch::Receiver<bool>) {
     batch.run(stopped(stop)).await;
 }
 
-async fn run_alarm(board: StatusBoard, stop: watch::Receiver<bool>) {
+/// Watches the limits until the node is stopped.
+pub(crate) async fn run_alarm(board: StatusBoard, stop: watch::Receiver<bool>) {
     tokio::select! {
         () = stopped(stop) => {}
         () = bounds::watch(board.limits()) => {}
     }
 }
 
-async fn run_serving(serving: ServingLayer, listener: TcpListener, stop: watch::Receiver<bool>) {
+/// Serves HTTP until the node is stopped.
+pub(crate) async fn run_serving(serving: ServingLayer, listener: TcpListener, stop: watch::Receiver<bool>) {
     serving.serve(listener, stopped(stop)).await;
 }
 

@@ -22,7 +22,7 @@ pub fn binary() -> PathBuf {
     binary
 }
 
-/// A running `sanso dev`. Killed when dropped.
+/// A running `sanso dev` or `sanso node`. Killed when dropped.
 #[derive(Debug)]
 pub struct Node {
     child: Child,
@@ -49,23 +49,25 @@ impl Node {
     /// A node that ends before it is ready is an error with its log; so is one that takes too long.
     pub fn start_as(mut command: Command, app: &Path, data: &Path, more: &[&str]) -> anyhow::Result<Node> {
         std::fs::create_dir_all(data)?;
-        let mut child = command
-            .arg("dev")
-            .arg(app)
-            .arg("--data")
-            .arg(data)
-            .args(["--listen", "127.0.0.1:0", "--json"])
-            .args(more)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("start sanso dev")?;
+        command.arg("dev").arg(app).arg("--data").arg(data);
+        command.args(["--listen", "127.0.0.1:0", "--json"]).args(more);
+        Self::launch(command, &data.with_file_name("node.log"))
+    }
+
+    /// Starts `sanso node` and waits until it answers, which may be before it is given anything.
+    pub fn start_member(file: &Path) -> anyhow::Result<Node> {
+        let mut command = Command::new(binary());
+        command.arg("node").arg("--config").arg(file).arg("--json");
+        Self::launch(command, &file.with_extension("log"))
+    }
+
+    fn launch(mut command: Command, path: &Path) -> anyhow::Result<Node> {
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+        let mut child = child.context("start sanso")?;
         let stderr = child.stderr.take().context("read the node's log")?;
         let (address, ready) = mpsc::channel();
         let log = Arc::new(Mutex::new(Vec::new()));
         let lines = Arc::clone(&log);
-        let path = data.with_file_name("node.log");
         let mut copy = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
         let reader = std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
@@ -85,11 +87,11 @@ impl Node {
                 Ok(node)
             }
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                bail!("HANG: sanso dev was not ready after {PATIENCE:?}:\n{}", node.log().join("\n"))
+                bail!("HANG: sanso was not ready after {PATIENCE:?}:\n{}", node.log().join("\n"))
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => {
                 let status = node.end()?;
-                bail!("sanso dev ended before it was ready ({status}):\n{}", node.log().join("\n"))
+                bail!("sanso ended before it was ready ({status}):\n{}", node.log().join("\n"))
             }
         }
     }

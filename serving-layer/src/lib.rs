@@ -23,6 +23,7 @@
 //! common prefix of the log. `freshness` says where each stands.
 
 pub mod answer;
+mod cluster;
 mod config;
 mod connection;
 mod ends;
@@ -44,6 +45,7 @@ mod service;
 pub mod session;
 mod sql;
 
+pub use cluster::{Cluster, ClusterRefusal};
 pub use config::ServingConfig;
 pub use error::Error;
 pub use service::{ServingContext, ServingLayer};

@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+pub use metrics_exporter_prometheus::PrometheusHandle;
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
 use sanso_catalog::{Catalog, LimitUse, PartitionProgress, RecordCounts, StatusBoard};
 use sanso_state::Refusal;
 

@@ -14,6 +14,7 @@ use sanso_view::Source;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
+use crate::cluster::Cluster;
 use crate::config::ServingConfig;
 use crate::connection;
 use crate::ends::LogEnds;
@@ -41,6 +42,8 @@ pub struct ServingContext {
     pub log: Arc<dyn Log>,
     /// What the layers say of themselves.
     pub board: StatusBoard,
+    /// The cluster that this node is in, if any.
+    pub cluster: Option<Arc<dyn Cluster>>,
 }
 
 /// What all requests share.
@@ -181,7 +184,7 @@ impl ServingLayer {
                 _ => {}
             }
             failing = failed.is_some();
-            self.shared.readiness.check(&self.shared.context);
+            self.shared.readiness.check(&self.shared.context).await;
         }
     }
 }

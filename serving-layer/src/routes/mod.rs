@@ -1,6 +1,7 @@
 //! The routes: one file for each endpoint, and what all of them go through.
 
 mod body;
+mod cluster;
 mod console;
 mod health;
 pub(crate) mod ingest;
@@ -62,6 +63,10 @@ fn endpoints() -> Vec<Endpoint> {
         Endpoint::get("/v1/sources/{source}", get(sources::one)),
         Endpoint::get("/v1/status", get(status::read)),
         Endpoint::get("/v1/limits", get(limits::read)),
+        Endpoint::get("/v1/cluster", get(cluster::read)),
+        Endpoint::post("/v1/cluster/nodes/{node}/drain", post(cluster::drain)),
+        Endpoint::post("/v1/cluster/nodes/{node}/fill", post(cluster::fill)),
+        Endpoint::post("/v1/drill/links", post(cluster::links)),
         Endpoint::get("/v1/quarantine/{source}", get(quarantine::list)),
         Endpoint::post("/v1/quarantine/{source}/replay", post(quarantine::append)),
         Endpoint::get("/healthz", get(health::alive)),

@@ -201,6 +201,28 @@ fn operations() -> Value {
             "operationId": "status", "tags": ["operations"], "summary": "The state of all layers",
             "responses": answers("The state", "Status")
         } },
+        "/v1/cluster": { "get": {
+            "operationId": "cluster", "tags": ["operations"],
+            "summary": "The members and partitions of the cluster that this node is in",
+            "responses": answers("Members, partitions and what this node holds of them", "Cluster")
+        } },
+        "/v1/cluster/nodes/{node}/drain": { "post": {
+            "operationId": "drainNode", "tags": ["operations"],
+            "summary": "Empties a node for maintenance: others take over what it holds",
+            "parameters": [parameter("node")],
+            "responses": answers("It is being emptied", "Draining")
+        } },
+        "/v1/cluster/nodes/{node}/fill": { "post": {
+            "operationId": "fillNode", "tags": ["operations"], "summary": "Uses a node again that was emptied",
+            "parameters": [parameter("node")],
+            "responses": answers("It is used again", "Draining")
+        } },
+        "/v1/drill/links": { "post": {
+            "operationId": "breakLinks", "tags": ["operations"],
+            "summary": "Breaks this node's links to others on purpose; only on nodes that were started for drills",
+            "requestBody": { "required": true, "content": { "application/json": { "schema": schema("Links") } } },
+            "responses": answers("The links that are broken now", "BrokenLinks")
+        } },
         "/v1/limits": { "get": {
             "operationId": "limits", "tags": ["operations"], "summary": "Every bound of this process with its current use",
             "responses": answers("The bounds, in order of name", "Limits")
@@ -233,6 +255,7 @@ fn parameters() -> Value {
     let whole = |minimum: u64| json!({ "type": "integer", "minimum": minimum });
     json!({
         "view": path("view"),
+        "node": path("node"),
         "source": path("source"),
         "key": {
             "name": "key", "in": "query", "explode": true,
@@ -401,6 +424,20 @@ fn state_schemas() -> Value {
             "product": text, "version": text, "time": text, "ready": { "type": "boolean" }, "not_ready": array(text.clone()),
             "audit": any, "sources": array(schema("Source")), "views": array(any.clone())
         }), &["product", "version", "ready", "audit", "sources", "views"]),
+        "Cluster": json!({ "type": "object" }),
+        "Draining": object(json!({ "node": { "type": "integer" }, "draining": { "type": "boolean" } }), &["node", "draining"]),
+        "Links": json!({
+            "type": "object", "description": "By the other node's number; others are healed.",
+            "additionalProperties": {
+                "type": "object", "additionalProperties": false,
+                "properties": {
+                    "cut_in": { "type": "boolean" }, "cut_out": { "type": "boolean" },
+                    "delay_ms": { "type": "integer", "minimum": 0, "maximum": 60_000 },
+                    "loss": { "type": "number", "minimum": 0, "maximum": 1 }
+                }
+            }
+        }),
+        "BrokenLinks": object(json!({ "links": schema("Links") }), &["links"]),
         "Limits": object(json!({ "limits": array(object(json!({
             "name": text, "unit": text, "used": whole, "max": whole, "parts": whole, "fullest_percent": whole,
             "setting": text, "then": { "type": "string", "description": "What happens when it is reached" }

@@ -119,6 +119,7 @@ async fn when_a_part_of_the_log_fails_what_was_acknowledged_is_told_line_by_line
         dataset: world.dataset.clone(),
         log: Arc::clone(&log) as Arc<dyn Log>,
         board: world.board.clone(),
+        cluster: None,
     };
     let layer = ServingLayer::new(ServingConfig::default(), context);
     let world = World { router: layer.router(), ..world };

@@ -77,6 +77,7 @@ impl World {
             dataset: Dataset::in_memory(),
             log: Arc::clone(&log) as Arc<dyn Log>,
             board: StatusBoard::new(),
+            cluster: None,
         };
         let (catalog, board, dataset) =
             (context.catalog.clone(), context.board.clone(), context.dataset.clone());

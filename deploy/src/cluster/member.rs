@@ -1,0 +1,351 @@
+//! One life of a node in a cluster: its part of the core, and the layers it is told to run.
+//!
+//! ```text
+//!   map ─▶ batch here?   ─▶ archive, recompute; create view partitions that nobody holds
+//!     └──▶ my share of the log's partitions ─▶ speed: feed some, follow others
+//!   every node ─▶ views from the cluster's store ─▶ HTTP
+//! ```
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use sanso_batch::{BatchConfig, BatchLayer};
+use sanso_catalog::{Catalog, CatalogHandle, Registered, StatusBoard};
+use sanso_cluster::{
+    ClusterConfig, ClusterMap, ClusterNode, KindsOf, NodeConfig, NodeId, Standing, Timings, owners,
+};
+use sanso_core::{PartitionId, PartitionStore, ReadRequest, StoreError};
+use sanso_dataset::{Credentials, Dataset};
+use sanso_log::Log;
+use sanso_serving::metrics::PrometheusHandle;
+use sanso_serving::{Cluster, ServingConfig, ServingContext, ServingLayer};
+use sanso_speed::{Share, Shares, SpeedConfig, SpeedHandle, SpeedLayer};
+use sanso_state::{Fingerprint, LogPartition};
+use sanso_view::View;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::application::{self, Declared};
+use crate::bounds;
+use crate::cluster::admin::Admin;
+use crate::cluster::file::{NodeFile, Role};
+use crate::node::{open_log, run_alarm, run_serving, stopped};
+
+/// How often the node with the batch layer looks for view partitions that nobody holds.
+const RECONCILE: Duration = Duration::from_millis(500);
+
+/// A running node of a cluster.
+pub(crate) struct Member {
+    /// The address HTTP is served at, if this node serves.
+    pub(crate) address: Option<SocketAddr>,
+    cluster: Arc<ClusterNode>,
+    stop: watch::Sender<bool>,
+    speed: Option<SpeedHandle>,
+    tasks: Vec<JoinHandle<()>>,
+    _limits: Vec<Registered>,
+}
+
+/// What the layers of this node stand on.
+#[derive(Clone)]
+struct World {
+    batch: BatchConfig,
+    cluster: Arc<ClusterNode>,
+    log: Arc<dyn Log>,
+    dataset: Dataset,
+    catalog: CatalogHandle,
+    store: PartitionStore,
+    board: StatusBoard,
+    views: Arc<[Arc<View>]>,
+}
+
+impl Member {
+    /// Begins a life of this node; returns once HTTP is served, which may be before the node is
+    /// given anything.
+    pub(crate) async fn start(file: &NodeFile, metrics: &PrometheusHandle) -> anyhow::Result<Self> {
+        let declared = application::read(&file.own.application)?;
+        refuse_emission(&declared)?;
+        let catalog = catalog_of(&declared);
+        let cluster = ClusterNode::start(cluster_config(file)?, kinds_of(&catalog)).await?;
+        let cluster = Arc::new(cluster);
+        tracing::info!(me = %cluster.me(), "takes part in the cluster");
+        let kafka = file.settings.kafka.clone();
+        let log = open_log(&file.own.log.url, kafka, &declared).await?;
+        let beside = file.own.data.join("dataset");
+        let dataset = Dataset::open(&file.settings.dataset, &beside, Credentials::Standard);
+        let world = World {
+            batch: file.settings.batch.clone(),
+            store: cluster.store(),
+            cluster,
+            log,
+            dataset: dataset.await.context("open master dataset")?,
+            catalog,
+            board: StatusBoard::new(),
+            views: declared.views.clone().into(),
+        };
+        Self::run(file, world, metrics).await
+    }
+
+    async fn run(file: &NodeFile, world: World, metrics: &PrometheusHandle) -> anyhow::Result<Self> {
+        let mut member = Self {
+            address: None,
+            cluster: Arc::clone(&world.cluster),
+            stop: watch::Sender::new(false),
+            speed: None,
+            tasks: Vec::new(),
+            _limits: bounds::register(&world.board.limits(), &world.log),
+        };
+        let me = NodeId(file.own.node);
+        let stop = member.stop.subscribe();
+        if file.with_role(Role::Speed).contains(&me) {
+            let shares = follow_shares(&world, file.with_role(Role::Speed), stop.clone());
+            member.tasks.push(shares.1);
+            let config = SpeedConfig { dir: file.own.data.join("speed"), ..file.settings.speed.clone() };
+            member.speed = Some(world.speed(config, shares.0).await?);
+        }
+        if file.with_role(Role::Batch).contains(&me) {
+            let batch = run_batch(world.clone(), file.with_role(Role::Batch), stop.clone());
+            member.tasks.push(tokio::spawn(batch));
+        }
+        if file.with_role(Role::Serving).contains(&me) {
+            let admin = Admin::new(Arc::clone(&world.cluster), file);
+            let serving =
+                world.serving(file.settings.serving.clone(), Arc::new(admin)).with_metrics(metrics.clone());
+            let listen = file.own.listen;
+            let listener = TcpListener::bind(listen).await.with_context(|| format!("listen on {listen}"))?;
+            member.address = Some(listener.local_addr().context("read listen address")?);
+            member.tasks.push(tokio::spawn(run_serving(serving, listener, stop.clone())));
+        }
+        member.tasks.push(tokio::spawn(run_alarm(world.board.clone(), stop)));
+        Ok(member)
+    }
+
+    /// Resolves when the cluster goes on without this life: another one is to be begun.
+    pub(crate) async fn superseded(&self) {
+        // The engine lives as long as the member.
+        let _ = self.cluster.superseded().wait_for(|over| *over).await;
+    }
+
+    /// Stops all layers; what was acknowledged is in the log already.
+    pub(crate) async fn stop(self) {
+        self.stop.send_replace(true);
+        for task in self.tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task of the node ended badly");
+            }
+        }
+        if let Some(speed) = self.speed {
+            speed.shutdown().await;
+        }
+        self.cluster.shutdown().await;
+    }
+}
+
+impl World {
+    async fn speed(
+        &self,
+        config: SpeedConfig,
+        shares: watch::Receiver<Shares>,
+    ) -> anyhow::Result<SpeedHandle> {
+        let started = SpeedLayer::start_share(
+            config,
+            Arc::clone(&self.log),
+            self.dataset.clone(),
+            self.catalog.clone(),
+            self.store.clone(),
+            self.board.clone(),
+            Some(shares),
+        );
+        started.await.context("start speed layer")
+    }
+
+    fn serving(&self, config: ServingConfig, cluster: Arc<dyn Cluster>) -> ServingLayer {
+        let context = ServingContext {
+            catalog: self.catalog.clone(),
+            store: self.store.clone(),
+            dataset: self.dataset.clone(),
+            log: Arc::clone(&self.log),
+            board: self.board.clone(),
+            cluster: Some(cluster),
+        };
+        ServingLayer::new(config, context)
+    }
+}
+
+/// What closed windows were written is known to one process alone as yet.
+fn refuse_emission(declared: &Declared) -> anyhow::Result<()> {
+    let emits: Vec<_> = declared.views.iter().filter(|view| view.output_topic.is_some()).collect();
+    let names: Vec<_> = emits.iter().map(|view| view.name.as_str()).collect();
+    ensure!(
+        names.is_empty(),
+        "views with an output_topic ({}) run on a single node only, not in a cluster: leave the option out",
+        names.join(", ")
+    );
+    Ok(())
+}
+
+fn catalog_of(declared: &Declared) -> CatalogHandle {
+    let sources = declared.application.sources.iter();
+    CatalogHandle::new(Catalog {
+        sources: sources.map(|source| (source.name.clone(), Arc::clone(source))).collect(),
+        live: declared.views.iter().map(|view| (view.fingerprint, Arc::clone(view))).collect(),
+        serving: declared.views.iter().map(|view| (view.name.clone(), view.fingerprint)).collect(),
+    })
+}
+
+fn kinds_of(catalog: &CatalogHandle) -> KindsOf {
+    let catalog = catalog.clone();
+    Arc::new(move |view: Fingerprint| {
+        catalog.current().live.get(&view).map(|view| Arc::clone(&view.partition_config().kinds))
+    })
+}
+
+fn cluster_config(file: &NodeFile) -> anyhow::Result<ClusterConfig> {
+    let cluster = &file.own.cluster;
+    Ok(ClusterConfig {
+        name: cluster.name.clone(),
+        node: NodeId(file.own.node),
+        listen: file.peer_listen()?,
+        members: file.members(),
+        partitions: cluster.partitions,
+        replicas: cluster.replicas,
+        folder: file.own.data.join("cluster"),
+        tls: file.tls(),
+        insecure: cluster.insecure,
+        core: NodeConfig::default(),
+        control: Timings::default(),
+    })
+}
+
+/// Returns the members that answer and are not being emptied, of some nodes.
+fn usable(map: &ClusterMap, of: &BTreeSet<NodeId>) -> Vec<NodeId> {
+    let usable = map.members.iter().filter(|(_, member)| member.standing == Standing::Up && !member.draining);
+    usable.map(|(node, _)| *node).filter(|node| of.contains(node)).collect()
+}
+
+/// Follows which log partitions are this node's, by the map.
+fn follow_shares(
+    world: &World,
+    speed: BTreeSet<NodeId>,
+    stop: watch::Receiver<bool>,
+) -> (watch::Receiver<Shares>, JoinHandle<()>) {
+    let mut maps = world.cluster.maps();
+    let me = world.cluster.me().node;
+    let sources = world.catalog.current().sources.clone();
+    let jobs: Vec<(String, LogPartition)> = sources
+        .values()
+        .flat_map(|source| (0..source.partitions).map(|l| (source.name.clone(), LogPartition(l))))
+        .collect();
+    let shares = move |map: &ClusterMap| {
+        let weight = |job: &(String, LogPartition), node| owners::weight(&job.0, job.1.0, node);
+        let mut mine = Shares::new();
+        for (job, (feeds, follows)) in owners::assign_with_followers(&jobs, &usable(map, &speed), weight) {
+            if feeds == me {
+                mine.insert(job, Share::Feeds);
+            } else if follows == Some(me) {
+                mine.insert(job, Share::Follows);
+            }
+        }
+        mine
+    };
+    let (sender, receiver) = watch::channel(shares(&maps.borrow_and_update()));
+    let follow = async move {
+        while maps.changed().await.is_ok() {
+            let now = shares(&maps.borrow_and_update());
+            sender.send_if_modified(|held| {
+                let changed = *held != now;
+                *held = now;
+                changed
+            });
+        }
+    };
+    let task = tokio::spawn(async move {
+        tokio::select! {
+            () = stopped(stop) => {}
+            () = follow => {}
+        }
+    });
+    (receiver, task)
+}
+
+/// Runs the batch layer whenever it is this node's to run. Two that run it for a moment do no
+/// harm: one of them is refused its version by the dataset.
+async fn run_batch(world: World, nodes: BTreeSet<NodeId>, stop: watch::Receiver<bool>) {
+    let me = world.cluster.me().node;
+    let is_mine = |map: &Arc<ClusterMap>| {
+        let owner = owners::assign(&[()], &usable(map, &nodes), |(), node| owners::weight("batch", 0, node));
+        owner.get(&()) == Some(&me)
+    };
+    let follow = async {
+        let mut maps = world.cluster.maps();
+        while maps.wait_for(&is_mine).await.is_ok() {
+            tracing::info!("the batch layer runs here");
+            let mut lost = world.cluster.maps();
+            tokio::select! {
+                _ = lost.wait_for(|map| !is_mine(map)) => tracing::info!("the batch layer runs elsewhere"),
+                () = world.run_batch() => {}
+            }
+        }
+    };
+    tokio::select! {
+        () = stopped(stop.clone()) => {}
+        () = follow => {}
+    }
+}
+
+impl World {
+    async fn run_batch(&self) {
+        let batch = BatchLayer::new(
+            self.batch.clone(),
+            Arc::clone(&self.log),
+            self.dataset.clone(),
+            self.catalog.clone(),
+            self.store.clone(),
+            self.board.clone(),
+        );
+        tokio::join!(batch.run(std::future::pending()), self.reconcile(&batch));
+    }
+
+    /// Sees to it that every view partition is held: those of new views, and those of which all
+    /// replicas were lost, from the newest version.
+    async fn reconcile(&self, batch: &BatchLayer) {
+        let mut told = None;
+        loop {
+            let error = self.create_missing(batch).await.err().map(|error| format!("{error:#}"));
+            if let Some(error) = error.as_ref().filter(|_| told != error) {
+                tracing::warn!(error, "view partitions are missing");
+            }
+            told = error;
+            tokio::time::sleep(RECONCILE).await;
+        }
+    }
+
+    async fn create_missing(&self, batch: &BatchLayer) -> anyhow::Result<()> {
+        let mut missing = Vec::new();
+        for view in self.views.iter() {
+            for index in 0..view.partitions {
+                let id = PartitionId { view: view.fingerprint, index };
+                match self.store.read(id, &ReadRequest::Progress).await {
+                    Ok(_) => {}
+                    Err(StoreError::NotLive(_)) => missing.push((view, id)),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let views: Vec<Arc<View>> = missing.iter().map(|(view, _)| Arc::clone(view)).collect();
+        batch.ensure_all_published(&views).await.context("load or compute the views")?;
+        for (view, id) in missing {
+            let blocks = batch.ensure_published(view).await?;
+            let block = blocks.get(id.index as usize).context("a block is missing")?;
+            self.cluster.create(id, view.partition_config(), Arc::clone(block)).await?;
+            tracing::info!(view = view.name, partition = id.index, "view partition is made");
+        }
+        Ok(())
+    }
+}

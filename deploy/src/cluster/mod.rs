@@ -1,0 +1,8 @@
+//! Nodes of a cluster, and the commands for operating one.
+
+mod admin;
+mod command;
+mod file;
+mod member;
+
+pub(crate) use command::{ClusterArgs, NodeArgs, run, run_node};

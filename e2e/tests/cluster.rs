@@ -1,0 +1,267 @@
+//! Clusters of real processes: whichever node is killed or stopped, the others answer, nothing
+//! acknowledged is lost or doubled, and it comes back.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use sanso_broker::{Cluster, available};
+use sanso_e2e::{Client, Node, micro, micro_of};
+use serde_json::Value;
+
+const METERS: usize = 40;
+/// No query may wait longer, whatever is lost.
+const STALL_MAX: Duration = Duration::from_secs(5);
+
+const APP: &str = "
+CREATE SOURCE readings (usage_point TEXT, start_utc TIMESTAMP, value DECIMAL(18,6), source_version BIGINT)
+  WITH (topic = 'readings', key = 'usage_point', identity = 'usage_point, start_utc',
+        version = 'source_version', segment = '256', partitions = '6');
+CREATE VIEW meter_daily AS
+  SELECT usage_point, TUMBLE(start_utc, INTERVAL '1 day') AS day, SUM(value) AS kwh, COUNT(*) AS readings
+  FROM readings GROUP BY usage_point, day;
+";
+
+/// Kafka, the files of some nodes, and the nodes that run.
+struct World {
+    kafka: Cluster,
+    folder: tempfile::TempDir,
+    nodes: BTreeMap<u16, Node>,
+    all: u16,
+    /// The first three numbers of addresses on loopback that nobody else uses.
+    network: String,
+}
+
+impl World {
+    fn new(all: u16) -> anyhow::Result<World> {
+        let tag = std::process::id() as u16 ^ (Instant::now().elapsed().subsec_nanos() as u16);
+        let network = format!("127.{}.{}", 16 + tag % 200, (tag >> 8) % 250);
+        let world = World {
+            kafka: Cluster::start(1)?,
+            folder: tempfile::tempdir()?,
+            nodes: BTreeMap::new(),
+            all,
+            network,
+        };
+        std::fs::write(world.path("app.sql"), APP)?;
+        (1..=all).try_for_each(|node| std::fs::write(world.file(node), world.describe(node)))?;
+        Ok(world)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn file(&self, node: u16) -> PathBuf {
+        self.path(&format!("node{node}.toml"))
+    }
+
+    fn describe(&self, node: u16) -> String {
+        let mut text = format!(
+            "node = {node}\napplication = {:?}\ndata = {:?}\nlisten = \"127.0.0.1:0\"\ndrill = true\n\
+             [log]\nurl = \"kafka://{}\"\n[dataset]\nurl = {:?}\n[batch]\ninterval_ms = 200\n\
+             [cluster]\nname = \"test\"\npartitions = 8\nreplicas = 3\n",
+            self.path("app.sql"),
+            self.path(&format!("data{node}")),
+            self.kafka.servers(),
+            self.path("dataset"),
+        );
+        for member in 1..=self.all {
+            let voter = member <= 3;
+            let peer = format!("{}.{member}:7171", self.network);
+            let _ = write!(text, "[[cluster.nodes]]\nid = {member}\npeer = \"{peer}\"\nvoter = {voter}\n");
+        }
+        text
+    }
+
+    fn start(&mut self, node: u16) -> anyhow::Result<()> {
+        self.nodes.insert(node, Node::start_member(&self.file(node))?);
+        Ok(())
+    }
+
+    fn client(&self, node: u16) -> &Client {
+        &self.nodes[&node].client
+    }
+
+    /// Waits until a node is ready and the cluster is whole, as it sees it.
+    async fn settled(&self, node: u16) -> anyhow::Result<()> {
+        let patience = Instant::now() + Duration::from_secs(60);
+        loop {
+            let (ready, said) = self.client(node).get_text("/readyz").await?;
+            let cluster = self.client(node).get("/v1/cluster").await?;
+            if ready == 200 && is_whole(&cluster, usize::from(self.all.min(3))) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < patience, "node {node} is not settled: {said} {cluster}");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// The logs of all nodes, for a person who looks at a failure.
+    fn logs(&self) -> String {
+        let all = (1..=self.all).map(|node| {
+            let log = std::fs::read_to_string(self.file(node).with_extension("log")).unwrap_or_default();
+            format!("--- node {node}\n{log}\n")
+        });
+        all.collect()
+    }
+}
+
+fn is_whole(cluster: &Value, replicas: usize) -> bool {
+    let partitions = cluster["partitions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let whole = |partition: &Value| {
+        partition["primary"].is_u64()
+            && partition["in_sync"].as_array().is_some_and(|all| all.len() == replicas)
+    };
+    !partitions.is_empty() && partitions.iter().all(whole)
+}
+
+/// A day of all meters, one reading each half hour.
+fn day(day: u32) -> String {
+    let half_hours = (0..METERS).flat_map(|meter| (0..48).map(move |half_hour| (meter, half_hour)));
+    let line = |(meter, half_hour): (usize, u32)| {
+        let (hour, minute) = (half_hour / 2, half_hour % 2 * 30);
+        format!(
+            "{{\"usage_point\":\"M{meter:02}\",\"start_utc\":\"2026-01-{day:02}T{hour:02}:{minute:02}:00Z\",\"value\":0.125,\"source_version\":1}}\n"
+        )
+    };
+    half_hours.map(line).collect()
+}
+
+async fn send(client: &Client, lines: String) -> anyhow::Result<String> {
+    let (status, answer) = client.ingest("readings", lines).await?;
+    ensure!(status == 200 && answer["acknowledged"].as_u64() == Some(METERS as u64 * 48), "{answer}");
+    Ok(answer["session"].as_str().context("an acknowledgement has a token")?.to_owned())
+}
+
+/// Kilowatt-hours and readings of all meters, by day.
+async fn totals(client: &Client, session: &str) -> anyhow::Result<Vec<(i128, i64)>> {
+    let sql =
+        "SELECT day, SUM(kwh) AS kwh, SUM(readings) AS readings FROM meter_daily GROUP BY day ORDER BY day";
+    let answer = client.query_within(sql, session, 20_000).await?;
+    Ok(answer.rows().iter().map(|row| (micro_of(&row[1]), row[2].as_i64().expect("a count"))).collect())
+}
+
+fn expected(days: u32) -> Vec<(i128, i64)> {
+    let readings = METERS as i128 * 48;
+    vec![(readings * micro("0.125"), readings as i64); days as usize]
+}
+
+/// Reads one meter again and again, in turn at the given nodes; returns the longest time between
+/// two good answers once told to stop.
+async fn keep_reading(clients: Vec<Client>, stop: Arc<AtomicBool>) -> Duration {
+    let (mut worst, mut last) = (Duration::ZERO, Instant::now());
+    let mut turn = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let client = &clients[turn % clients.len()];
+        turn += 1;
+        let path = format!("/v1/views/meter_daily?key=M{:02}", turn % METERS);
+        let answered = tokio::time::timeout(Duration::from_secs(1), client.view(&path)).await;
+        if matches!(answered, Ok(Ok(_))) {
+            worst = worst.max(last.elapsed());
+            last = Instant::now();
+        }
+    }
+    worst.max(last.elapsed())
+}
+
+fn signal(node: &Node, signal: &str) -> anyhow::Result<()> {
+    let sent = Command::new("kill").args([signal, &node.pid().to_string()]).status()?;
+    ensure!(sent.success(), "kill {signal}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whichever_node_is_killed_the_others_answer_and_it_comes_back() -> anyhow::Result<()> {
+    if !available("whichever_node_is_killed_the_others_answer_and_it_comes_back") {
+        return Ok(());
+    }
+    let mut world = World::new(3)?;
+    for node in 1..=3 {
+        world.start(node)?;
+    }
+    let outcome = kill_each(&mut world).await;
+    outcome.map_err(|error| anyhow::anyhow!("{error:?}\n{}", world.logs()))
+}
+
+async fn kill_each(world: &mut World) -> anyhow::Result<()> {
+    for node in 1..=3 {
+        world.settled(node).await?;
+    }
+    send(world.client(1), day(1)).await?;
+    let mut days = 1;
+    for lost in 1..=3 {
+        let others: Vec<u16> = (1..=3).filter(|node| *node != lost).collect();
+        let stop = Arc::new(AtomicBool::new(false));
+        let clients = others.iter().map(|node| world.client(*node).clone()).collect();
+        let reading = tokio::spawn(keep_reading(clients, Arc::clone(&stop)));
+        world.nodes.remove(&lost).context("it runs")?.kill()?;
+        days += 1;
+        let session = send(world.client(others[0]), day(days)).await?;
+        for node in &others {
+            assert_eq!(
+                totals(world.client(*node), &session).await?,
+                expected(days),
+                "node {node} without {lost}"
+            );
+        }
+        stop.store(true, Ordering::Relaxed);
+        let stall = reading.await?;
+        println!("without node {lost}: the longest pause of a reader was {stall:?}");
+        ensure!(stall < STALL_MAX, "without node {lost} a reader waited {stall:?}");
+        world.start(lost)?;
+        world.settled(lost).await?;
+        assert_eq!(totals(world.client(lost), &session).await?, expected(days), "node {lost} is back");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whichever_node_is_paused_the_others_answer_and_it_catches_up() -> anyhow::Result<()> {
+    if !available("whichever_node_is_paused_the_others_answer_and_it_catches_up") {
+        return Ok(());
+    }
+    let mut world = World::new(3)?;
+    for node in 1..=3 {
+        world.start(node)?;
+    }
+    let outcome = pause_each(&world).await;
+    outcome.map_err(|error| anyhow::anyhow!("{error:?}\n{}", world.logs()))
+}
+
+async fn pause_each(world: &World) -> anyhow::Result<()> {
+    for node in 1..=3 {
+        world.settled(node).await?;
+    }
+    send(world.client(1), day(1)).await?;
+    let mut days = 1;
+    for paused in 1..=3 {
+        let others: Vec<u16> = (1..=3).filter(|node| *node != paused).collect();
+        let stop = Arc::new(AtomicBool::new(false));
+        let clients = others.iter().map(|node| world.client(*node).clone()).collect();
+        let reading = tokio::spawn(keep_reading(clients, Arc::clone(&stop)));
+        signal(&world.nodes[&paused], "-STOP")?;
+        days += 1;
+        let session = send(world.client(others[0]), day(days)).await?;
+        for node in &others {
+            assert_eq!(
+                totals(world.client(*node), &session).await?,
+                expected(days),
+                "node {node} without {paused}"
+            );
+        }
+        stop.store(true, Ordering::Relaxed);
+        let stall = reading.await?;
+        println!("node {paused} paused: the longest pause of a reader was {stall:?}");
+        ensure!(stall < STALL_MAX, "with node {paused} paused a reader waited {stall:?}");
+        signal(&world.nodes[&paused], "-CONT")?;
+        world.settled(paused).await?;
+        assert_eq!(totals(world.client(paused), &session).await?, expected(days), "node {paused} goes on");
+    }
+    Ok(())
+}

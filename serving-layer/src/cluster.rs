@@ -1,0 +1,29 @@
+//! What the serving layer can say of the cluster that its node is in.
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+/// A node's cluster, as operators see it.
+#[async_trait]
+pub trait Cluster: Send + Sync {
+    /// Describes members, partitions and what this node holds.
+    fn describe(&self) -> Value;
+
+    /// Empties a node of what it holds, or (false) uses it again; an error says why not.
+    async fn drain(&self, node: u16, draining: bool) -> Result<(), ClusterRefusal>;
+
+    /// Breaks this node's links to others on purpose, as a drill asks: a document of peer's number to
+    /// `{cut_in, cut_out, delay_ms, loss}`. Others are healed.
+    fn break_links(&self, links: &Value) -> Result<(), ClusterRefusal>;
+}
+
+/// Why the cluster does not do what is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClusterRefusal {
+    /// What is asked can't be; it says why.
+    Impossible(String),
+    /// It can't be agreed on now; it says why.
+    Unavailable(String),
+    /// Not on this node.
+    NotHere(&'static str),
+}
