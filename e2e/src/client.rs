@@ -70,6 +70,15 @@ impl Client {
         Ok((response.status().as_u16(), response.text().await?))
     }
 
+    /// Posts a JSON document; an error status is an error with the document.
+    pub async fn post(&self, path: &str, document: &Value) -> anyhow::Result<Value> {
+        let response = self.http.post(format!("{}{path}", self.base)).json(document).send().await?;
+        let status = response.status();
+        let text = response.text().await?;
+        ensure!(status.is_success(), "POST {path}: {status}: {text}");
+        Ok(serde_json::from_str(&text)?)
+    }
+
     /// Reads a view.
     pub async fn view(&self, path: &str) -> anyhow::Result<Answer> {
         Answer::new(self.get(&format!("/v1/views/{path}")).await?)

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use sanso_broker::{Cluster, available};
 use sanso_e2e::{Client, Node, micro, micro_of};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 const METERS: usize = 40;
 /// No query may wait longer, whatever is lost.
@@ -160,14 +160,53 @@ async fn keep_reading(clients: Vec<Client>, stop: Arc<AtomicBool>) -> Duration {
     while !stop.load(Ordering::Relaxed) {
         let client = &clients[turn % clients.len()];
         turn += 1;
-        let path = format!("/v1/views/meter_daily?key=M{:02}", turn % METERS);
+        let path = format!("meter_daily?key=M{:02}", turn % METERS);
         let answered = tokio::time::timeout(Duration::from_secs(1), client.view(&path)).await;
-        if matches!(answered, Ok(Ok(_))) {
+        if answered.is_ok_and(|answer| answer.is_ok_and(|answer| !answer.rows().is_empty())) {
             worst = worst.max(last.elapsed());
             last = Instant::now();
         }
     }
     worst.max(last.elapsed())
+}
+
+/// What befalls a node.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Killed,
+    Paused,
+    CutOff,
+}
+
+impl Fault {
+    async fn inflict(self, world: &mut World, on: u16) -> anyhow::Result<()> {
+        match self {
+            Fault::Killed => world.nodes.remove(&on).context("it runs")?.kill(),
+            Fault::Paused => signal(&world.nodes[&on], "-STOP"),
+            Fault::CutOff => {
+                let cut = |node: u16| (node.to_string(), json!({ "cut_in": true, "cut_out": true }));
+                for node in 1..=world.all {
+                    let from: Vec<u16> = (1..=world.all).filter(|other| *other != node).collect();
+                    let broken = from.into_iter().filter(|other| node == on || *other == on).map(cut);
+                    break_links(world.client(node), broken.collect()).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn mend(self, world: &mut World, on: u16) -> anyhow::Result<()> {
+        match self {
+            Fault::Killed => world.start(on),
+            Fault::Paused => signal(&world.nodes[&on], "-CONT"),
+            Fault::CutOff => {
+                for node in 1..=world.all {
+                    break_links(world.client(node), Map::new()).await?;
+                }
+                Ok(())
+            }
+        }
+    }
 }
 
 fn signal(node: &Node, signal: &str) -> anyhow::Result<()> {
@@ -176,92 +215,97 @@ fn signal(node: &Node, signal: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whichever_node_is_killed_the_others_answer_and_it_comes_back() -> anyhow::Result<()> {
-    if !available("whichever_node_is_killed_the_others_answer_and_it_comes_back") {
+async fn break_links(client: &Client, links: Map<String, Value>) -> anyhow::Result<()> {
+    client.post("/v1/drill/links", &Value::Object(links)).await.map(|_| ())
+}
+
+/// Inflicts a fault on each node in turn, while others read and write.
+async fn trial(fault: Fault, nodes: u16) -> anyhow::Result<()> {
+    if !available(&format!("{fault:?} nodes of a cluster")) {
         return Ok(());
     }
-    let mut world = World::new(3)?;
-    for node in 1..=3 {
-        world.start(node)?;
-    }
-    let outcome = kill_each(&mut world).await;
+    let mut world = World::new(nodes)?;
+    (1..=nodes).try_for_each(|node| world.start(node))?;
+    let outcome = each_in_turn(&mut world, fault).await;
     outcome.map_err(|error| anyhow::anyhow!("{error:?}\n{}", world.logs()))
 }
 
-async fn kill_each(world: &mut World) -> anyhow::Result<()> {
-    for node in 1..=3 {
+async fn each_in_turn(world: &mut World, fault: Fault) -> anyhow::Result<()> {
+    for node in 1..=world.all {
         world.settled(node).await?;
     }
     send(world.client(1), day(1)).await?;
     let mut days = 1;
-    for lost in 1..=3 {
-        let others: Vec<u16> = (1..=3).filter(|node| *node != lost).collect();
+    for lost in 1..=world.all {
+        let others: Vec<u16> = (1..=world.all).filter(|node| *node != lost).collect();
         let stop = Arc::new(AtomicBool::new(false));
         let clients = others.iter().map(|node| world.client(*node).clone()).collect();
         let reading = tokio::spawn(keep_reading(clients, Arc::clone(&stop)));
-        world.nodes.remove(&lost).context("it runs")?.kill()?;
+        fault.inflict(world, lost).await?;
         days += 1;
         let session = send(world.client(others[0]), day(days)).await?;
         for node in &others {
-            assert_eq!(
-                totals(world.client(*node), &session).await?,
-                expected(days),
-                "node {node} without {lost}"
-            );
+            let found = totals(world.client(*node), &session).await?;
+            ensure!(found == expected(days), "node {node}, {lost} is {fault:?}: {found:?}");
         }
         stop.store(true, Ordering::Relaxed);
         let stall = reading.await?;
-        println!("without node {lost}: the longest pause of a reader was {stall:?}");
-        ensure!(stall < STALL_MAX, "without node {lost} a reader waited {stall:?}");
-        world.start(lost)?;
+        ensure!(stall < STALL_MAX, "while {lost} was {fault:?} a reader waited {stall:?}");
+        fault.mend(world, lost).await?;
         world.settled(lost).await?;
-        assert_eq!(totals(world.client(lost), &session).await?, expected(days), "node {lost} is back");
+        let found = totals(world.client(lost), &session).await?;
+        ensure!(found == expected(days), "node {lost} is back: {found:?}");
     }
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whichever_node_is_paused_the_others_answer_and_it_catches_up() -> anyhow::Result<()> {
-    if !available("whichever_node_is_paused_the_others_answer_and_it_catches_up") {
-        return Ok(());
-    }
-    let mut world = World::new(3)?;
-    for node in 1..=3 {
-        world.start(node)?;
-    }
-    let outcome = pause_each(&world).await;
-    outcome.map_err(|error| anyhow::anyhow!("{error:?}\n{}", world.logs()))
+async fn whichever_node_is_killed_the_others_answer_and_it_comes_back() -> anyhow::Result<()> {
+    trial(Fault::Killed, 3).await
 }
 
-async fn pause_each(world: &World) -> anyhow::Result<()> {
-    for node in 1..=3 {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whichever_node_is_paused_the_others_answer_and_it_catches_up() -> anyhow::Result<()> {
+    trial(Fault::Paused, 3).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whichever_node_is_cut_off_the_others_answer_and_it_catches_up() -> anyhow::Result<()> {
+    trial(Fault::CutOff, 3).await
+}
+
+/// A fourth and a fifth node vote on nothing and hold their share.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_nodes_stand_the_loss_of_any() -> anyhow::Result<()> {
+    trial(Fault::Killed, 5).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drained_node_holds_nothing_and_is_used_again() -> anyhow::Result<()> {
+    if !available("a_drained_node_holds_nothing_and_is_used_again") {
+        return Ok(());
+    }
+    let mut world = World::new(4)?;
+    (1..=4).try_for_each(|node| world.start(node))?;
+    for node in 1..=4 {
         world.settled(node).await?;
     }
-    send(world.client(1), day(1)).await?;
-    let mut days = 1;
-    for paused in 1..=3 {
-        let others: Vec<u16> = (1..=3).filter(|node| *node != paused).collect();
-        let stop = Arc::new(AtomicBool::new(false));
-        let clients = others.iter().map(|node| world.client(*node).clone()).collect();
-        let reading = tokio::spawn(keep_reading(clients, Arc::clone(&stop)));
-        signal(&world.nodes[&paused], "-STOP")?;
-        days += 1;
-        let session = send(world.client(others[0]), day(days)).await?;
-        for node in &others {
-            assert_eq!(
-                totals(world.client(*node), &session).await?,
-                expected(days),
-                "node {node} without {paused}"
-            );
-        }
-        stop.store(true, Ordering::Relaxed);
-        let stall = reading.await?;
-        println!("node {paused} paused: the longest pause of a reader was {stall:?}");
-        ensure!(stall < STALL_MAX, "with node {paused} paused a reader waited {stall:?}");
-        signal(&world.nodes[&paused], "-CONT")?;
-        world.settled(paused).await?;
-        assert_eq!(totals(world.client(paused), &session).await?, expected(days), "node {paused} goes on");
+    let session = send(world.client(1), day(1)).await?;
+    let held = |cluster: &Value| cluster["nodes"][1]["replicas"].as_u64();
+    assert!(held(&world.client(1).get("/v1/cluster").await?) > Some(0));
+    world.client(3).post("/v1/cluster/nodes/2/drain", &json!({})).await?;
+    while held(&world.client(1).get("/v1/cluster").await?) != Some(0) {
+        tokio::task::yield_now().await;
     }
+    world.nodes.remove(&2).context("it runs")?.kill()?;
+    for node in [1, 3, 4] {
+        assert_eq!(totals(world.client(node), &session).await?, expected(1), "node {node} without 2");
+    }
+    world.start(2)?;
+    world.client(2).post("/v1/cluster/nodes/2/fill", &json!({})).await?;
+    while held(&world.client(1).get("/v1/cluster").await?) == Some(0) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(totals(world.client(2), &session).await?, expected(1), "node 2 is back");
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::collections::btree_map::Entry;
 use parking_lot::Mutex;
 use sanso_catalog::{Catalog, PartitionProgress};
 use sanso_core::{PartitionId, PartitionStore, ReadRequest};
-use sanso_state::Offset;
+use sanso_state::{LogPartition, Offset};
 
 use crate::service::ServingContext;
 
@@ -40,7 +40,8 @@ impl Readiness {
                 continue;
             }
             let posted = board.get(&source.name);
-            let mine = (0..source.partitions).filter(|l| context.board.works_on(&source.name, *l));
+            let mine =
+                (0..source.partitions).filter(|l| catalog.share(&source.name, LogPartition(*l)).is_some());
             for partition in mine {
                 let progress = posted.and_then(|partitions| partitions.get(&partition));
                 let goal = goals.entry((source.name.clone(), partition));

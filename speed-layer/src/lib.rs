@@ -41,7 +41,7 @@ pub use late_merge::{Answer, Target};
 pub use newest::{Accepted, Commit, MemoryIndex, NewestIndex, Version};
 pub use quarantine::{Quarantine, SourceQuarantine};
 pub use rocks::{RocksBuild, RocksIndex, RocksShare};
-pub use service::{Share, Shares, SpeedHandle, SpeedLayer};
+pub use service::{SpeedHandle, SpeedLayer};
 pub use worker::{Chunk, QuarantineSink, TargetStart, Worker};
 
 #[cfg(test)]

@@ -33,21 +33,8 @@ use crate::task::{WorkerStatus, WorkerTask};
 
 type Workers = BTreeMap<(String, LogPartition), watch::Receiver<WorkerStatus>>;
 
-/// What a node does for a log partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Share {
-    /// Sends its deltas to the view partitions.
-    Feeds,
-    /// Keeps its index of newest versions, so that it can feed from one moment to the next.
-    Follows,
-}
-
-/// A node's share of the log partitions, by source; it has nothing to do with others.
-pub type Shares = BTreeMap<(String, LogPartition), Share>;
-
 /// A running worker.
 struct Hand {
-    share: watch::Sender<Share>,
     stop: CancellationToken,
     thread: JoinHandle<()>,
 }
@@ -68,8 +55,6 @@ pub struct SpeedLayer {
     runtime: Handle,
     workers: watch::Sender<Workers>,
     hands: Arc<Mutex<Hands>>,
-    /// All log partitions when absent.
-    shares: Option<watch::Receiver<Shares>>,
 }
 
 impl SpeedLayer {
@@ -86,20 +71,6 @@ impl SpeedLayer {
         store: PartitionStore,
         board: StatusBoard,
     ) -> Result<SpeedHandle> {
-        Self::start_share(config, log, dataset, catalog, store, board, None).await
-    }
-
-    /// Starts the layer as [`SpeedLayer::start`] does, for a share of the log partitions that may
-    /// change at any time; all when absent.
-    pub async fn start_share(
-        config: SpeedConfig,
-        log: Arc<dyn Log>,
-        dataset: Dataset,
-        catalog: CatalogHandle,
-        store: PartitionStore,
-        board: StatusBoard,
-        shares: Option<watch::Receiver<Shares>>,
-    ) -> Result<SpeedHandle> {
         crate::metrics::describe();
         let runtime = Handle::current();
         let dir = config.dir.clone();
@@ -115,7 +86,6 @@ impl SpeedLayer {
             stop: CancellationToken::new(),
             workers: watch::Sender::new(Workers::new()),
             hands: Arc::default(),
-            shares,
             config,
             log: Arc::clone(&log),
             dataset,
@@ -152,34 +122,23 @@ impl SpeedLayer {
         Ok(handle)
     }
 
-    /// Starts the workers that are missing, ends those that are no longer this node's to run, and
-    /// tells the others what to do.
+    /// Starts the workers that are missing, and ends those that are no longer this process's to run.
     async fn follow_catalog(&self) -> Result<()> {
-        let shares = self.shares.as_ref().map(|shares| shares.borrow().clone());
-        let sources = self.catalog.current().sources.clone();
-        if let Some(shares) = &shares {
-            self.board.post_shares(shares.keys().map(|(source, l)| (source.clone(), l.0)).collect());
-            self.end_workers(|key| !shares.contains_key(key)).await;
-        }
-        for source in sources.values() {
-            let mut missing = Vec::new();
-            for partition in (0..source.partitions).map(LogPartition) {
-                let key = (source.name.clone(), partition);
-                let share = shares.as_ref().map_or(Some(Share::Feeds), |shares| shares.get(&key).copied());
-                let Some(share) = share else { continue };
-                match self.hands.lock().get(&key).filter(|hand| !hand.thread.is_finished()) {
-                    Some(hand) => {
-                        _ = hand.share.send_if_modified(|held| std::mem::replace(held, share) != share)
-                    }
-                    None => missing.push((partition, share)),
-                }
-            }
+        let catalog = self.catalog.current();
+        self.end_workers(|(source, partition)| catalog.share(source, *partition).is_none()).await;
+        for source in catalog.sources.values() {
+            let mut missing: Vec<LogPartition> = (0..source.partitions).map(LogPartition).collect();
+            missing.retain(|partition| catalog.share(&source.name, *partition).is_some());
+            missing.retain(|partition| {
+                let hands = self.hands.lock();
+                hands.get(&(source.name.clone(), *partition)).is_none_or(|hand| hand.thread.is_finished())
+            });
             if missing.is_empty() {
                 continue;
             }
             self.log.ensure_topic(&TopicSpec::new(&source.topic, source.partitions)).await?;
-            for (partition, share) in missing {
-                self.start_worker(source, partition, share)?;
+            for partition in missing {
+                self.start_worker(source, partition)?;
             }
         }
         Ok(())
@@ -217,10 +176,10 @@ impl SpeedLayer {
         Ok(())
     }
 
-    fn start_worker(&self, source: &Arc<Source>, partition: LogPartition, share: Share) -> Result<()> {
+    fn start_worker(&self, source: &Arc<Source>, partition: LogPartition) -> Result<()> {
         let status = watch::Sender::new(WorkerStatus::default());
         let receiver = status.subscribe();
-        let (share, stop) = (watch::Sender::new(share), self.stop.child_token());
+        let stop = self.stop.child_token();
         let task = WorkerTask {
             config: self.config.clone(),
             place: IndexPlace {
@@ -236,34 +195,26 @@ impl SpeedLayer {
             board: self.board.clone(),
             quarantine: self.quarantine.of(source)?,
             status,
-            share: share.subscribe(),
             stop: stop.clone(),
             runtime: self.runtime.clone(),
         };
         let thread = spawn_thread(&format!("sanso-{}-{partition}", source.name), move || task.run())?;
         let key = (source.name.clone(), partition);
-        self.hands.lock().insert(key.clone(), Hand { share, stop, thread });
+        self.hands.lock().insert(key.clone(), Hand { stop, thread });
         self.workers.send_modify(|workers| _ = workers.insert(key, receiver));
         Ok(())
     }
 
     async fn supervise(self) {
         let mut changes = self.catalog.subscribe();
-        let mut shares = self.shares.clone();
         loop {
-            let shared = async {
-                match &mut shares {
-                    Some(shares) => shares.changed().await,
-                    None => std::future::pending().await,
-                }
-            };
+            // First of all: what changed before this subscribed would else be missed.
+            if let Err(error) = self.follow_catalog().await {
+                tracing::error!(error = error.chain(), "start workers of a new source");
+            }
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 changed = changes.changed() => if changed.is_err() { return },
-                changed = shared => if changed.is_err() { return },
-            }
-            if let Err(error) = self.follow_catalog().await {
-                tracing::error!(error = error.chain(), "start workers of a new source");
             }
         }
     }

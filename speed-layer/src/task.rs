@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sanso_catalog::{Catalog, CatalogHandle, PartitionProgress, StatusBoard};
+use sanso_catalog::{Catalog, CatalogHandle, PartitionProgress, Share, StatusBoard};
 use sanso_core::{PartitionId, PartitionStore, ReadRequest, StoreError};
 use sanso_log::LogError;
 use sanso_state::{Entry, Fingerprint, LogPartition, Offset};
@@ -31,7 +31,6 @@ use crate::newest::NewestIndex;
 use crate::open_index::IndexPlace;
 use crate::quarantine::SourceQuarantine;
 use crate::rocks::RocksIndex;
-use crate::service::Share;
 use crate::worker::{Chunk, TargetStart, Worker};
 
 /// How far a worker has come, for those who wait for it.
@@ -56,7 +55,6 @@ pub(crate) struct WorkerTask {
     pub(crate) board: StatusBoard,
     pub(crate) quarantine: SourceQuarantine,
     pub(crate) status: watch::Sender<WorkerStatus>,
-    pub(crate) share: watch::Receiver<Share>,
     pub(crate) stop: CancellationToken,
     pub(crate) runtime: Handle,
 }
@@ -132,7 +130,6 @@ impl WorkerTask {
             task: self,
             sink: self.quarantine.clone(),
             catalog: self.catalog.subscribe(),
-            share: self.share.clone(),
             metrics,
             limits: WorkerLimits::new(&self.board.limits(), &self.config),
             worker,
@@ -175,7 +172,6 @@ struct Session<'a> {
     worker: Worker<RocksIndex>,
     sink: SourceQuarantine,
     catalog: watch::Receiver<Arc<Catalog>>,
-    share: watch::Receiver<Share>,
     metrics: WorkerMetrics,
     limits: WorkerLimits,
     live: Vec<TargetStart>,
@@ -200,9 +196,7 @@ impl Session<'_> {
     fn run(mut self) -> Result<()> {
         self.catalog.mark_changed();
         while !self.task.stop.is_cancelled() {
-            let changed =
-                self.catalog.has_changed().unwrap_or(false) || self.share.has_changed().unwrap_or(false);
-            if changed || self.unresolved {
+            if self.catalog.has_changed().unwrap_or(false) || self.unresolved {
                 let catalog = self.catalog.borrow_and_update().clone();
                 if !catalog.sources.contains_key(self.task.source()) {
                     return Ok(());
@@ -235,7 +229,7 @@ impl Session<'_> {
     fn follow(&mut self, catalog: &Catalog) -> Result<()> {
         let mut live = Vec::new();
         self.unresolved = false;
-        let feeds = *self.share.borrow_and_update() == Share::Feeds;
+        let feeds = catalog.share(self.task.source(), self.task.partition()) == Some(Share::Feeds);
         for view in catalog.live_of(self.task.source()).into_iter().filter(|_| feeds) {
             for id in partitions_of(view.fingerprint, view.partitions) {
                 match self.task.progress(id) {
@@ -451,7 +445,7 @@ impl Session<'_> {
             pause = pause.min(Duration::from_millis(task.config.flush_ms));
         }
         let (topic, partition) = (&task.place.source.topic, task.partition().0);
-        let Self { catalog, share, end, .. } = self;
+        let Self { catalog, end, .. } = self;
         task.runtime.block_on(async {
             tokio::select! {
                 beyond = task.place.log.wait_beyond(topic, partition, position) => {
@@ -462,12 +456,6 @@ impl Session<'_> {
                     // Seen here, but followed at the start of the next round.
                     if changed.is_ok() {
                         catalog.mark_changed();
-                    }
-                    Ok(())
-                }
-                changed = share.changed() => {
-                    if changed.is_ok() {
-                        share.mark_changed();
                     }
                     Ok(())
                 }

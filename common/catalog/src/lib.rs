@@ -11,7 +11,7 @@ mod status;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sanso_state::Fingerprint;
+use sanso_state::{Fingerprint, LogPartition};
 use sanso_view::{Source, View};
 use tokio::sync::watch;
 
@@ -20,6 +20,18 @@ pub use status::{
     AuditCounts, BatchProgress, BatchQuarantine, Order, PartitionProgress, QuarantineStore, RecordCounts,
     StatusBoard,
 };
+
+/// What a node of a cluster does for a log partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// Sends its deltas to the view partitions.
+    Feeds,
+    /// Keeps its index of newest versions, so that it can feed from one moment to the next.
+    Follows,
+}
+
+/// A node's share of the log partitions, by source; it has nothing to do with others.
+pub type Shares = BTreeMap<(String, LogPartition), Share>;
 
 /// A snapshot of what is declared and live.
 #[derive(Clone, Default)]
@@ -30,9 +42,19 @@ pub struct Catalog {
     pub live: BTreeMap<Fingerprint, Arc<View>>,
     /// The version that serves, by view name.
     pub serving: BTreeMap<String, Fingerprint>,
+    /// Which log partitions this process works on; it feeds all of them when absent.
+    pub shares: Option<Shares>,
 }
 
 impl Catalog {
+    /// Says what this process does for a log partition; none when it has nothing to do with it.
+    pub fn share(&self, source: &str, partition: LogPartition) -> Option<Share> {
+        match &self.shares {
+            None => Some(Share::Feeds),
+            Some(shares) => shares.get(&(source.to_owned(), partition)).copied(),
+        }
+    }
+
     /// Returns the version of a view that serves.
     pub fn serving(&self, name: &str) -> Option<&Arc<View>> {
         self.live.get(self.serving.get(name)?)

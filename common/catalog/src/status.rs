@@ -1,6 +1,6 @@
 //! The status board: what each layer says of itself, for answers, the console and metrics.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
@@ -141,8 +141,6 @@ struct Board {
     batch: BTreeMap<String, BatchProgress>,
     quarantine: Option<Arc<dyn QuarantineStore>>,
     limits: Limits,
-    /// Which log partitions this process works on; all when absent.
-    shares: Option<BTreeSet<(String, u32)>>,
 }
 
 /// The shared board. Clones share it.
@@ -177,17 +175,6 @@ impl StatusBoard {
             troubles.remove(&partition.0);
         }
         board.stopped.remove(&(source.to_owned(), partition.0));
-    }
-
-    /// Posts which log partitions this process works on, by source; all before the first time.
-    pub fn post_shares(&self, shares: BTreeSet<(String, u32)>) {
-        self.0.write().shares = Some(shares);
-    }
-
-    /// Says whether this process works on a log partition.
-    pub fn works_on(&self, source: &str, partition: u32) -> bool {
-        let board = self.0.read();
-        board.shares.as_ref().is_none_or(|shares| shares.contains(&(source.to_owned(), partition)))
     }
 
     /// Posts what holds the speed layer on one log partition, until it makes progress again.

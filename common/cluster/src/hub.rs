@@ -110,7 +110,8 @@ impl Hub {
         Ok(engine.submit(partition, write).await.into())
     }
 
-    fn read(&self, body: &[u8]) -> Result<ReadAnswer, Refusal> {
+    /// Answers a read from this node's replica.
+    pub(crate) fn read(&self, body: &[u8]) -> Result<ReadAnswer, Refusal> {
         let call: ReadCall = wire::decode(body).map_err(refused)?;
         let (id, question) = call.question();
         let Some(engine) = self.engine() else { return Ok(ReadAnswer::NotInSync) };

@@ -26,6 +26,9 @@ const WRITE_MAX: Duration = Duration::from_secs(5);
 const READ_MAX: Duration = Duration::from_secs(5);
 /// How long one node may take over a write or a read before another way is tried.
 const CALL_MAX: Duration = Duration::from_secs(1);
+/// How long a better answer is waited for, once there is one of a replica that can't know whether it
+/// has everything.
+const BETTER_MAX: Duration = Duration::from_millis(40);
 /// Before a write is tried again where nothing has changed.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -158,8 +161,10 @@ impl ClusterStore {
                     next = self.hedged(|hedger, now_us| hedger.refused(&mut read, &maps.borrow(), node, now_us));
                 }
                 () = sleep_until(due) => {
-                    // All have been asked, and one has answered as well as it could.
-                    if waiting == 0 && let Some(best) = best.take() {
+                    // One has answered as well as it could, and the others had their time: who is asked
+                    // still may be gone.
+                    let settled = waiting == 0 || began.elapsed() >= BETTER_MAX;
+                    if settled && let Some(best) = best.take() {
                         return Ok(best);
                     }
                     next = self.hedged(|hedger, now_us| hedger.due(&mut read, &maps.borrow(), now_us));
@@ -185,8 +190,7 @@ impl ClusterStore {
         let (hub, read) = (Arc::clone(&self.0), read.clone());
         tokio::spawn(async move {
             let reply = if node == hub.me {
-                // It was asked before, and is not as good as others may be.
-                None
+                hub.read(&body).ok().and_then(|answer| answer.reply().ok())
             } else {
                 let answer = hub.ask(node, READ, body.to_vec(), CALL_MAX).await.ok();
                 let answer = answer.and_then(|bytes| wire::decode::<ReadAnswer>(&bytes).ok());
@@ -229,7 +233,7 @@ fn at(at_us: u64) -> Instant {
 #[async_trait]
 impl Partitions for ClusterStore {
     async fn submit(&self, id: PartitionId, entry: Entry) -> Result<Outcome, StoreError> {
-        let write = wire::write(Write::Enter(id, entry), &*self.kinds(id)?);
+        let write = wire::write(Write::Enter(id, entry), &self.kinds(id)?);
         Ok(match self.write(id, write).await? {
             SubmitAnswer::Accepted { applied } => Outcome::Accepted { applied },
             SubmitAnswer::Refused { from, applied } => Outcome::Refused { from, applied },

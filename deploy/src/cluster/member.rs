@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use sanso_batch::{BatchConfig, BatchLayer};
-use sanso_catalog::{Catalog, CatalogHandle, Registered, StatusBoard};
+use sanso_catalog::{Catalog, CatalogHandle, Registered, Share, Shares, StatusBoard};
 use sanso_cluster::{
     ClusterConfig, ClusterMap, ClusterNode, KindsOf, NodeConfig, NodeId, Standing, Timings, owners,
 };
@@ -22,7 +22,7 @@ use sanso_dataset::{Credentials, Dataset};
 use sanso_log::Log;
 use sanso_serving::metrics::PrometheusHandle;
 use sanso_serving::{Cluster, ServingConfig, ServingContext, ServingLayer};
-use sanso_speed::{Share, Shares, SpeedConfig, SpeedHandle, SpeedLayer};
+use sanso_speed::{SpeedConfig, SpeedHandle, SpeedLayer};
 use sanso_state::{Fingerprint, LogPartition};
 use sanso_view::View;
 use tokio::net::TcpListener;
@@ -101,10 +101,10 @@ impl Member {
         let me = NodeId(file.own.node);
         let stop = member.stop.subscribe();
         if file.with_role(Role::Speed).contains(&me) {
-            let shares = follow_shares(&world, file.with_role(Role::Speed), stop.clone());
-            member.tasks.push(shares.1);
             let config = SpeedConfig { dir: file.own.data.join("speed"), ..file.settings.speed.clone() };
-            member.speed = Some(world.speed(config, shares.0).await?);
+            member.speed = Some(world.speed(config).await?);
+            let follow = follow_shares(world.clone(), file.with_role(Role::Speed), stop.clone());
+            member.tasks.push(tokio::spawn(follow));
         }
         if file.with_role(Role::Batch).contains(&me) {
             let batch = run_batch(world.clone(), file.with_role(Role::Batch), stop.clone());
@@ -145,19 +145,14 @@ impl Member {
 }
 
 impl World {
-    async fn speed(
-        &self,
-        config: SpeedConfig,
-        shares: watch::Receiver<Shares>,
-    ) -> anyhow::Result<SpeedHandle> {
-        let started = SpeedLayer::start_share(
+    async fn speed(&self, config: SpeedConfig) -> anyhow::Result<SpeedHandle> {
+        let started = SpeedLayer::start(
             config,
             Arc::clone(&self.log),
             self.dataset.clone(),
             self.catalog.clone(),
             self.store.clone(),
             self.board.clone(),
-            Some(shares),
         );
         started.await.context("start speed layer")
     }
@@ -193,6 +188,8 @@ fn catalog_of(declared: &Declared) -> CatalogHandle {
         sources: sources.map(|source| (source.name.clone(), Arc::clone(source))).collect(),
         live: declared.views.iter().map(|view| (view.fingerprint, Arc::clone(view))).collect(),
         serving: declared.views.iter().map(|view| (view.name.clone(), view.fingerprint)).collect(),
+        // None yet: the cluster's map says which.
+        shares: Some(Shares::new()),
     })
 }
 
@@ -227,48 +224,37 @@ fn usable(map: &ClusterMap, of: &BTreeSet<NodeId>) -> Vec<NodeId> {
 }
 
 /// Follows which log partitions are this node's, by the map.
-fn follow_shares(
-    world: &World,
-    speed: BTreeSet<NodeId>,
-    stop: watch::Receiver<bool>,
-) -> (watch::Receiver<Shares>, JoinHandle<()>) {
+async fn follow_shares(world: World, speed: BTreeSet<NodeId>, stop: watch::Receiver<bool>) {
     let mut maps = world.cluster.maps();
     let me = world.cluster.me().node;
     let sources = world.catalog.current().sources.clone();
-    let jobs: Vec<(String, LogPartition)> = sources
-        .values()
-        .flat_map(|source| (0..source.partitions).map(|l| (source.name.clone(), LogPartition(l))))
-        .collect();
-    let shares = move |map: &ClusterMap| {
-        let weight = |job: &(String, LogPartition), node| owners::weight(&job.0, job.1.0, node);
-        let mut mine = Shares::new();
-        for (job, (feeds, follows)) in owners::assign_with_followers(&jobs, &usable(map, &speed), weight) {
-            if feeds == me {
-                mine.insert(job, Share::Feeds);
-            } else if follows == Some(me) {
-                mine.insert(job, Share::Follows);
+    let partitions =
+        sources.values().flat_map(|source| (0..source.partitions).map(|l| (source.name.clone(), l)));
+    let jobs: Vec<(String, LogPartition)> = partitions.map(|(name, l)| (name, LogPartition(l))).collect();
+    let weight = |job: &(String, LogPartition), node| owners::weight(&job.0, job.1.0, node);
+    let follow = async {
+        loop {
+            let nodes = usable(&maps.borrow_and_update(), &speed);
+            let mut mine = Shares::new();
+            for (job, (feeds, follows)) in owners::assign_with_followers(&jobs, &nodes, weight) {
+                if feeds == me {
+                    mine.insert(job, Share::Feeds);
+                } else if follows == Some(me) {
+                    mine.insert(job, Share::Follows);
+                }
+            }
+            if world.catalog.current().shares.as_ref() != Some(&mine) {
+                world.catalog.update(|catalog| catalog.shares = Some(mine));
+            }
+            if maps.changed().await.is_err() {
+                return;
             }
         }
-        mine
     };
-    let (sender, receiver) = watch::channel(shares(&maps.borrow_and_update()));
-    let follow = async move {
-        while maps.changed().await.is_ok() {
-            let now = shares(&maps.borrow_and_update());
-            sender.send_if_modified(|held| {
-                let changed = *held != now;
-                *held = now;
-                changed
-            });
-        }
-    };
-    let task = tokio::spawn(async move {
-        tokio::select! {
-            () = stopped(stop) => {}
-            () = follow => {}
-        }
-    });
-    (receiver, task)
+    tokio::select! {
+        () = stopped(stop) => {}
+        () = follow => {}
+    }
 }
 
 /// Runs the batch layer whenever it is this node's to run. Two that run it for a moment do no
