@@ -232,9 +232,12 @@ impl Inflict<'_> {
             None => self.target.pick(pick).await?,
         };
         self.picked.insert(pick, nodes.clone());
-        self.bar.set_message(format!("{act:?} {nodes:?}").to_lowercase());
+        let processes = self.target.nodes();
+        let names: Vec<&str> = nodes.iter().map(|node| processes[*node].name()).collect();
+        let whom = if pick == Pick::Broker { "a broker".to_owned() } else { names.join(", ") };
+        let what = format!("{act}: {whom}");
+        self.bar.set_message(what.clone());
         if act.harms() {
-            let what = format!("{act:?}").to_lowercase();
             let from_us = self.now_us();
             self.open.push((pick, Mark { what, nodes: nodes.clone(), from_us, to_us: from_us }));
         }

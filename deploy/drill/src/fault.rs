@@ -1,5 +1,6 @@
 //! The faults: a table of names, each a list of steps. Pure.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::verdict::Bounds;
@@ -64,6 +65,33 @@ pub enum Act {
     JumpClock(u32),
     /// Sets it right, at once.
     SetClock,
+}
+
+impl fmt::Display for Act {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self {
+            Act::Kill => "kill",
+            Act::Stop => "stop",
+            Act::Start => "start",
+            Act::Pause => "pause",
+            Act::Resume => "resume",
+            Act::Starve(percent) => return write!(f, "{percent} % of the time"),
+            Act::Feed => "all of the time",
+            Act::Cut => "cut off",
+            Act::CutOut => "cut off, out",
+            Act::CutIn => "cut off, in",
+            Act::Delay(ms) => return write!(f, "delay by {ms} ms"),
+            Act::Lose(percent) => return write!(f, "lose {percent} %"),
+            Act::Mend => "mend",
+            Act::SlowDisk(ms) => return write!(f, "flushes take {ms} ms"),
+            Act::QuickDisk => "quick flushes",
+            Act::FillDisk => "fill the disk",
+            Act::EmptyDisk => "empty the disk",
+            Act::JumpClock(ahead_s) => return write!(f, "clock {ahead_s} s ahead"),
+            Act::SetClock => "set the clock",
+        };
+        f.write_str(name)
+    }
 }
 
 impl Act {

@@ -142,7 +142,7 @@ impl Operation {
 /// A time in which something was wrong with some nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Mark {
-    /// What was done: `kill`, `pause`.
+    /// What was done, to whom: `kill: node 1`.
     pub what: String,
     /// To which nodes, from 0.
     pub nodes: BTreeSet<usize>,

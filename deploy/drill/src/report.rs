@@ -12,7 +12,7 @@ pub fn verdict(outcome: &Outcome) -> String {
     let mut text = format!("\n  {}: {}\n", outcome.target, outcome.fault);
     for mark in &outcome.marks {
         let (from, to) = (seconds(mark.from_us), seconds(mark.to_us));
-        let _ = writeln!(text, "    {} of {:?} at {from:.2} s, all well at {to:.2} s", mark.what, mark.nodes);
+        let _ = writeln!(text, "    {} at {from:.2} s, all well at {to:.2} s", mark.what);
     }
     text.push_str(&stalls(judgement));
     text.push_str(&latencies(judgement));
