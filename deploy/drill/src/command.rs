@@ -10,6 +10,7 @@ use clap::Args;
 use crate::client::Patience;
 use crate::drill::{Outcome, Settings, run as run_drill};
 use crate::fault::{self, Act, Fault, Pick};
+use crate::load::Load;
 use crate::report;
 use crate::sanso::{Cluster, Dev, Plan};
 
@@ -35,6 +36,9 @@ pub struct DrillArgs {
     /// How long a client waits for a node before it asks the next, in milliseconds.
     #[arg(long, default_value_t = 1_000, value_name = "N")]
     client_timeout_ms: u64,
+    /// Requests of all clients together in a second: a third are readings, the rest questions.
+    #[arg(long, default_value_t = 180, value_name = "N")]
+    rate: u32,
     /// How often each fault is inflicted, each time on another node.
     #[arg(long, default_value_t = 1, value_name = "N")]
     repeat: usize,
@@ -50,6 +54,7 @@ pub struct DrillArgs {
 pub async fn run(args: &DrillArgs, binary: &Path) -> anyhow::Result<ExitCode> {
     ensure!(args.nodes == 1 || args.nodes >= 3, "--nodes is 1, or 3 and more");
     ensure!(args.seconds > 0 && args.client_timeout_ms > 0, "times are greater than zero");
+    ensure!(args.rate >= 18, "--rate is 18 at least: one request a second for each client");
     let all = fault::all(args.nodes);
     if args.list {
         all.iter().for_each(|fault| say(&format!("{:<10} {}", fault.name, fault.about)));
@@ -83,7 +88,8 @@ async fn drill(args: &DrillArgs, binary: &Path, fault: &Fault, repetition: usize
     let each = Duration::from_secs(args.seconds);
     let attempt = Duration::from_millis(args.client_timeout_ms);
     let patience = Patience { attempt, ..Patience::default() };
-    let settings = Settings { patience, before: each, hold: each, after: each, ..Settings::default() };
+    let load = Load::of(args.rate);
+    let settings = Settings { load, patience, before: each, hold: each, after: each, ..Settings::default() };
     let outcome = if args.nodes == 1 {
         let mut target = Dev::start(binary, attempt)?;
         run_drill(&mut target, &Fault { bounds: None, ..fault.clone() }, &settings).await?

@@ -48,6 +48,13 @@ impl Default for Load {
 }
 
 impl Load {
+    /// Returns a load of about so many requests a second, 18 at least, a third of them readings.
+    pub fn of(requests_per_s: u32) -> Self {
+        let usual = Self::default();
+        let writes_per_s = requests_per_s / 3 / usual.writers;
+        Self { writes_per_s, reads_per_s: 2 * writes_per_s, ..usual }
+    }
+
     /// Returns the number of keys; they are numbered from 0.
     pub fn keys(&self) -> Key {
         self.writers * self.keys_per_writer

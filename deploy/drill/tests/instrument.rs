@@ -19,7 +19,7 @@ fn binary() -> PathBuf {
 /// Does something to the node for as long as `hold`, and undoes it.
 async fn drill(harm: Act, heal: Act, hold: Duration) -> anyhow::Result<Outcome> {
     let settings = Settings {
-        load: Load { writers: 3, readers: 3, ..Load::default() },
+        load: Load { writers: 3, writes_per_s: 25, readers: 3, reads_per_s: 25, ..Load::default() },
         before: Duration::from_millis(300),
         hold,
         after: Duration::from_millis(300),
