@@ -6,6 +6,9 @@ use crate::drill::Outcome;
 use crate::history::{Class, History, Request};
 use crate::judge::{Judgement, Phase, Rule, Stall};
 
+/// From this on the instrument says that it was late itself.
+const LATE_MS: f64 = 50.0;
+
 /// Writes the verdict of a drill for the terminal.
 pub fn verdict(outcome: &Outcome) -> String {
     let judgement = &outcome.judgement;
@@ -33,6 +36,9 @@ pub fn verdict(outcome: &Outcome) -> String {
         "    an answer lacked what had been acknowledged {:.0} ms before; the instrument was late by up to {:.1} ms",
         judgement.staleness_ms, judgement.instrument_late_ms
     );
+    if judgement.instrument_late_ms >= LATE_MS {
+        text.push_str("    NOTE    this machine was too busy: waits are partly the instrument's own\n");
+    }
     for broken in &outcome.broken {
         let _ = writeln!(text, "    BROKEN  {broken}");
     }
