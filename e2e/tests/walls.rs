@@ -39,6 +39,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "sanso-batch",
             "sanso-speed",
             "sanso-serving",
+            "sanso-drill",
         ],
     ),
     (
