@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::client::Patience;
 use crate::drill::{Outcome, Settings, run as run_drill};
@@ -60,9 +61,26 @@ pub async fn run(args: &DrillArgs, binary: &Path) -> anyhow::Result<ExitCode> {
         all.iter().for_each(|fault| say(&format!("{:<10} {}", fault.name, fault.about)));
         return Ok(ExitCode::SUCCESS);
     }
+    tokio::select! {
+        code = drills(args, binary, &all) => code,
+        // What runs is dropped, and so ended and removed.
+        stopped = asked_to_stop() => stopped.and_then(|()| bail!("stopped before the drills were over")),
+    }
+}
+
+/// Resolves on Ctrl-C or SIGTERM.
+async fn asked_to_stop() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    tokio::select! {
+        interrupt = tokio::signal::ctrl_c() => interrupt.context("listen for Ctrl-C"),
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+async fn drills(args: &DrillArgs, binary: &Path, all: &[Fault]) -> anyhow::Result<ExitCode> {
     let mut outcomes: Vec<Outcome> = Vec::new();
     let mut failed = false;
-    for fault in wanted(&all, &args.fault)? {
+    for fault in wanted(all, &args.fault)? {
         for repetition in 0..args.repeat {
             match drill(args, binary, &fault, repetition).await {
                 Ok(outcome) => outcomes.push(outcome),
