@@ -8,6 +8,8 @@
 #   make simulate the replication core in a simulated cluster with faults: make simulate SEEDS=100000 FROM=0 (TRACE=1: tell what happens)
 #   make simulate-mutants  breaks each rule of the core on purpose; how many seeds until it is noticed
 #   make bench    how fast, against whom: make bench SECTIONS="http freshness"
+#   make drill    a cluster under load loses a node, and more: make drill FAULTS="pause cut" NODES=5 REPEAT=5 RATE=180
+#   make drill-redis  what the clients of a Redis Cluster see when a master is killed or frozen: make drill-redis FAULTS="kill pause"
 #   make torture  kills, damages, millions, judged by a naive fold: make torture MINUTES=10 ROUNDS= SEED=
 #   make soak     a day's readings at ten times the rate in 2 GiB: make soak MINUTES=60 METERS=20000
 #   make fuzz     MINUTES=10 for all targets together, or TARGET=nem for one; see e2e/fuzz
@@ -25,7 +27,7 @@ LISTEN ?= 127.0.0.1:7070
 SECONDS ?=
 DATA ?=
 
-.PHONY: help setup build demo test verify law simulate simulate-mutants bench soak torture fuzz mutants fmt
+.PHONY: help setup build demo test verify law simulate simulate-mutants bench drill drill-redis soak torture fuzz mutants fmt
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -77,6 +79,21 @@ bench: build
 	$(CARGO) build --release --workspace --bin sanso-bench
 	SANSO_BIN=$(CURDIR)/bin/sanso SANSO_PYTHON=$(CACHE)/python/bin/python3 SANSO_KAFKA_JARS=$(CACHE)/kafka/lib \
 		$(CARGO_TARGET_DIR)/release/sanso-bench $(SECTIONS) --results $(CACHE)/bench
+
+FAULTS ?= kill pause
+NODES ?= 3
+REPEAT ?= 1
+RATE ?= 180
+OUT ?= $(CACHE)/drill
+
+drill: build
+	@deploy/setup/install.sh drill
+	SANSO_KAFKA_JARS=$(CACHE)/kafka/lib bin/sanso drill $(FAULTS:%=--fault %) --nodes $(NODES) --repeat $(REPEAT) --rate $(RATE) --out $(OUT)
+
+drill-redis:
+	@deploy/setup/install.sh drill
+	$(CARGO) build --release --package sanso-drill-redis
+	$(CARGO_TARGET_DIR)/release/sanso-drill-redis $(FAULTS:%=--fault %) --out $(OUT)
 
 MINUTES ?= 60
 METERS ?= 20000

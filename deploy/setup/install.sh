@@ -9,6 +9,7 @@
 #   install.sh fuzz     nothing more: the fuzzer is built by cargo with the C++ compiler
 #   install.sh verify   and rustfmt, clippy, cargo-deny
 #   install.sh bench    and nginx and DuckDB, to measure against, and Kafka
+#   install.sh drill    and Kafka, strace and libfaketime, and Redis, whose cluster is drilled beside ours
 #
 # Safe to repeat: what is there already is left alone.
 set -euo pipefail
@@ -109,8 +110,12 @@ bench)
     debian_packages nginx-light
     duckdb
     ;;
+drill)
+    kafka
+    debian_packages redis-server redis-tools strace libfaketime
+    ;;
 *)
-    say "unknown argument '$1': build, test, kafka, fuzz, verify or bench"
+    say "unknown argument '$1': build, test, kafka, fuzz, verify, bench or drill"
     exit 2
     ;;
 esac

@@ -6,6 +6,7 @@ mod cluster;
 mod config;
 mod demo;
 mod dev;
+mod drill;
 mod fleet;
 mod http;
 mod ingest;
@@ -44,6 +45,7 @@ enum Command {
     Limits(limits::LimitsArgs),
     Node(cluster::NodeArgs),
     Cluster(cluster::ClusterArgs),
+    Drill(drill::DrillArgs),
 }
 
 #[tokio::main]
@@ -58,6 +60,7 @@ async fn main() -> ExitCode {
         Command::Limits(args) => limits::run(args).await,
         Command::Node(args) => cluster::run_node(args).await,
         Command::Cluster(args) => cluster::run(args).await,
+        Command::Drill(args) => drill::run(args).await,
     };
     outcome.unwrap_or_else(|error| {
         telemetry::report(&error);

@@ -39,6 +39,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "sanso-batch",
             "sanso-speed",
             "sanso-serving",
+            "sanso-drill",
         ],
     ),
     (
@@ -55,6 +56,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("sanso-bench", &["sanso-broker", "sanso-e2e", "sanso-state"]),
+    // It sees a cluster from outside only, and starts the brokers of its log.
+    ("sanso-drill", &["sanso-broker"]),
+    ("sanso-drill-redis", &["sanso-drill"]),
     ("sanso-e2e", &[]),
     // Wherever bytes from outside are read.
     (

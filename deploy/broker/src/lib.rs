@@ -1,4 +1,4 @@
-//! Apache Kafka, the real one, for tests: one or three brokers in KRaft mode on free loopback ports.
+//! Apache Kafka, the real one, for tests and drills: one or three brokers in KRaft mode on free loopback ports.
 //!
 //! ```text
 //!   jars (deploy/setup/install.sh kafka) ─▶ format ─▶ start ─▶ kill, stop, start again ─▶ dropped: gone

@@ -1,0 +1,265 @@
+//! The faults: a table of names, each a list of steps. Pure.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::verdict::Bounds;
+
+/// Which nodes a step means. The same pick means the same nodes throughout a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pick {
+    /// One that holds a part of the data first-hand.
+    One,
+    /// Another one than [`Pick::One`].
+    Another,
+    /// All of them.
+    All,
+    /// The one that leads the agreement.
+    Leader,
+    /// One of a role.
+    Role(&'static str),
+    /// The node of this number.
+    Node(usize),
+    /// A broker of the log, which is no node.
+    Broker,
+}
+
+/// What can be done to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Kills the process (SIGKILL).
+    Kill,
+    /// Asks the process to end (SIGTERM) and waits for it.
+    Stop,
+    /// Starts the process again, with the data it had.
+    Start,
+    /// Freezes the process (SIGSTOP).
+    Pause,
+    /// Lets it go on.
+    Resume,
+    /// Leaves it this many of each 100 ms of processor time: it is frozen for the others.
+    Starve(u32),
+    /// Gives it all of them again.
+    Feed,
+    /// Swallows what goes from and to it.
+    Cut,
+    /// Swallows what it sends.
+    CutOut,
+    /// Swallows what is sent to it.
+    CutIn,
+    /// Holds back what it sends by so many milliseconds.
+    Delay(u32),
+    /// Loses so many percent of what it sends.
+    Lose(u32),
+    /// Mends its links.
+    Mend,
+    /// Makes its disk's flushes take this many milliseconds longer.
+    SlowDisk(u32),
+    /// Makes them quick again.
+    QuickDisk,
+    /// Leaves no byte free on its disk.
+    FillDisk,
+    /// Makes room again.
+    EmptyDisk,
+    /// Sets its wall clock this many seconds ahead, at once.
+    JumpClock(u32),
+    /// Sets it right, at once.
+    SetClock,
+}
+
+impl fmt::Display for Act {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self {
+            Act::Kill => "kill",
+            Act::Stop => "stop",
+            Act::Start => "start",
+            Act::Pause => "pause",
+            Act::Resume => "resume",
+            Act::Starve(percent) => return write!(f, "{percent} % of the time"),
+            Act::Feed => "all of the time",
+            Act::Cut => "cut off",
+            Act::CutOut => "cut off, out",
+            Act::CutIn => "cut off, in",
+            Act::Delay(ms) => return write!(f, "delay by {ms} ms"),
+            Act::Lose(percent) => return write!(f, "lose {percent} %"),
+            Act::Mend => "mend",
+            Act::SlowDisk(ms) => return write!(f, "flushes take {ms} ms"),
+            Act::QuickDisk => "quick flushes",
+            Act::FillDisk => "fill the disk",
+            Act::EmptyDisk => "empty the disk",
+            Act::JumpClock(ahead_s) => return write!(f, "clock {ahead_s} s ahead"),
+            Act::SetClock => "set the clock",
+        };
+        f.write_str(name)
+    }
+}
+
+impl Act {
+    /// Says whether it begins a fault, which goes on until it is undone.
+    pub fn harms(self) -> bool {
+        !matches!(
+            self,
+            Act::Start
+                | Act::Resume
+                | Act::Feed
+                | Act::Mend
+                | Act::QuickDisk
+                | Act::EmptyDisk
+                | Act::SetClock
+        )
+    }
+}
+
+/// One step of a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Does something to some nodes.
+    Do(Act, Pick),
+    /// Leaves things as they are for a while: the drill's holding time, as often as it says.
+    Hold(u32),
+    /// Waits until all nodes are well.
+    Well,
+}
+
+/// A fault by name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fault {
+    /// What it is called by.
+    pub name: &'static str,
+    /// What it is.
+    pub about: &'static str,
+    /// What is done.
+    pub steps: Vec<Step>,
+    /// How long clients may wait; none where the whole cluster is gone for a while.
+    pub bounds: Option<Bounds>,
+}
+
+/// Returns all faults for a cluster of so many nodes.
+pub fn all(nodes: usize) -> Vec<Fault> {
+    use Act::{
+        Cut, CutIn, CutOut, Delay, Feed, Kill, Lose, Mend, Pause, QuickDisk, Resume, SlowDisk, Starve,
+    };
+    let single = |name, about, harm, pick, heal| Fault {
+        name,
+        about,
+        steps: vec![Step::Do(harm, pick), Step::Hold(1), Step::Do(heal, pick), Step::Well],
+        bounds: Some(Bounds::SINGLE),
+    };
+    let start = Act::Start;
+    let one = Pick::One;
+    vec![
+        single("kill", "kill -9 of a node, started again after a while", Kill, one, start),
+        single("pause", "a node is frozen (SIGSTOP), and goes on after a while", Pause, one, Resume),
+        single("restart", "a node is stopped in order, started again after a while", Act::Stop, one, start),
+        single("leader", "kill -9 of the node that leads the agreement", Kill, Pick::Leader, start),
+        single("batch", "kill -9 of a node with the batch role", Kill, Pick::Role("batch"), start),
+        single("speed", "kill -9 of a node with the speed role", Kill, Pick::Role("speed"), start),
+        single("serving", "kill -9 of a node with the serving role", Kill, Pick::Role("serving"), start),
+        Fault {
+            steps: rolling(nodes),
+            ..single("rolling", "all nodes are restarted, one by one", Kill, one, start)
+        },
+        Fault {
+            steps: two_in_a_row(),
+            ..single("two", "kill -9 of a node, and of another as soon as it is back", Kill, one, start)
+        },
+        Fault {
+            bounds: None,
+            ..single("power", "kill -9 of all nodes, started again after a while", Kill, Pick::All, start)
+        },
+        Fault {
+            bounds: Some(Bounds::ALWAYS),
+            ..single("starve", "a node gets 10 of each 100 ms", Starve(10), one, Feed)
+        },
+        single("cut", "a node's links swallow everything, both ways", Cut, one, Mend),
+        single("cut-out", "what a node sends is swallowed", CutOut, one, Mend),
+        single("cut-in", "what is sent to a node is swallowed", CutIn, one, Mend),
+        single("delay", "what a node sends takes 200 ms longer", Delay(200), one, Mend),
+        single("loss", "5 percent of what a node sends are lost", Lose(5), one, Mend),
+        single("broker", "kill -9 of one of three Kafka brokers", Kill, Pick::Broker, start),
+        single("slow-disk", "a node's flushes take 200 ms longer", SlowDisk(200), one, QuickDisk),
+        single("full-disk", "a node's disk is full for a while", Act::FillDisk, one, Act::EmptyDisk),
+        single(
+            "clock",
+            "a node's clock jumps an hour ahead, and back",
+            Act::JumpClock(3_600),
+            one,
+            Act::SetClock,
+        ),
+    ]
+}
+
+fn rolling(nodes: usize) -> Vec<Step> {
+    let restart = |node| {
+        let pick = Pick::Node(node);
+        [Step::Do(Act::Stop, pick), Step::Do(Act::Start, pick), Step::Well]
+    };
+    (0..nodes).flat_map(restart).collect()
+}
+
+fn two_in_a_row() -> Vec<Step> {
+    let lose = |pick| [Step::Do(Act::Kill, pick), Step::Hold(1), Step::Do(Act::Start, pick), Step::Well];
+    [lose(Pick::One), lose(Pick::Another)].concat()
+}
+
+impl Fault {
+    /// Says whether it does something of a kind, or to some kind of node.
+    pub fn has(&self, kind: fn(Act, Pick) -> bool) -> bool {
+        self.steps.iter().any(|step| matches!(*step, Step::Do(act, pick) if kind(act, pick)))
+    }
+}
+
+/// Returns the least time that a fault takes.
+pub fn duration(fault: &Fault, hold: Duration) -> Duration {
+    let holds = fault.steps.iter().map(|step| match step {
+        Step::Hold(times) => hold * *times,
+        Step::Do(..) | Step::Well => Duration::ZERO,
+    });
+    holds.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn every_fault_harms_is_undone_and_waited_for() {
+        for fault in all(5) {
+            let mut harmed: BTreeMap<Pick, Act> = BTreeMap::new();
+            for step in &fault.steps {
+                match *step {
+                    Step::Do(act, pick) if act.harms() => assert_eq!(harmed.insert(pick, act), None),
+                    Step::Do(act, pick) => {
+                        let undoes = match harmed.remove(&pick).expect("only what was harmed is healed") {
+                            Act::Kill | Act::Stop => Act::Start,
+                            Act::Pause => Act::Resume,
+                            Act::Starve(_) => Act::Feed,
+                            Act::SlowDisk(_) => Act::QuickDisk,
+                            Act::FillDisk => Act::EmptyDisk,
+                            Act::JumpClock(_) => Act::SetClock,
+                            _ => Act::Mend,
+                        };
+                        assert_eq!(act, undoes, "{}", fault.name);
+                    }
+                    Step::Hold(_) | Step::Well => {}
+                }
+            }
+            assert!(harmed.is_empty(), "{} leaves {harmed:?}", fault.name);
+            assert_eq!(fault.steps.last(), Some(&Step::Well), "{}", fault.name);
+        }
+    }
+
+    #[test]
+    fn names_are_told_apart_and_a_rolling_restart_meets_every_node_once() {
+        let faults = all(5);
+        let names: std::collections::BTreeSet<_> = faults.iter().map(|fault| fault.name).collect();
+        assert_eq!(names.len(), faults.len());
+        let stopped = rolling(5).into_iter().filter_map(|step| match step {
+            Step::Do(Act::Stop, Pick::Node(node)) => Some(node),
+            _ => None,
+        });
+        assert_eq!(stopped.collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+    }
+}

@@ -1,0 +1,77 @@
+//! The application that is drilled: one source, and the views that its readings are asked for by.
+
+use chrono::DateTime;
+
+use crate::history::Key;
+use crate::oracle::value_micro;
+
+/// Half hours from 2020 on: always in the past, so no view waits for a window to come.
+const FIRST_S: i64 = 1_577_836_800;
+const HALF_HOUR_S: i64 = 1_800;
+
+/// Writes the application with so many log partitions.
+pub(super) fn sql(partitions: u32) -> String {
+    format!(
+        "CREATE SOURCE readings (usage_point TEXT, start_utc TIMESTAMP, value DECIMAL(18,6), source_version BIGINT)
+  WITH (topic = 'readings', key = 'usage_point', identity = 'usage_point, start_utc', version = 'source_version',
+        partitions = '{partitions}');
+CREATE VIEW meter AS SELECT usage_point, SUM(value) AS kwh, COUNT(*) AS readings FROM readings GROUP BY usage_point;
+CREATE VIEW half_hour AS
+  SELECT usage_point, TUMBLE(start_utc, INTERVAL '30 minutes') AS half_hour, SUM(value) AS kwh, COUNT(*) AS readings
+  FROM readings GROUP BY usage_point, half_hour;
+"
+    )
+}
+
+/// Returns a meter's name.
+pub(super) fn usage_point(key: Key) -> String {
+    format!("M{key:05}")
+}
+
+/// Writes a reading as a line of JSON.
+pub(super) fn reading(key: Key, sequence: u32) -> String {
+    let start = DateTime::from_timestamp(FIRST_S + HALF_HOUR_S * i64::from(sequence), 0)
+        .expect("so many half hours are few years");
+    let micro = value_micro(key, sequence);
+    format!(
+        "{{\"usage_point\":\"{}\",\"start_utc\":\"{}\",\"value\":{}.{:06},\"source_version\":1}}\n",
+        usage_point(key),
+        start.format("%Y-%m-%dT%H:%M:%SZ"),
+        micro / 1_000_000,
+        micro % 1_000_000
+    )
+}
+
+/// Returns which of a meter's readings begins at a time.
+pub(super) fn sequence(start: &str) -> Option<u32> {
+    let start = DateTime::parse_from_rfc3339(start).ok()?.timestamp();
+    u32::try_from((start - FIRST_S) / HALF_HOUR_S).ok()
+}
+
+/// Reads an energy in kWh, as JSON has it, in millionths.
+pub(super) fn micro(kwh: &str) -> Option<u64> {
+    let (whole, fraction) = kwh.split_once('.').unwrap_or((kwh, ""));
+    let fraction = format!("{fraction:0<6}");
+    if fraction.len() > 6 {
+        return None;
+    }
+    Some(whole.parse::<u64>().ok()? * 1_000_000 + fraction.parse::<u64>().ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reading_says_its_sequence_and_value() {
+        for (key, number) in [(0, 0), (7, 1), (3, 20_000)] {
+            let document: serde_json::Value = serde_json::from_str(&reading(key, number)).expect("JSON");
+            assert_eq!(sequence(document["start_utc"].as_str().expect("text")), Some(number));
+            assert_eq!(micro(&document["value"].to_string()), Some(value_micro(key, number)));
+        }
+        assert_eq!(
+            (micro("1.25"), micro("3"), micro("0.0000001"), micro("x")),
+            (Some(1_250_000), Some(3_000_000), None, None)
+        );
+    }
+}

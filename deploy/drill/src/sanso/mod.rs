@@ -1,0 +1,12 @@
+//! Sanso as a target of drills: its processes, its application, its clients.
+
+mod application;
+mod cluster;
+mod dev;
+mod node_file;
+mod session;
+mod surroundings;
+mod token;
+
+pub use cluster::{Cluster, Plan};
+pub use dev::Dev;

@@ -1,0 +1,70 @@
+//! What a drill runs on: a cluster of processes, and how clients speak to it.
+
+use std::collections::BTreeSet;
+
+use anyhow::bail;
+use async_trait::async_trait;
+
+use crate::fault::{Act, Pick};
+use crate::history::{Key, Request, Seen};
+use crate::oracle::Audit;
+use crate::process::Process;
+
+/// A client's own session with a cluster. Cheap to use from many tasks at once.
+#[async_trait]
+pub trait Connection: Send + Sync {
+    /// Asks a node once; returns what a good answer said, or why there is none. The node is none where
+    /// [`Target::contacts`] is.
+    ///
+    /// The caller may stop waiting at any time by dropping the future.
+    async fn attempt(&self, node: Option<usize>, request: Request) -> Result<Option<Seen>, String>;
+}
+
+/// A cluster that can be harmed.
+#[async_trait]
+pub trait Target: Send + Sync {
+    /// Returns the name in reports.
+    fn name(&self) -> String;
+
+    /// Returns the processes of its nodes.
+    fn nodes(&mut self) -> &mut [Process];
+
+    /// Returns how many nodes a client chooses from; none where its library finds the way by itself.
+    fn contacts(&self) -> Option<usize>;
+
+    /// Returns what says whether it has an answer to a kind of question.
+    fn answers(&self) -> fn(Request) -> bool;
+
+    /// Opens a session.
+    async fn connect(&self) -> anyhow::Result<Box<dyn Connection>>;
+
+    /// Returns the nodes that a pick means now.
+    async fn pick(&mut self, pick: Pick) -> anyhow::Result<BTreeSet<usize>> {
+        let nodes = self.nodes().len();
+        match pick {
+            Pick::All => Ok((0..nodes).collect()),
+            Pick::Node(node) if node < nodes => Ok(BTreeSet::from([node])),
+            Pick::One => Ok(BTreeSet::from([0])),
+            Pick::Another if nodes > 1 => Ok(BTreeSet::from([1])),
+            Pick::Broker => Ok(BTreeSet::new()),
+            other => bail!("{} has no node that is {other:?}", self.name()),
+        }
+    }
+
+    /// Does something to a node. What every process can be done to is done here; a target that can
+    /// do more does the rest itself.
+    async fn act(&mut self, node: usize, act: Act) -> anyhow::Result<()> {
+        self.nodes()[node].act(act)
+    }
+
+    /// Kills or starts a broker of its log.
+    async fn act_on_broker(&mut self, act: Act) -> anyhow::Result<()> {
+        bail!("{} has no broker to {act:?}", self.name())
+    }
+
+    /// Waits until all nodes are in service with all that they should hold.
+    async fn well(&mut self) -> anyhow::Result<()>;
+
+    /// Returns all readings of the keys `0..keys`, once all that was acknowledged can be seen.
+    async fn audit(&mut self, keys: Key) -> anyhow::Result<Audit>;
+}
