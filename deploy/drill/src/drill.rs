@@ -73,7 +73,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Writes `NAME.json`, `NAME.csv` (one line an operation), `NAME.svg` and `NAME.png` into a folder,
+    /// Writes `NAME.json`, `NAME.csv` (one line an operation), and `NAME.svg` into a folder,
     /// and when a promise was broken, what each process said; returns the picture's path.
     pub fn write(&self, folder: &Path, name: &str) -> anyhow::Result<PathBuf> {
         std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
@@ -90,8 +90,7 @@ impl Outcome {
         }
         write("csv", report::operations(&self.history).as_bytes())?;
         let svg = picture::svg(&self.history, &format!("{}: {}", self.target, self.fault));
-        write("svg", svg.as_bytes())?;
-        write("png", &picture::png(&svg)?)
+        write("svg", svg.as_bytes())
     }
 }
 

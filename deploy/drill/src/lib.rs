@@ -4,7 +4,7 @@
 //! ```text
 //!   fault ─▶ steps ─┐                       ┌─▶ table, exit code
 //!                   ├─▶ drill ─▶ history ─▶ judge ─▶ verdict ─▶ JSON
-//!   load ─▶ clients ┘    │      (data)     (pure)   (pure)  └─▶ timeline, SVG and PNG
+//!   load ─▶ clients ┘    │      (data)     (pure)   (pure)  └─▶ timeline, an SVG
 //!                    target: a cluster of processes, and how to speak to it
 //! ```
 //!

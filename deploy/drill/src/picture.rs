@@ -1,5 +1,5 @@
 //! The timeline of a drill: every request by when it was due and how long it took, with the fault and
-//! the stalls. An SVG, and the same as PNG.
+//! the stalls, as SVG.
 //!
 //! ```text
 //!   read      log ms │ · ····  ░░░░▒▒▒ · ···     ░ something is wrong, from harm to all well
@@ -10,9 +10,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
-
-use anyhow::Context;
-use resvg::{tiny_skia, usvg};
 
 use crate::history::{Class, History};
 use crate::judge::stalls_of_operations;
@@ -29,8 +26,6 @@ const LEAST_MS: f64 = 0.1;
 const MOST_MS: f64 = 30_000.0;
 /// From this on a wait is drawn as a stall.
 const STALL_US: u64 = 100_000;
-/// More pixels than units, so that it is sharp on screens of today.
-const SCALE: f32 = 2.0;
 
 fn colour(class: Class) -> &'static str {
     match class {
@@ -247,18 +242,6 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// Turns a drawing into a PNG.
-pub fn png(svg: &str) -> anyhow::Result<Vec<u8>> {
-    let mut options = usvg::Options::default();
-    options.fontdb_mut().load_font_data(dejavu::sans::regular().to_vec());
-    options.fontdb_mut().load_font_data(dejavu::sans::bold().to_vec());
-    let tree = usvg::Tree::from_str(svg, &options).context("read the drawing")?;
-    let size = tree.size().to_int_size().scale_by(SCALE).context("a drawing of that size")?;
-    let mut pixels = tiny_skia::Pixmap::new(size.width(), size.height()).context("a picture of that size")?;
-    resvg::render(&tree, tiny_skia::Transform::from_scale(SCALE, SCALE), &mut pixels.as_mut());
-    pixels.encode_png().context("write a PNG")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -291,22 +274,5 @@ mod tests {
         assert_eq!(svg.matches("l5 5").count(), 1, "one given up");
         assert_eq!(svg.matches("#f87171").count(), 1, "stalls that touch are one");
         assert_eq!(svg.matches("#fef3c7").count(), 1);
-    }
-
-    #[test]
-    fn a_picture_has_pixels_of_every_kind_and_letters() {
-        let png = png(&svg(&history(), "title")).expect("a picture");
-        let picture = tiny_skia::Pixmap::decode_png(&png).expect("a PNG");
-        let has = |red: u8, green: u8, blue: u8| {
-            let near = |a: u8, b: u8| a.abs_diff(b) < 3;
-            picture
-                .pixels()
-                .iter()
-                .any(|pixel| near(pixel.red(), red) && near(pixel.green(), green) && near(pixel.blue(), blue))
-        };
-        assert!(has(0x04, 0x78, 0x57), "points of writes");
-        assert!(has(0xfe, 0xf3, 0xc7), "the fault");
-        assert!(has(0xdc, 0x26, 0x26), "the cross");
-        assert!(has(0x0f, 0x17, 0x2a), "letters of the title");
     }
 }
