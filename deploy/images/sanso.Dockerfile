@@ -18,7 +18,7 @@ EXPOSE 7070 7171
 
 # Alive, not ready: a node that waits for the others must not be taken for broken. Bash speaks TCP
 # itself, so the image needs no other client.
-HEALTHCHECK --interval=5s --timeout=4s --start-period=30s --retries=3 CMD ["bash", "-c", \
+HEALTHCHECK --interval=5s --timeout=10s --start-period=120s --retries=3 CMD ["bash", "-c", \
     "exec 3<>/dev/tcp/127.0.0.1/7070; printf 'GET /healthz HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n' >&3; read -r status <&3; [[ $status == *' 200 '* ]]"]
 
 ENTRYPOINT ["sanso"]

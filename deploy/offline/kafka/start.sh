@@ -21,5 +21,6 @@ done < <(env) >"$properties"
 
 java=(java ${KAFKA_HEAP_OPTS:--Xms256m -Xmx512m} -XX:+UseG1GC
     -Dlog4j2.configurationFile=/opt/kafka/log4j2.properties -cp '/opt/kafka/libs/*')
-"${java[@]}" kafka.tools.StorageTool format --ignore-formatted -t "$CLUSTER_ID" -c "$properties"
+[ -e "${KAFKA_LOG_DIRS:?where the broker keeps its data}/meta.properties" ] ||
+    "${java[@]}" kafka.tools.StorageTool format -t "$CLUSTER_ID" -c "$properties"
 exec "${java[@]}" kafka.Kafka "$properties"
