@@ -2,6 +2,8 @@
 #
 #   make build    release binary at bin/sanso
 #   make demo     a running platform with data in it (SECONDS=60 stops by itself, DATA=path ingests real files)
+#   make cluster  five nodes, Kafka, an object store and Prometheus in containers: OFFLINE=1 without a registry, PROFILE=grafana
+#   make cluster-down   stops them; what they hold stays (make cluster-erase removes it)
 #   make test     everything that must hold
 #   make verify   read-only gate: format, clippy, docs, licences
 #   make law      the law over more histories: make law SEEDS=100000 START=0
@@ -27,7 +29,7 @@ LISTEN ?= 127.0.0.1:7070
 SECONDS ?=
 DATA ?=
 
-.PHONY: help setup build demo test verify law simulate simulate-mutants bench drill drill-redis soak torture fuzz mutants fmt
+.PHONY: help setup build demo cluster cluster-down cluster-erase test verify law simulate simulate-mutants bench drill drill-redis soak torture fuzz mutants fmt
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -42,6 +44,20 @@ build: setup
 
 demo: build
 	bin/sanso demo --listen $(LISTEN) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(DATA),--ingest $(DATA))
+
+OFFLINE ?=
+PROFILE ?=
+
+cluster: build
+	@deploy/setup/install.sh cluster
+ifneq ($(OFFLINE),)
+	@deploy/setup/install.sh offline
+	CACHE=$(CACHE) deploy/offline/build.sh
+endif
+	OFFLINE=$(OFFLINE) PROFILE=$(PROFILE) deploy/cluster/cluster.sh up
+
+cluster-down cluster-erase:
+	OFFLINE=$(OFFLINE) deploy/cluster/cluster.sh $(@:cluster-%=%)
 
 # The tests of the packages, then those that drive the built binary from outside.
 test: build

@@ -6,6 +6,8 @@
 #                       schemathesis, which holds the API against its OpenAPI document, moto, an S3 server,
 #                       libfaketime and strace, which make clocks jump and disks slow for one process, and Kafka
 #   install.sh kafka    and Java, Apache Kafka's broker (its jars, by Maven) and kcat, for the tests on a real cluster
+#   install.sh cluster  and Docker with compose, for deploy/compose.yaml
+#   install.sh offline  and debootstrap and Kafka's jars, for deploy/offline/build.sh
 #   install.sh fuzz     nothing more: the fuzzer is built by cargo with the C++ compiler
 #   install.sh verify   and rustfmt, clippy, cargo-deny
 #   install.sh bench    and nginx and DuckDB, to measure against, and Kafka
@@ -74,6 +76,17 @@ duckdb() {
 case "${1:-build}" in
 build | fuzz) ;;
 kafka) kafka ;;
+cluster)
+    debian_packages curl openssl
+    command -v dockerd >/dev/null || docker info >/dev/null 2>&1 || debian_packages docker.io iptables
+    command -v docker >/dev/null || debian_packages docker-cli # apart from the daemon since Debian 13
+    docker compose version >/dev/null 2>&1 || debian_packages docker-compose
+    docker info >/dev/null 2>&1 || say "no Docker daemon answers: start it (systemctl start docker), or be in the group docker"
+    ;;
+offline)
+    kafka
+    debian_packages debootstrap
+    ;;
 test)
     kafka
     debian_packages libfaketime strace
@@ -115,7 +128,7 @@ drill)
     debian_packages redis-server redis-tools strace libfaketime
     ;;
 *)
-    say "unknown argument '$1': build, test, kafka, fuzz, verify, bench or drill"
+    say "unknown argument '$1': build, test, kafka, cluster, offline, fuzz, verify, bench or drill"
     exit 2
     ;;
 esac
