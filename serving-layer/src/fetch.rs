@@ -167,7 +167,8 @@ fn unmet(shared: &Shared, view: &View, progress: &[Progress], need: &Need) -> Op
         }
         if let Some(allowed) = need.staleness {
             let age = shared.ends.age(source, applied);
-            if age.is_none_or(|age| age > allowed) {
+            // Said and compared in milliseconds, else none at all could never be had.
+            if age.is_none_or(|age| age.as_millis() > allowed.as_millis()) {
                 return Some(too_stale(view, allowed, age));
             }
         }

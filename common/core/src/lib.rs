@@ -3,12 +3,11 @@
 //!
 //! Layers address a partition by [`PartitionId`] and speak to it only through
 //! [`PartitionStore`]: entries in, outcomes out; read requests in, replies with
-//! their own freshness out. Today every partition has its one replica in this
-//! process; requests and replies are plain data, so that a partition may as
-//! well be elsewhere.
+//! their own freshness out. The partitions are this process's alone, or those of
+//! a cluster ([`Partitions`]), where each has several replicas.
 //!
-//! [`cluster`] is what will put it there: the replication core, decided purely.
-//! A simulation drives it (`make simulate`); the store does not stand on it yet.
+//! [`cluster`] decides who holds which replica and how they stay equal, purely;
+//! a simulation drives it (`make simulate`). [`Hosted`] is what a replica holds.
 
 pub mod cluster;
 mod hosted;

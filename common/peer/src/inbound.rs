@@ -25,6 +25,9 @@ use crate::shared::Shared;
 
 /// The largest head of a request: ours has a few hundred bytes.
 const HEAD_BYTES_MAX: u32 = 16 << 10;
+/// Questions that may have been given up before they were looked at. Few by default, against
+/// strangers; a node that is starved meets more, and its connection must not be closed for it.
+const RESETS_MAX: usize = 4_096;
 /// Pause after the system had no socket left.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
@@ -163,6 +166,7 @@ async fn serve(shared: Arc<Shared>, line: Line, connections: mpsc::Receiver<Inbo
         .initial_connection_window_size(window_bytes)
         .max_frame_size(Some(frame_bytes_max))
         .http2_max_header_list_size(HEAD_BYTES_MAX)
+        .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
         .http2_keepalive_interval(Some(Duration::from_millis(limits.keep_alive_ms)))
         .http2_keepalive_timeout(Some(Duration::from_millis(limits.keep_alive_timeout_ms)))
         .serve_with_incoming(service, connections);

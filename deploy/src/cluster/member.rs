@@ -213,7 +213,14 @@ fn cluster_config(file: &NodeFile) -> anyhow::Result<ClusterConfig> {
         tls: file.tls(),
         insecure: cluster.insecure,
         core: NodeConfig::default(),
-        control: Timings::default(),
+        // Longer than control's own defaults: a machine that is short of processors would else elect
+        // again and again. Reads don't wait for elections, and most failovers need none.
+        control: Timings {
+            heartbeat_ms: 50,
+            election_ms_min: 200,
+            election_ms_max: 400,
+            ..Timings::default()
+        },
     })
 }
 
