@@ -4,10 +4,13 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
+/// What is logged by default: Raft's every step is not for operators.
+const FILTER: &str = "info,openraft=error";
+
 /// Starts logging to standard error: text for a person, JSON with `json`.
-/// `SANSO_LOG` chooses what is logged (`info` by default).
+/// `SANSO_LOG` chooses what is logged.
 pub(crate) fn start(json: bool) {
-    let filter = EnvFilter::try_from_env("SANSO_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("SANSO_LOG").unwrap_or_else(|_| EnvFilter::new(FILTER));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if json {
         logs.json().init();
