@@ -3,7 +3,7 @@
 #
 #   cluster.sh up [SERVICE...]   makes what is missing (certificates, nodes' files, Sanso's image), starts, waits until ready
 #   cluster.sh down              stops it; what it holds stays
-#   cluster.sh erase             stops it and removes what it holds
+#   cluster.sh erase             stops it and removes what it holds, its certificates too
 #   cluster.sh compose ...       any command of docker compose, for example: compose logs node-1
 #
 # OFFLINE=1       images from deploy/offline/build.sh instead of a registry
@@ -106,7 +106,8 @@ down | erase)
         compose down
     else
         compose down --volumes
-        rm -rf "$run"
+        rm -rf "${nodes[@]/#/$run/node-}" "$run/certificates" "$run/node.env" "$run/objects.env"
+        rmdir --ignore-fail-on-non-empty "$run"
     fi
     ;;
 compose) compose "${@:2}" ;;

@@ -38,7 +38,8 @@ async fn dashboards_and_alerts_ask_for_metrics_that_exist() -> anyhow::Result<()
     node.client.view("load?key=M").await?;
     let metrics = loop {
         let (_, metrics) = node.client.get_text("/metrics").await?;
-        if metrics.contains("sanso_batch_cut_offset{") {
+        if ["sanso_batch_cut_offset{", "sanso_speed_flush_seconds{"].iter().all(|last| metrics.contains(last))
+        {
             break metrics;
         }
     };
