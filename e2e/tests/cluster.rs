@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -39,8 +39,9 @@ struct World {
 
 impl World {
     fn new(all: u16) -> anyhow::Result<World> {
-        let tag = std::process::id() as u16 ^ (Instant::now().elapsed().subsec_nanos() as u16);
-        let network = format!("127.{}.{}", 16 + tag % 200, (tag >> 8) % 250);
+        static WORLDS: AtomicU32 = AtomicU32::new(0);
+        let (pid, world) = (std::process::id(), WORLDS.fetch_add(1, Ordering::Relaxed));
+        let network = format!("127.{}.{}", 16 + pid % 200, pid / 200 % 25 * 10 + world);
         let world = World {
             kafka: Cluster::start(1)?,
             folder: tempfile::tempdir()?,

@@ -215,10 +215,10 @@ mod tests {
     #[test]
     fn what_can_not_be_is_refused_by_name() {
         let wrong = [
-            ("node = 1\n", "node = 9\n", "node 9 is not among them"),
+            ("node = 1 ", "node = 9 ", "node 9 is not among them"),
             ("id = 2", "id = 1", "1 stands there twice"),
             ("kafka://127.0.0.1:9092", "embedded:here", "a log in Kafka"),
-            ("[dataset]\nurl = \"/srv/sanso/dataset\"\n", "", "dataset.url"),
+            ("url = \"/srv/sanso/dataset\"", "", "dataset.url"),
             ("voter = true", "votes = true", "votes"),
             ("drill = false", "drills = false", "drills"),
         ];
@@ -227,7 +227,10 @@ mod tests {
             let error = NodeFile::parse(&EXAMPLE.replacen(right, wrong, 1)).expect_err(says);
             assert!(format!("{error:#}").contains(says), "{error:#}");
         }
-        let no_speed = EXAMPLE.replace("peer =", "roles = [\"batch\", \"serving\"]\npeer =");
+        let roles = "roles = [\"batch\", \"speed\", \"serving\"]";
+        assert!(EXAMPLE.contains(roles));
+        let no_speed =
+            EXAMPLE.replace(roles, "").replace("peer =", "roles = [\"batch\", \"serving\"]\npeer =");
         let error = NodeFile::parse(&no_speed).expect_err("nobody feeds the views");
         assert!(format!("{error:#}").contains("speed"), "{error:#}");
     }
