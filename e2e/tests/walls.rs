@@ -33,7 +33,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "sanso-state",
             "sanso-view",
             "sanso-core",
-            "sanso-control",
+            "sanso-cluster",
             "sanso-dataset",
             "sanso-catalog",
             "sanso-batch",
