@@ -167,8 +167,7 @@ fn unmet(shared: &Shared, view: &View, progress: &[Progress], need: &Need) -> Op
         }
         if let Some(allowed) = need.staleness {
             let age = shared.ends.age(source, applied);
-            // Said and compared in milliseconds, else none at all could never be had.
-            if age.is_none_or(|age| age.as_millis() > allowed.as_millis()) {
+            if age.is_none_or(|age| age > allowed) {
                 return Some(too_stale(view, allowed, age));
             }
         }
