@@ -1,6 +1,7 @@
 //! Where a node's parts meet: what comes in goes to the engine or to control, what they want done
 //! goes out.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ pub(crate) struct Hub {
     pub(crate) peers: OnceLock<Peers>,
     voice: RwLock<Option<Arc<Voice>>>,
     pub(crate) hedger: Mutex<Hedger>,
+    /// Until when no other replica is asked for a better answer than this node's own.
+    pub(crate) alone_until_us: AtomicU64,
     pub(crate) kinds_of: KindsOf,
     /// Proposals under way: the core repeats what it wants until the map shows it.
     proposing: Mutex<Vec<Change>>,
@@ -63,6 +66,7 @@ impl Hub {
             peers: OnceLock::new(),
             voice: RwLock::default(),
             hedger: Mutex::new(hedger),
+            alone_until_us: AtomicU64::new(0),
             kinds_of,
             proposing: Mutex::default(),
             runtime: tokio::runtime::Handle::current(),

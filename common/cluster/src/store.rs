@@ -2,6 +2,7 @@
 //! sync, a second one when the first is slow.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -29,6 +30,8 @@ const CALL_MAX: Duration = Duration::from_secs(1);
 /// How long a better answer is waited for, once there is one of a replica that can't know whether it
 /// has everything.
 const BETTER_MAX: Duration = Duration::from_millis(40);
+/// For how long no better answer is looked for after there was none.
+const ALONE: Duration = Duration::from_millis(500);
 /// Before a write is tried again where nothing has changed.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -121,7 +124,9 @@ impl ClusterStore {
         let (engine, map) = self.ready(id).await?;
         let partition = home_of(id, map.partitions.len() as u32);
         let mine = engine.answer(partition, id, &question);
-        if is_good(&mine) {
+        let alone =
+            matches!(mine, Reply::Read(..)) && now_us() < self.0.alone_until_us.load(Ordering::Relaxed);
+        if alone || is_good(&mine) {
             return Ok(mine);
         }
         self.ask_others(engine, id, partition, question, mine).await
@@ -165,6 +170,9 @@ impl ClusterStore {
                     // still may be gone.
                     let settled = waiting == 0 || began.elapsed() >= BETTER_MAX;
                     if settled && let Some(best) = best.take() {
+                        // A node that is cut off would else wait for each part of each answer.
+                        let until_us = now_us() + ALONE.as_micros() as u64;
+                        self.0.alone_until_us.store(until_us, Ordering::Relaxed);
                         return Ok(best);
                     }
                     next = self.hedged(|hedger, now_us| hedger.due(&mut read, &maps.borrow(), now_us));
