@@ -175,11 +175,6 @@ impl ClusterNode {
         self.engine().with(|node, now_us| node.is_in_touch(now_us))
     }
 
-    /// Says whether this node leads control.
-    pub fn leads(&self) -> bool {
-        matches!(self.hub.voice().as_deref(), Some(Voice::Voter(control)) if *control.leads().borrow())
-    }
-
     /// Returns who leads control and who votes, as far as this node knows; only voters know.
     pub fn control(&self) -> Option<(Option<NodeId>, BTreeSet<NodeId>)> {
         match self.hub.voice().as_deref() {

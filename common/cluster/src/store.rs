@@ -170,9 +170,12 @@ impl ClusterStore {
                     // still may be gone.
                     let settled = waiting == 0 || began.elapsed() >= BETTER_MAX;
                     if settled && let Some(best) = best.take() {
-                        // A node that is cut off would else wait for each part of each answer.
-                        let until_us = now_us() + ALONE.as_micros() as u64;
-                        self.0.alone_until_us.store(until_us, Ordering::Relaxed);
+                        // A node that is cut off would else wait for each part of each answer. One that is
+                        // not has only this partition to wait for.
+                        if !engine.with(|node, now_us| node.is_in_touch(now_us)) {
+                            let until_us = now_us() + ALONE.as_micros() as u64;
+                            self.0.alone_until_us.store(until_us, Ordering::Relaxed);
+                        }
                         return Ok(best);
                     }
                     next = self.hedged(|hedger, now_us| hedger.due(&mut read, &maps.borrow(), now_us));

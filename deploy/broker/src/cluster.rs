@@ -1,10 +1,8 @@
 //! One or three brokers that are a cluster.
 
 use std::io::Write;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, ensure};
 use tempfile::TempDir;
@@ -16,10 +14,6 @@ use crate::process::{Broker, format};
 
 /// Any 16 bytes in base64.
 const CLUSTER_ID: &str = "c2Fuc28tdGVzdC1icm9rZQ";
-
-/// Where the search for free ports begins, and how far it goes. Below the ports that the system
-/// gives to outgoing connections: one of those could take the port of a broker that was killed.
-const PORTS: std::ops::Range<u32> = 11_000..32_000;
 
 /// A running cluster. Its brokers are killed when it is dropped.
 #[derive(Debug)]
@@ -129,21 +123,10 @@ impl Cluster {
     }
 }
 
-/// Finds free ports for some brokers; tests that run beside each other begin at different places.
+/// Finds free ports for some brokers.
 fn free_ports(brokers: usize) -> anyhow::Result<Vec<Ports>> {
-    static USED: AtomicU32 = AtomicU32::new(0);
-    let width = PORTS.end - PORTS.start;
-    let begin = std::process::id().wrapping_mul(97) % width;
-    let next = || {
-        for _ in 0..width {
-            let step = USED.fetch_add(1, Ordering::Relaxed);
-            let port = u16::try_from(PORTS.start + (begin + step) % width)?;
-            if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-                return Ok(port);
-            }
-        }
-        anyhow::bail!("no free port")
-    };
-    let ports = || Ok(Ports { plain: next()?, tls: next()?, sasl: next()?, controller: next()? });
+    let mut free = crate::ports::free(4 * brokers)?.into_iter();
+    let mut next = || free.next().context("as many were found as asked for");
+    let mut ports = || Ok(Ports { plain: next()?, tls: next()?, sasl: next()?, controller: next()? });
     (0..brokers).map(|_| ports()).collect()
 }

@@ -15,6 +15,7 @@ mod available;
 mod cluster;
 mod configuration;
 mod credentials;
+pub mod ports;
 mod process;
 
 pub use available::available;

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::bail;
 
 /// Below the ports that the system gives to outgoing connections: one of those could take the port of
-/// a process that was killed. Above those that brokers take.
-const PORTS: std::ops::Range<u32> = 22_000..32_000;
+/// a process that was killed.
+const PORTS: std::ops::Range<u32> = 11_000..32_000;
 
-/// Finds so many; programs that run beside each other begin at different places.
+/// Finds so many, none of them twice; programs that run beside each other begin at different places.
 pub fn free(count: usize) -> anyhow::Result<Vec<u16>> {
     static USED: AtomicU32 = AtomicU32::new(0);
     let width = PORTS.end - PORTS.start;
