@@ -1,7 +1,7 @@
 //! Performs a plan against the partition store, waiting for progress where the caller asks for it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -30,9 +30,25 @@ pub(crate) struct Need {
     pub(crate) staleness: Option<Duration>,
     /// Whether partitions may be missing from the answer.
     pub(crate) partial: bool,
+    /// What a read waits for; shared by the clones, so that whoever ends the
+    /// request at its deadline can say it.
+    awaited: Arc<Mutex<Option<Problem>>>,
 }
 
 impl Need {
+    pub(crate) fn new(session: Session, staleness: Option<Duration>, partial: bool) -> Self {
+        Self { session, staleness, partial, awaited: Arc::default() }
+    }
+
+    /// Returns what a read is waiting for, if one is.
+    pub(crate) fn awaited(&self) -> Option<Problem> {
+        self.awaited.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn awaits(&self, progress: Option<Problem>) {
+        *self.awaited.lock().unwrap_or_else(PoisonError::into_inner) = progress;
+    }
+
     fn is_met_at_once(&self, source: &str) -> bool {
         self.staleness.is_none() && self.session.seen(source).is_none()
     }
@@ -147,7 +163,9 @@ async fn wait(
                 progress.push(reply.progress);
             }
         }
-        let Some(unmet) = unmet(shared, view, &progress, need) else { return Ok(()) };
+        let unmet = unmet(shared, view, &progress, need);
+        need.awaits(unmet.clone());
+        let Some(unmet) = unmet else { return Ok(()) };
         let next = Instant::now() + POLL;
         if next >= deadline {
             return Err(unmet);

@@ -50,21 +50,19 @@ impl ReadOptions {
         Ok(Self {
             rows_max: limit.map_or(config.rows_default, |limit| limit as usize),
             format: format(params, headers)?,
-            need: Need {
-                session: session.unwrap_or_default(),
-                staleness: params
-                    .number("staleness", 0, config.staleness_memory_ms)?
-                    .map(Duration::from_millis),
-                partial: params.word("partial", &[("allow", true), ("deny", false)])?.unwrap_or(false),
-            },
+            need: Need::new(
+                session.unwrap_or_default(),
+                params.number("staleness", 0, config.staleness_memory_ms)?.map(Duration::from_millis),
+                params.word("partial", &[("allow", true), ("deny", false)])?.unwrap_or(false),
+            ),
             deadline,
             until: Instant::now() + deadline,
         })
     }
 
-    /// Returns the problem of a passed deadline.
+    /// Returns the problem of a passed deadline: what a read was waiting for, where one was.
     pub(crate) fn passed(&self) -> Problem {
-        Problem::deadline(self.deadline.as_millis() as u64)
+        self.need.awaited().unwrap_or_else(|| Problem::deadline(self.deadline.as_millis() as u64))
     }
 }
 

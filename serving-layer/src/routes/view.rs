@@ -68,7 +68,6 @@ pub(crate) async fn read(
     let request = Request::read(&shared.config, &view, &uri, &headers)?;
     let options = &request.options;
     let work = async { answer(&shared, &view, &request).await?.respond(options.format).await };
-    // A wait for progress ends by itself shortly before and says what it waited for.
     match timeout_at(options.until, work).await {
         Ok(response) => response,
         Err(_) => Err(options.passed()),
