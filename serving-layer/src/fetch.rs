@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use futures::future::{join_all, try_join_all};
 use sanso_core::{Progress, ReadReply, ReadRequest};
 use sanso_state::Offset;
 use sanso_view::View;
@@ -64,14 +65,17 @@ pub(crate) async fn fetch(
     deadline: Instant,
 ) -> Result<Vec<Option<ReadReply>>, Problem> {
     let at_once = need.is_met_at_once(&view.source.name);
+    check_session(view, &need.session)?;
+    // Copying a whole partition only to find it behind would be a waste.
+    let mut wait_first = !at_once && reads.iter().any(is_scan);
     loop {
-        if !at_once {
+        if wait_first {
             wait(shared, view, reads, need, deadline).await?;
+        } else if need.staleness.is_some() {
+            shared.look_at_end(&view.source).await?;
         }
-        let mut replies = Vec::with_capacity(reads.len());
-        for read in reads {
-            replies.push(read_one(shared, read).await?);
-        }
+        let replies = reads.iter().map(|read| read_one(shared, read, need.session.seen(&view.source.name)));
+        let replies: Vec<Option<ReadReply>> = try_join_all(replies).await?;
         let missing = replies.iter().filter(|reply| reply.is_none()).count();
         if missing > 0 && !need.partial {
             return Err(not_live(view, missing, reads.len()));
@@ -80,13 +84,17 @@ pub(crate) async fn fetch(
             return Ok(replies);
         }
         // Another replica may have answered than the one that was waited for.
-        let progress: Vec<Progress> = replies.iter().flatten().map(|reply| reply.progress.clone()).collect();
-        match unmet(shared, view, &progress, need) {
+        let progress = replies.iter().flatten().map(|reply| &reply.progress);
+        match unmet(shared, view, progress, need) {
             None => return Ok(replies),
             Some(unmet) if Instant::now() >= deadline => return Err(unmet),
-            Some(_) => {}
+            Some(_) => wait_first = true,
         }
     }
+}
+
+fn is_scan(read: &PartitionRead) -> bool {
+    matches!(read.request, ReadRequest::Scan { .. })
 }
 
 /// About the memory of a group that is copied out of a view partition.
@@ -95,18 +103,17 @@ const GROUP_BYTES: usize = 128;
 /// Estimates the memory of what the scans of a plan copy, in bytes. One with a
 /// range of time copies a part that nobody knows beforehand: it counts as none.
 pub(crate) async fn copied_bytes(shared: &Shared, reads: &[PartitionRead]) -> usize {
-    let mut groups = 0;
     let whole = |read: &&PartitionRead| match read.request {
         ReadRequest::Scan { from: i64::MIN, to: i64::MAX } => true,
         // A view without windows has all its groups at 0.
         ReadRequest::Scan { from: 0, to: 1 } => true,
         _ => false,
     };
-    for read in reads.iter().filter(whole) {
-        if let Ok(reply) = shared.context.store.read(read.id, &ReadRequest::Progress).await {
-            groups += reply.progress.base_groups + reply.progress.speed_groups;
-        }
-    }
+    let store = &shared.context.store;
+    let replies = reads.iter().filter(whole).map(|read| store.read(read.id, &ReadRequest::Progress));
+    let replies = join_all(replies).await;
+    let held = replies.iter().flatten().map(|reply| reply.progress.base_groups + reply.progress.speed_groups);
+    let groups: usize = held.sum();
     groups.saturating_mul(GROUP_BYTES)
 }
 
@@ -115,22 +122,47 @@ pub(crate) async fn turn<'a>(
     shared: &'a Shared,
     reads: &[PartitionRead],
 ) -> Result<Option<SemaphorePermit<'a>>, Problem> {
-    if !reads.iter().any(|read| matches!(read.request, ReadRequest::Scan { .. })) {
+    if !reads.iter().any(is_scan) {
         return Ok(None);
     }
     shared.scans.acquire().await.map(Some).map_err(|_| Problem::busy("reads of whole views"))
 }
 
 /// Reads one partition; a scan, which copies all of it, away from the threads that answer requests.
-async fn read_one(shared: &Shared, read: &PartitionRead) -> Result<Option<ReadReply>, Problem> {
-    if !matches!(read.request, ReadRequest::Scan { .. }) {
-        return Ok(shared.context.store.read(read.id, &read.request).await.ok());
+async fn read_one(
+    shared: &Shared,
+    read: &PartitionRead,
+    seen: Option<&[Offset]>,
+) -> Result<Option<ReadReply>, Problem> {
+    let seen = seen.unwrap_or_default();
+    if !is_scan(read) {
+        return Ok(shared.context.store.read_as_seen(read.id, &read.request, seen).await.ok());
     }
-    let (store, read) = (shared.context.store.clone(), read.clone());
-    shared.query_threads.run(async move { store.read(read.id, &read.request).await.ok() }).await
+    let (store, read, seen) = (shared.context.store.clone(), read.clone(), seen.to_vec());
+    let reading = async move { store.read_as_seen(read.id, &read.request, &seen).await.ok() };
+    shared.query_threads.run(reading).await
 }
 
-/// Waits until every partition of the plan meets the need.
+/// Refuses a session that knows another number of log partitions than the source has.
+fn check_session(view: &View, session: &Session) -> Result<(), Problem> {
+    let source = &view.source;
+    let Some(seen) = session.seen(&source.name).filter(|seen| seen.len() != source.partitions as usize)
+    else {
+        return Ok(());
+    };
+    Err(Problem::parameter(
+        "session",
+        format!(
+            "the session token knows {} log partitions of {}, not {}",
+            seen.len(),
+            source.name,
+            source.partitions
+        ),
+        "start a new session: leave the token out",
+    ))
+}
+
+/// Waits until every partition of the plan meets the need; not where it would be in vain.
 async fn wait(
     shared: &Shared,
     view: &View,
@@ -138,49 +170,39 @@ async fn wait(
     need: &Need,
     deadline: Instant,
 ) -> Result<(), Problem> {
-    let source = &view.source;
-    if let Some(seen) = need.session.seen(&source.name)
-        && seen.len() != source.partitions as usize
-    {
-        return Err(Problem::parameter(
-            "session",
-            format!(
-                "the session token knows {} log partitions of {}, not {}",
-                seen.len(),
-                source.name,
-                source.partitions
-            ),
-            "start a new session: leave the token out",
-        ));
-    }
+    let store = &shared.context.store;
+    let seen = need.session.seen(&view.source.name).unwrap_or_default();
     loop {
         if need.staleness.is_some() {
-            shared.look_at_end(source).await?;
+            shared.look_at_end(&view.source).await?;
         }
-        let mut progress = Vec::with_capacity(reads.len());
-        for read in reads {
-            if let Ok(reply) = shared.context.store.read(read.id, &ReadRequest::Progress).await {
-                progress.push(reply.progress);
-            }
-        }
-        let unmet = unmet(shared, view, &progress, need);
+        let replies = reads.iter().map(|read| store.read_as_seen(read.id, &ReadRequest::Progress, seen));
+        let replies = join_all(replies).await;
+        let progress = replies.iter().flatten().map(|reply| &reply.progress);
+        let unmet = unmet(shared, view, progress, need);
         need.awaits(unmet.clone());
         let Some(unmet) = unmet else { return Ok(()) };
         let next = Instant::now() + POLL;
         if next >= deadline {
             return Err(unmet);
         }
+        if !store.is_in_touch() {
+            return Err(unmet.hint("ask another node: this one does not hear from its cluster"));
+        }
         sleep_until(next).await;
     }
 }
 
-fn unmet(shared: &Shared, view: &View, progress: &[Progress], need: &Need) -> Option<Problem> {
+fn unmet<'a>(
+    shared: &Shared,
+    view: &View,
+    progress: impl Iterator<Item = &'a Progress>,
+    need: &Need,
+) -> Option<Problem> {
     let source = view.source.name.as_str();
     for partition in progress {
         let applied = partition.applied.as_slice();
-        if let Some(seen) = need.session.seen(source)
-            && seen.iter().zip(applied).any(|(seen, applied)| applied < seen)
-        {
+        if let Some(seen) = need.session.seen(source).filter(|seen| !partition.covers(seen)) {
             return Some(behind_session(view, seen, applied));
         }
         if let Some(allowed) = need.staleness {

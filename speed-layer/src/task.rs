@@ -107,13 +107,15 @@ impl WorkerTask {
     }
 
     fn session(&self, rebuild: bool) -> Result<()> {
-        let base = self.base_cut().unwrap_or(Offset::MAX);
         let rebuild = rebuild || !self.quarantine.has_begun(self.partition())?;
         let known = if rebuild { None } else { self.runtime.block_on(self.place.open())? };
         self.checked();
         let (index, built) = match known {
             Some(index) => (index, false),
-            None => (self.runtime.block_on(self.place.build(base))?, true),
+            None => {
+                let base = self.base_cut()?.unwrap_or(Offset::MAX);
+                (self.runtime.block_on(self.place.build(base))?, true)
+            }
         };
         if built {
             self.quarantine.begin(self.partition())?;
@@ -147,13 +149,19 @@ impl WorkerTask {
         .run()
     }
 
-    /// Returns the lowest base cut of the live view partitions of the source.
-    fn base_cut(&self) -> Option<Offset> {
+    /// Returns the lowest base cut of the live view partitions of the source, none where there are none.
+    fn base_cut(&self) -> Result<Option<Offset>, StoreError> {
         let views = self.catalog.current().live_of(self.source());
-        let ids = views.iter().flat_map(|view| partitions_of(view.fingerprint, view.partitions));
-        let cuts =
-            ids.filter_map(|id| self.progress(id).ok()).map(|progress| progress.cut.at(self.partition()));
-        cuts.min()
+        let mut least = None;
+        for id in views.iter().flat_map(|view| partitions_of(view.fingerprint, view.partitions)) {
+            let cut = match self.progress(id) {
+                Ok(progress) => progress.cut.at(self.partition()),
+                Err(StoreError::NotLive(_)) => continue,
+                Err(unreachable) => return Err(unreachable),
+            };
+            least = Some(least.map_or(cut, |least: Offset| least.min(cut)));
+        }
+        Ok(least)
     }
 
     fn progress(&self, id: PartitionId) -> Result<sanso_core::Progress, StoreError> {
@@ -428,7 +436,8 @@ impl Session<'_> {
         if let Some(floor) = self.collapse_to {
             self.worker.collapse(floor)?;
         }
-        self.collapse_to = self.task.base_cut();
+        // One that can't be reached may need what lies before the others' cuts.
+        self.collapse_to = self.task.base_cut().unwrap_or(None);
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use sanso_core::{
     Change, Encoded, PartitionId, Partitions, ReadReply, ReadRequest, StoreError, Write, home_of,
 };
 use sanso_state::{
-    AggregateKind, Block, Entry, Fingerprint, Groups, Outcome, SegmentId, ViewPartitionConfig,
+    AggregateKind, Block, Entry, Fingerprint, Groups, Offset, Outcome, SegmentId, ViewPartitionConfig,
 };
 use serde_bytes::ByteBuf;
 use tokio::sync::{broadcast, mpsc};
@@ -34,6 +34,14 @@ const BETTER_MAX: Duration = Duration::from_millis(40);
 const ALONE: Duration = Duration::from_millis(500);
 /// Before a write is tried again where nothing has changed.
 const PAUSE: Duration = Duration::from_millis(5);
+
+/// What is asked of a view partition.
+struct Asked<'a> {
+    id: PartitionId,
+    question: Question,
+    /// Offsets that the asker has seen of it.
+    seen: &'a [Offset],
+}
 
 /// The view partitions of a cluster.
 pub(crate) struct ClusterStore(pub(crate) Arc<Hub>);
@@ -119,30 +127,32 @@ impl ClusterStore {
         Err(StoreError::Unreachable { id, reason: last })
     }
 
-    /// Asks replicas until one answers well; in the worst case gives the best answer there was.
-    async fn ask(&self, id: PartitionId, question: Question) -> Result<Reply, StoreError> {
+    /// Asks replicas until one answers well; in the worst case gives the best answer there was. One
+    /// that lacks what the asker has seen counts only when this node is cut off from better ones.
+    async fn ask(&self, asked: Asked<'_>) -> Result<Reply, StoreError> {
+        let Asked { id, .. } = asked;
         let (engine, map) = self.ready(id).await?;
         let partition = home_of(id, map.partitions.len() as u32);
-        let mine = engine.answer(partition, id, &question);
+        let mine = engine.answer(partition, id, &asked.question);
         let alone =
             matches!(mine, Reply::Read(..)) && now_us() < self.0.alone_until_us.load(Ordering::Relaxed);
         if alone || is_good(&mine) {
             return Ok(mine);
         }
-        self.ask_others(engine, id, partition, question, mine).await
+        self.ask_others(engine, partition, asked, mine).await
     }
 
     async fn ask_others(
         &self,
         engine: &Engine,
-        id: PartitionId,
         partition: Partition,
-        question: Question,
+        Asked { id, question, seen }: Asked<'_>,
         mine: Reply,
     ) -> Result<Reply, StoreError> {
         let body: Arc<[u8]> = wire::encode(&ReadCall::of(id, &question)).into();
         let (replies, mut received) = mpsc::channel(16);
         let began = Instant::now();
+        let suffices = |reply: &Reply| matches!(reply, Reply::Read(reply, _) if reply.progress.covers(seen));
         let maps = engine.maps();
         let (mut read, first) = self.hedged(|hedger, now_us| hedger.begin(&maps.borrow(), partition, now_us));
         let mut best = matches!(mine, Reply::Read(..)).then_some(mine);
@@ -160,7 +170,7 @@ impl ClusterStore {
                     let (node, reply) = reply.expect("a sender is kept");
                     match reply {
                         Some(reply) if is_good(&reply) => return Ok(reply),
-                        Some(reply @ Reply::Read(..)) => best = Some(reply),
+                        Some(reply @ Reply::Read(..)) if !best.as_ref().is_some_and(suffices) => best = Some(reply),
                         _ => {}
                     }
                     next = self.hedged(|hedger, now_us| hedger.refused(&mut read, &maps.borrow(), node, now_us));
@@ -168,14 +178,17 @@ impl ClusterStore {
                 () = sleep_until(due) => {
                     // One has answered as well as it could, and the others had their time: who is asked
                     // still may be gone.
-                    let settled = waiting == 0 || began.elapsed() >= BETTER_MAX;
-                    if settled && let Some(best) = best.take() {
+                    let had_time = waiting == 0 || began.elapsed() >= BETTER_MAX;
+                    let in_touch = self.is_in_touch();
+                    if had_time && !in_touch {
                         // A node that is cut off would else wait for each part of each answer. One that is
                         // not has only this partition to wait for.
-                        if !engine.with(|node, now_us| node.is_in_touch(now_us)) {
-                            let until_us = now_us() + ALONE.as_micros() as u64;
-                            self.0.alone_until_us.store(until_us, Ordering::Relaxed);
-                        }
+                        let until_us = now_us() + ALONE.as_micros() as u64;
+                        self.0.alone_until_us.store(until_us, Ordering::Relaxed);
+                        let reason = "this node does not hear from its cluster".to_owned();
+                        return best.ok_or(StoreError::Unreachable { id, reason });
+                    }
+                    if had_time && let Some(best) = best.take_if(|best| suffices(best)) {
                         return Ok(best);
                     }
                     next = self.hedged(|hedger, now_us| hedger.due(&mut read, &maps.borrow(), now_us));
@@ -260,15 +273,24 @@ impl Partitions for ClusterStore {
         })
     }
 
-    async fn read(&self, id: PartitionId, request: &ReadRequest) -> Result<ReadReply, StoreError> {
-        match self.ask(id, Question::Read(request.clone())).await? {
+    async fn read(
+        &self,
+        id: PartitionId,
+        request: &ReadRequest,
+        seen: &[Offset],
+    ) -> Result<ReadReply, StoreError> {
+        match self.ask(Asked { id, question: Question::Read(request.clone()), seen }).await? {
             Reply::Read(reply, _) => Ok(reply),
             _ => Err(StoreError::NotLive(id)),
         }
     }
 
+    fn is_in_touch(&self) -> bool {
+        self.0.engine().is_some_and(|engine| engine.with(|node, now_us| node.is_in_touch(now_us)))
+    }
+
     async fn segment(&self, id: PartitionId, segment: SegmentId) -> Result<Option<Groups>, StoreError> {
-        match self.ask(id, Question::Segment(segment)).await? {
+        match self.ask(Asked { id, question: Question::Segment(segment), seen: &[] }).await? {
             Reply::Segment(groups) => Ok(groups),
             _ => Err(StoreError::NotLive(id)),
         }

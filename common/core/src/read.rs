@@ -45,6 +45,11 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// Says whether these offsets are applied; of those that are not named, nothing is asked.
+    pub fn covers(&self, seen: &[Offset]) -> bool {
+        seen.iter().zip(&self.applied).all(|(seen, applied)| applied >= seen)
+    }
+
     pub(crate) fn of(partition: &ViewPartition) -> Self {
         let (base_groups, speed_groups) = partition.group_counts();
         Self {

@@ -49,8 +49,16 @@ pub trait Partitions: Send + Sync {
     /// See [`PartitionStore::submit`].
     async fn submit(&self, id: PartitionId, entry: Entry) -> Result<Outcome, StoreError>;
 
-    /// See [`PartitionStore::read`].
-    async fn read(&self, id: PartitionId, request: &ReadRequest) -> Result<ReadReply, StoreError>;
+    /// See [`PartitionStore::read_as_seen`].
+    async fn read(
+        &self,
+        id: PartitionId,
+        request: &ReadRequest,
+        seen: &[Offset],
+    ) -> Result<ReadReply, StoreError>;
+
+    /// See [`PartitionStore::is_in_touch`].
+    fn is_in_touch(&self) -> bool;
 
     /// Returns what speed holds of a segment; None when it is not held complete.
     async fn segment(&self, id: PartitionId, segment: SegmentId) -> Result<Option<Groups>, StoreError>;
@@ -120,10 +128,28 @@ impl PartitionStore {
     /// Reads from a partition; groups and progress are of one instant. In a cluster another
     /// replica may answer the next read, and be a little behind: who has seen progress compares it.
     pub async fn read(&self, id: PartitionId, request: &ReadRequest) -> Result<ReadReply, StoreError> {
+        self.read_as_seen(id, request, &[]).await
+    }
+
+    /// Reads from a partition for someone who has seen offsets of it. A replica that can't know
+    /// whether it has everything is not taken at its word while it lacks some of them; the answer may
+    /// lack some all the same, of which nobody who could be asked had heard.
+    pub async fn read_as_seen(
+        &self,
+        id: PartitionId,
+        request: &ReadRequest,
+        seen: &[Offset],
+    ) -> Result<ReadReply, StoreError> {
         match &self.cluster {
-            Some(cluster) => cluster.read(id, request).await,
+            Some(cluster) => cluster.read(id, request, seen).await,
             None => Ok(self.slot(id)?.answer(request)),
         }
+    }
+
+    /// Says whether this node hears from most of its cluster. One that does not has no way to learn
+    /// what it lacks.
+    pub fn is_in_touch(&self) -> bool {
+        self.cluster.as_ref().is_none_or(|cluster| cluster.is_in_touch())
     }
 
     /// Subscribes to a partition's changes. A subscriber that lags loses the

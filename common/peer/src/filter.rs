@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   send ─▶ [out: loss, cut] ─▶ queue ─▶ [delay, out: cut] ─▶ connection ─▶ [in: cut] ─▶ handler
+//!   call ─▶ [out: cut] ─▶ [delay, loss: delay] ─▶ connection ─▶ [in: cut] ─▶ handler, and back
 //! ```
 //!
 //! It works on whole messages, questions and answers, below the lanes and calls
@@ -18,6 +19,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use sanso_core::cluster::NodeId;
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 /// What the link to one peer suffers. The default is nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -28,17 +30,18 @@ pub struct Link {
     pub cut_out: bool,
     /// Delays what goes to the peer, keeping its order.
     pub delay_ms: u64,
-    /// Loses this fraction of what goes to the peer: 0 nothing, 1 everything.
+    /// Loses this fraction of what goes to the peer, 0 nothing, 1 everything: messages for good, as
+    /// a full queue does; of questions and answers the first attempt, so that they are [`RESENT`] late.
     pub loss: f64,
 }
+
+/// After so long TCP sends again what was lost, where nothing follows that would tell it sooner
+/// (`TCP_RTO_MIN` of Linux).
+pub const RESENT: Duration = Duration::from_millis(200);
 
 impl Link {
     fn is_cut(&self) -> bool {
         self.cut_in || self.cut_out
-    }
-
-    pub(crate) fn delay(&self) -> Duration {
-        Duration::from_millis(self.delay_ms)
     }
 }
 
@@ -101,11 +104,28 @@ impl LinkFilter {
         self.swallowed.subscribe()
     }
 
-    /// Says whether something that sets out for a peer now is lost or swallowed.
+    /// Says whether a message that sets out for a peer now is lost or swallowed.
     pub(crate) fn swallows_to(&self, peer: NodeId) -> bool {
-        self.swallows(peer, |link| {
-            link.cut_out || (link.loss > 0.0 && self.dice.lock().random_bool(link.loss.clamp(0.0, 1.0)))
-        })
+        self.swallows(peer, |link| link.cut_out || self.loses(link))
+    }
+
+    /// Returns by how much a message to a peer is delayed, if it is.
+    pub(crate) fn delay_to(&self, peer: NodeId) -> Option<Duration> {
+        self.link(peer).filter(|link| link.delay_ms > 0).map(|link| Duration::from_millis(link.delay_ms))
+    }
+
+    /// Lets a question or an answer set out for a peer: late, or never.
+    pub(crate) async fn pass_to(&self, peer: NodeId) {
+        if self.is_cut_to(peer) {
+            std::future::pending::<()>().await;
+        }
+        let Some(link) = self.link(peer) else { return };
+        let again = if self.loses(&link) { RESENT } else { Duration::ZERO };
+        sleep(Duration::from_millis(link.delay_ms) + again).await;
+    }
+
+    fn loses(&self, link: &Link) -> bool {
+        link.loss > 0.0 && self.dice.lock().random_bool(link.loss.clamp(0.0, 1.0))
     }
 
     /// Says whether something that has been on its way to a peer is swallowed now.

@@ -52,7 +52,7 @@ mod proto;
 
 pub use config::{Limits, PeerConfig, Tls, VERSIONS};
 pub use error::{CallError, Dropped, PeerError};
-pub use filter::{Link, LinkFilter};
+pub use filter::{Link, LinkFilter, RESENT};
 pub use handler::{Handler, Refusal, Speaker};
 pub use lane::Lane;
 pub use peer::PeerStatus;

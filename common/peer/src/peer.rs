@@ -123,7 +123,7 @@ impl Peer {
         if shared.filter.swallows_to(self.node) {
             return Ok(());
         }
-        let delay = shared.filter.link(self.node).map(|link| link.delay()).filter(|delay| !delay.is_zero());
+        let delay = shared.filter.delay_to(self.node);
         outbox.put(bytes, delay.map(|delay| Instant::now() + delay))
     }
 

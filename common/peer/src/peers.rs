@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 use sanso_core::cluster::NodeId;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 use tonic::{Code, Request, Status};
 
@@ -165,12 +165,7 @@ impl Peers {
         request.set_timeout(within.saturating_add(CANCELLED_WITHIN));
         let filter = &self.wire.shared.filter;
         let asked = async {
-            if filter.swallows_to(to) {
-                std::future::pending::<()>().await;
-            }
-            if let Some(link) = filter.link(to) {
-                sleep(link.delay()).await;
-            }
+            filter.pass_to(to).await;
             let mut client = client;
             let reply = client.call(request).await;
             if filter.swallows_from(to) {

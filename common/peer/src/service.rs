@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -110,12 +110,7 @@ impl Peer for Service {
         } else {
             Outcome::Refused(format!("{} is over, or has connected anew", speaker.instance))
         };
-        if filter.swallows_to(node) {
-            return pending().await;
-        }
-        if let Some(link) = filter.link(node) {
-            sleep(link.delay()).await;
-        }
+        filter.pass_to(node).await;
         Ok(Response::new(Reply { outcome: Some(outcome) }))
     }
 }

@@ -174,9 +174,18 @@ pub fn all(nodes: usize) -> Vec<Fault> {
         single("cut", "a node's links swallow everything, both ways", Cut, one, Mend),
         single("cut-out", "what a node sends is swallowed", CutOut, one, Mend),
         single("cut-in", "what is sent to a node is swallowed", CutIn, one, Mend),
-        single("delay", "what a node sends takes 200 ms longer", Delay(200), one, Mend),
-        single("loss", "5 percent of what a node sends are lost", Lose(5), one, Mend),
-        single("broker", "kill -9 of one of three Kafka brokers", Kill, Pick::Broker, start),
+        Fault {
+            bounds: Some(Bounds::SLOW_LINK),
+            ..single("delay", "what a node sends takes 200 ms longer", Delay(200), one, Mend)
+        },
+        Fault {
+            bounds: Some(Bounds::SLOW_LINK),
+            ..single("loss", "5 percent of what a node sends are lost", Lose(5), one, Mend)
+        },
+        Fault {
+            bounds: Some(Bounds::LOG),
+            ..single("broker", "kill -9 of one of three Kafka brokers", Kill, Pick::Broker, start)
+        },
         single("slow-disk", "a node's flushes take 200 ms longer", SlowDisk(200), one, QuickDisk),
         single("full-disk", "a node's disk is full for a while", Act::FillDisk, one, Act::EmptyDisk),
         single(

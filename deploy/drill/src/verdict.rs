@@ -17,6 +17,12 @@ pub struct Bounds {
 impl Bounds {
     /// What is promised for any single fault.
     pub const SINGLE: Bounds = Bounds { read_ms_max: 300.0, visible_ms_max: 1_500.0 };
+    /// What is promised where a link takes 200 ms longer, or loses packets, which TCP sends again after
+    /// as long: an answer may need three things over it, one after the other.
+    pub const SLOW_LINK: Bounds = Bounds { read_ms_max: 900.0, visible_ms_max: 2_100.0 };
+    /// What is promised while the log gets over a loss of its own: until Kafka has found it out, what
+    /// is written to it waits.
+    pub const LOG: Bounds = Bounds { visible_ms_max: 5_000.0, ..Bounds::SINGLE };
     /// What is promised always, also where the processors are starved.
     pub const ALWAYS: Bounds = Bounds { read_ms_max: 5_000.0, visible_ms_max: 5_000.0 };
 }

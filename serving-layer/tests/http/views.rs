@@ -163,6 +163,21 @@ async fn freshness_says_what_is_applied_and_what_is_still_to_come() {
 }
 
 #[tokio::test]
+async fn a_node_that_is_cut_off_does_not_wait_for_what_it_will_not_get() {
+    let world = World::cut_off().await;
+    let token = world.ingest(&sample()).await["session"].as_str().expect("a token").to_owned();
+    // What it has, it still answers with.
+    let (status, _) = world.get("/v1/views/meter?key=m1").await;
+    assert_eq!(status, StatusCode::OK);
+    for path in ["/v1/views/meter?key=m1", "/v1/views/meter?"] {
+        let (status, problem) = world.get(&format!("{path}&session={token}&deadline=60000")).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{problem}");
+        assert_eq!(problem["type"], "urn:sanso:problem:behind-session");
+        assert_eq!(problem["hint"], "ask another node: this one does not hear from its cluster");
+    }
+}
+
+#[tokio::test]
 async fn a_session_waits_for_what_it_has_seen() {
     let world = World::new().await;
     let token = world.ingest(&sample()).await["session"].as_str().expect("a token").to_owned();

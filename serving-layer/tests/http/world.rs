@@ -4,18 +4,20 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode, header};
 use parking_lot::Mutex;
 use sanso_catalog::{Catalog, CatalogHandle, PartitionProgress, StatusBoard};
-use sanso_core::{PartitionId, PartitionStore};
+use sanso_core::{Change, PartitionId, PartitionStore, Partitions, ReadReply, ReadRequest, StoreError};
 use sanso_dataset::Dataset;
 use sanso_log::{Log, MemoryLog, TopicSpec};
 use sanso_serving::{ServingConfig, ServingContext, ServingLayer};
-use sanso_state::{Block, Delta, Entry, Groups, LogPartition, Outcome, ViewPartition};
+use sanso_state::{Block, Delta, Entry, Groups, LogPartition, Outcome, SegmentId, ViewPartition};
 use sanso_view::{Application, Source, View};
 use serde_json::Value;
+use tokio::sync::broadcast;
 use tower::ServiceExt;
 
 pub(crate) const APPLICATION: &str = "
@@ -35,6 +37,41 @@ CREATE VIEW rolling AS
   FROM readings GROUP BY usage_point, span;
 CREATE VIEW everything AS SELECT channel, SUM(value) AS kwh, AVG(value) AS mean FROM readings GROUP BY channel;
 ";
+
+/// The partitions of a node that is cut off from its cluster.
+struct CutOff(PartitionStore);
+
+#[async_trait]
+impl Partitions for CutOff {
+    async fn submit(&self, id: PartitionId, _entry: Entry) -> Result<Outcome, StoreError> {
+        Err(StoreError::Unreachable { id, reason: "its primary does not answer".to_owned() })
+    }
+
+    async fn read(
+        &self,
+        id: PartitionId,
+        request: &ReadRequest,
+        _seen: &[u64],
+    ) -> Result<ReadReply, StoreError> {
+        self.0.read(id, request).await
+    }
+
+    fn is_in_touch(&self) -> bool {
+        false
+    }
+
+    async fn segment(&self, _id: PartitionId, _segment: SegmentId) -> Result<Option<Groups>, StoreError> {
+        Ok(None)
+    }
+
+    fn changes(&self, id: PartitionId) -> Result<broadcast::Receiver<Arc<Change>>, StoreError> {
+        self.0.changes(id)
+    }
+
+    fn groups(&self) -> u64 {
+        self.0.groups()
+    }
+}
 
 /// A running serving layer and what it reads.
 pub(crate) struct World {
@@ -56,6 +93,15 @@ impl World {
     }
 
     pub(crate) async fn with(config: ServingConfig) -> Self {
+        Self::on(config, |own| own).await
+    }
+
+    /// Makes a world whose node hears from nobody in its cluster, and has what it has.
+    pub(crate) async fn cut_off() -> Self {
+        Self::on(ServingConfig::default(), |own| PartitionStore::of_cluster(Arc::new(CutOff(own)))).await
+    }
+
+    async fn on(config: ServingConfig, read: impl FnOnce(PartitionStore) -> PartitionStore) -> Self {
         let application = Application::parse(APPLICATION).expect("the application is good");
         let views = application.bind(Path::new(".")).expect("no reference tables");
         let source = Arc::clone(&application.sources[0]);
@@ -73,7 +119,7 @@ impl World {
         log.ensure_topic(&TopicSpec::new(&source.topic, source.partitions)).await.expect("a new topic");
         let context = ServingContext {
             catalog: CatalogHandle::new(catalog),
-            store: store.clone(),
+            store: read(store.clone()),
             dataset: Dataset::in_memory(),
             log: Arc::clone(&log) as Arc<dyn Log>,
             board: StatusBoard::new(),

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use sanso_peer::{CallError, Lane, Link};
+use sanso_peer::{CallError, Lane, Link, RESENT};
 
 use crate::node::{Event, Node, config, pair, soon};
 
@@ -95,6 +95,15 @@ async fn a_lossy_link_loses_whole_messages_and_keeps_the_order_of_the_rest() {
     assert!((350..650).contains(&heard.len()), "{} of 1,000", heard.len());
     assert!(heard.is_sorted());
     assert_eq!(*one.peers.filter().swallowed().borrow(), 1_000 - heard.len() as u64);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_that_a_lossy_link_loses_is_sent_again() {
+    let (one, two) = pair(config(1, 1), config(2, 1)).await;
+    one.peers.filter().set(two.id, Link { loss: 1.0, ..Link::default() });
+    let asked = Instant::now();
+    assert!(echo(&one, &two, LONG).await.is_ok());
+    assert!(asked.elapsed() >= RESENT);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
