@@ -206,6 +206,15 @@ impl Handler for Hub {
         if let Some(engine) = self.engine() {
             engine.happens(Event::Broken(node));
         }
+        let Some(hub) = self.own.upgrade() else { return };
+        self.runtime.spawn(async move {
+            let Some(voice) = hub.voice() else { return };
+            if let Voice::Voter(control) = &*voice
+                && let Err(error) = control.succeed(node).await
+            {
+                tracing::debug!(%error, %node, "succeed a leader that is gone");
+            }
+        });
     }
 
     async fn call(&self, _from: Speaker, kind: &str, body: Bytes) -> Result<Bytes, Refusal> {

@@ -114,6 +114,11 @@ impl Timings {
         Duration::from_millis(self.catch_up_ms_max)
     }
 
+    /// Between two voters that come forward for one that is gone; an election is over by then.
+    pub(crate) fn turn(&self) -> Duration {
+        Duration::from_millis(self.heartbeat_ms)
+    }
+
     pub(crate) fn lease(&self) -> Duration {
         Duration::from_millis(self.election_ms_max)
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal, InitializeError, RaftError};
+use openraft::raft::TransferLeaderRequest;
 use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{ChangeMembers, EmptyNode, Instant as _, RaftMetrics, ServerState};
 use sanso_core::cluster::{Change, ClusterMap, NodeId, Refused};
@@ -229,10 +230,27 @@ impl Control {
         }
     }
 
-    /// Asks the others to vote for this one, unless the leader still answers: for when it is
-    /// known to be gone before its time is over.
-    pub async fn trigger_election(&self) -> Result<(), ControlError> {
-        self.group.trigger().elect(true).await.map_err(|fatal| stopped(&fatal))
+    /// Lets there be a new leader at once, instead of that of a node which is known to be gone: voters
+    /// otherwise vote for nobody before the time is over in which they would hear of theirs. To be
+    /// called at all voters; they come forward in turn, and nothing happens where another leads.
+    ///
+    /// Nothing but an election comes of it when the leader is not gone after all.
+    pub async fn succeed(&self, gone: NodeId) -> Result<(), ControlError> {
+        let mut others = self.voters();
+        others.remove(&gone);
+        let Some(turn) = others.iter().position(|voter| *voter == self.node) else { return Ok(()) };
+        tokio::time::sleep(self.timings.turn() * turn as u32).await;
+        let metrics = self.group.metrics().borrow_watched().clone();
+        if metrics.current_leader.map(node) != Some(gone) {
+            return Ok(());
+        }
+        // As if the leader had handed over, which is what makes the others forget its time.
+        let handed_over = TransferLeaderRequest::new(metrics.vote, u64::from(self.node.0), None);
+        match self.group.handle_transfer_leader(handed_over).await {
+            // Not taken means that there has been another election.
+            Ok(_) => Ok(()),
+            Err(fatal) => Err(stopped(&fatal)),
+        }
     }
 
     /// Stops taking part. When it returns, the folder is free.

@@ -163,6 +163,30 @@ async fn a_leader_that_crashes_is_followed_by_another_and_comes_back() {
 }
 
 #[tokio::test]
+async fn a_leader_that_is_known_to_be_gone_is_followed_at_once() {
+    within(async {
+        let mut cluster = Cluster::with(3, cluster::slow()).await;
+        let old = cluster.leader().await;
+        // One who is wrong about a leader that is another's changes nothing.
+        let others: Vec<u16> = (1..=3).filter(|node| *node != old.0).collect();
+        let term = cluster.voter(old.0).status().borrow().term;
+        cluster.voter(others[1]).succeed(NodeId(others[0])).await.unwrap();
+        cluster.crash(old.0).await;
+        assert_eq!(cluster.voter(others[0]).status().borrow().term, term);
+        // Those who wait until its time is over ask beforehand whether they would be voted for.
+        let asked = |message: (NodeId, NodeId, &str)| message.2 == "control.pre_vote";
+        let before = cluster.net.count(asked);
+        for other in &others {
+            cluster.voter(*other).succeed(old).await.unwrap();
+        }
+        cluster.leader_of(&others).await;
+        assert_eq!(cluster.net.count(asked), before);
+        cluster.voter(others[0]).propose(Change::Join(instance(1))).await.unwrap().unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn voters_are_added_and_removed_while_it_runs_also_the_leader() {
     within(async {
         let mut cluster = Cluster::founded(3).await;
