@@ -102,14 +102,24 @@ REPEAT ?= 1
 RATE ?= 180
 OUT ?= $(CACHE)/drill
 
+COMPOSE ?=
+
 drill: build
-	@deploy/setup/install.sh drill
-	SANSO_KAFKA_JARS=$(CACHE)/kafka/lib bin/sanso drill $(FAULTS:%=--fault %) --nodes $(NODES) --repeat $(REPEAT) --rate $(RATE) --out $(OUT)
+	@deploy/setup/install.sh $(if $(COMPOSE),cluster,drill)
+ifneq ($(and $(COMPOSE),$(OFFLINE)),)
+	@deploy/setup/install.sh offline
+	CACHE=$(CACHE) deploy/offline/build.sh
+endif
+	SANSO_KAFKA_JARS=$(CACHE)/kafka/lib OFFLINE=$(OFFLINE) bin/sanso drill $(FAULTS:%=--fault %) \
+		$(if $(COMPOSE),--compose deploy,--nodes $(NODES)) --repeat $(REPEAT) --rate $(RATE) --out $(OUT)
 
 drill-redis:
 	@deploy/setup/install.sh drill
 	$(CARGO) build --release --package sanso-drill-redis
-	$(CARGO_TARGET_DIR)/release/sanso-drill-redis $(FAULTS:%=--fault %) --out $(OUT)
+	$(CARGO_TARGET_DIR)/release/sanso-drill-redis $(FAULTS:%=--fault %) --repeat $(REPEAT) --rate $(RATE) --out $(OUT)
+
+# Both with the same faults and load, one after the other.
+drill-compare: drill drill-redis
 
 MINUTES ?= 60
 METERS ?= 20000

@@ -13,16 +13,16 @@ use crate::drill::{Outcome, Settings, run as run_drill};
 use crate::fault::{self, Act, Fault, Pick};
 use crate::load::Load;
 use crate::report;
-use crate::sanso::{Cluster, Dev, Plan};
+use crate::sanso::{CONTAINERS, Cluster, Containers, Dev, Plan};
 
 /// Inflict faults on a cluster under load, and judge what its clients saw.
 ///
-/// Starts a cluster of its own on loopback ports for each fault, with its log in Kafka; loads it with
-/// readings and questions; inflicts the fault; compares everything with what was sent. Exit code 1 when
-/// a promise was broken.
+/// Starts a cluster of its own for each fault, with its log in Kafka: processes on loopback ports, or
+/// containers; loads it with readings and questions; inflicts the fault; compares everything with what
+/// was sent. Exit code 1 when a promise was broken.
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Examples:\n  sanso drill\n  sanso drill --fault pause --nodes 5 --repeat 5\n  sanso drill --list"
+    after_help = "Examples:\n  sanso drill\n  sanso drill --fault pause --nodes 5 --repeat 5\n  sanso drill --compose --fault kill --fault cut\n  sanso drill --list"
 )]
 pub struct DrillArgs {
     /// Faults by name, or `all`; kill and pause when none is named.
@@ -31,6 +31,11 @@ pub struct DrillArgs {
     /// The number of nodes, 3 or more; 1 drills `sanso dev`, where nothing is promised of waiting.
     #[arg(long, default_value_t = 3, value_name = "N")]
     nodes: usize,
+    /// Drill the containers of a checkout's deploy/compose.yaml instead: real Kafka, a real object store,
+    /// five nodes with mixed roles and mutual TLS. DIR is the checkout's folder deploy. Brought up anew
+    /// for each drill, which takes a minute or two, on the ports that `make cluster` uses.
+    #[arg(long, value_name = "DIR", num_args = 0..=1, default_missing_value = "deploy", conflicts_with = "nodes")]
+    compose: Option<PathBuf>,
     /// How long a fault holds; the load runs as long before it, and after it.
     #[arg(long, default_value_t = 5, value_name = "N")]
     seconds: u64,
@@ -56,7 +61,11 @@ pub async fn run(args: &DrillArgs, binary: &Path) -> anyhow::Result<ExitCode> {
     ensure!(args.nodes == 1 || args.nodes >= 3, "--nodes is 1, or 3 and more");
     ensure!(args.seconds > 0 && args.client_timeout_ms > 0, "times are greater than zero");
     ensure!(args.rate >= 18, "--rate is 18 at least: one request a second for each client");
-    let all = fault::all(args.nodes);
+    let nodes = if args.compose.is_some() { CONTAINERS } else { args.nodes };
+    let mut all = fault::all(nodes);
+    if args.compose.is_some() {
+        all.retain(Containers::suffer);
+    }
     if args.list {
         all.iter().for_each(|fault| say(&format!("{:<10} {}", fault.name, fault.about)));
         return Ok(ExitCode::SUCCESS);
@@ -108,9 +117,13 @@ async fn drill(args: &DrillArgs, binary: &Path, fault: &Fault, repetition: usize
     let patience = Patience { attempt, ..Patience::default() };
     let load = Load::of(args.rate);
     let settings = Settings { load, patience, before: each, hold: each, after: each, ..Settings::default() };
-    let outcome = if args.nodes == 1 {
+    let (outcome, kind) = if let Some(deploy) = &args.compose {
+        let mut target = Containers::start(deploy, &args.out.join("containers"), repetition, attempt)?;
+        (run_drill(&mut target, fault, &settings).await?, "compose".to_owned())
+    } else if args.nodes == 1 {
         let mut target = Dev::start(binary, attempt)?;
-        run_drill(&mut target, &Fault { bounds: None, ..fault.clone() }, &settings).await?
+        let fault = Fault { bounds: None, ..fault.clone() };
+        (run_drill(&mut target, &fault, &settings).await?, "1".to_owned())
     } else {
         let plan = Plan {
             nodes: args.nodes,
@@ -121,9 +134,9 @@ async fn drill(args: &DrillArgs, binary: &Path, fault: &Fault, repetition: usize
             patience: attempt,
         };
         let mut target = Cluster::start(binary, &plan)?;
-        run_drill(&mut target, fault, &settings).await?
+        (run_drill(&mut target, fault, &settings).await?, args.nodes.to_string())
     };
-    let picture = outcome.write(&args.out, &format!("{}-{}-{}", fault.name, args.nodes, repetition + 1))?;
+    let picture = outcome.write(&args.out, &format!("{}-{kind}-{}", fault.name, repetition + 1))?;
     say(&report::verdict(&outcome));
     say(&format!("    timeline: {}", picture.display()));
     Ok(outcome)

@@ -67,14 +67,14 @@ pub struct Outcome {
     /// Everything that happened.
     #[serde(skip)]
     pub history: History,
-    /// What each process said, by its name.
+    /// What each node said, by its name.
     #[serde(skip)]
     pub logs: Vec<(String, String)>,
 }
 
 impl Outcome {
     /// Writes `NAME.json`, `NAME.csv` (one line an operation), and `NAME.svg` into a folder,
-    /// and when a promise was broken, what each process said; returns the picture's path.
+    /// and when a promise was broken, what each node said; returns the picture's path.
     pub fn write(&self, folder: &Path, name: &str) -> anyhow::Result<PathBuf> {
         std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
         let write = |extension: &str, bytes: &[u8]| {
@@ -84,8 +84,8 @@ impl Outcome {
         };
         write("json", &serde_json::to_vec_pretty(self)?)?;
         if !self.broken.is_empty() {
-            for (process, said) in &self.logs {
-                write(&format!("{}.log", process.replace(' ', "-")), said.as_bytes())?;
+            for (node, said) in &self.logs {
+                write(&format!("{}.log", node.replace(' ', "-")), said.as_bytes())?;
             }
         }
         write("csv", report::operations(&self.history).as_bytes())?;
@@ -143,8 +143,7 @@ pub async fn run(target: &mut dyn Target, fault: &Fault, settings: &Settings) ->
     let judgement = judge(&history, audit.as_ref().ok());
     let mut broken = verdict::broken(&judgement, fault.bounds, settings.patience.attempt.as_secs_f64() * 1e3);
     broken.extend(audit.err().map(|error| format!("{error:#}")));
-    let said = target.nodes().iter().map(|process| (process.name().to_owned(), process.said()));
-    let logs = said.collect();
+    let logs = target.nodes().into_iter().zip(target.said()).collect();
     let (target, fault, marks) = (target.name(), fault.name.to_owned(), history.marks.clone());
     Ok(Outcome { target, fault, broken, judgement, marks, history, logs })
 }
@@ -231,8 +230,8 @@ impl Inflict<'_> {
             None => self.target.pick(pick).await?,
         };
         self.picked.insert(pick, nodes.clone());
-        let processes = self.target.nodes();
-        let names: Vec<&str> = nodes.iter().map(|node| processes[*node].name()).collect();
+        let all = self.target.nodes();
+        let names: Vec<&str> = nodes.iter().map(|node| all[*node].as_str()).collect();
         let whom = if pick == Pick::Broker { "a broker".to_owned() } else { names.join(", ") };
         let what = format!("{act}: {whom}");
         self.bar.set_message(what.clone());

@@ -1,4 +1,4 @@
-//! What a drill runs on: a cluster of processes, and how clients speak to it.
+//! What a drill runs on: a cluster, and how clients speak to it.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,6 @@ use async_trait::async_trait;
 use crate::fault::{Act, Pick};
 use crate::history::{Key, Request, Seen};
 use crate::oracle::Audit;
-use crate::process::Process;
 
 /// A client's own session with a cluster. Cheap to use from many tasks at once.
 #[async_trait]
@@ -26,8 +25,11 @@ pub trait Target: Send + Sync {
     /// Returns the name in reports.
     fn name(&self) -> String;
 
-    /// Returns the processes of its nodes.
-    fn nodes(&mut self) -> &mut [Process];
+    /// Returns the names of its nodes.
+    fn nodes(&self) -> Vec<String>;
+
+    /// Returns all that each node said.
+    fn said(&self) -> Vec<String>;
 
     /// Returns how many nodes a client chooses from; none where its library finds the way by itself.
     fn contacts(&self) -> Option<usize>;
@@ -51,11 +53,8 @@ pub trait Target: Send + Sync {
         }
     }
 
-    /// Does something to a node. What every process can be done to is done here; a target that can
-    /// do more does the rest itself.
-    async fn act(&mut self, node: usize, act: Act) -> anyhow::Result<()> {
-        self.nodes()[node].act(act)
-    }
+    /// Does something to a node.
+    async fn act(&mut self, node: usize, act: Act) -> anyhow::Result<()>;
 
     /// Kills or starts a broker of its log.
     async fn act_on_broker(&mut self, act: Act) -> anyhow::Result<()> {

@@ -16,7 +16,7 @@ use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::cluster_read_routing::RandomReplicaStrategy;
 use redis::cmd;
-use sanso_drill::fault::Pick;
+use sanso_drill::fault::{Act, Pick};
 use sanso_drill::history::{Key, Request, Seen};
 use sanso_drill::oracle::{Audit, Found, value_micro};
 use sanso_drill::target::{Connection, Target};
@@ -197,8 +197,12 @@ impl Target for Cluster {
         )
     }
 
-    fn nodes(&mut self) -> &mut [Process] {
-        &mut self.processes
+    fn nodes(&self) -> Vec<String> {
+        self.processes.iter().map(|process| process.name().to_owned()).collect()
+    }
+
+    fn said(&self) -> Vec<String> {
+        self.processes.iter().map(Process::said).collect()
     }
 
     fn contacts(&self) -> Option<usize> {
@@ -232,6 +236,10 @@ impl Target for Cluster {
             }
         }
         Ok(BTreeSet::from([*masters.get(which).context("there are too few masters")?]))
+    }
+
+    async fn act(&mut self, node: usize, act: Act) -> anyhow::Result<()> {
+        self.processes[node].act(act)
     }
 
     async fn well(&mut self) -> anyhow::Result<()> {

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::Parser;
+use sanso_drill::load::Load;
 use sanso_drill::{Fault, Outcome, Settings, command, fault, report, run};
 
 use crate::cluster::{Cluster, Tuning};
@@ -34,6 +35,9 @@ struct Args {
     /// How often each is done.
     #[arg(long, default_value_t = 1, value_name = "N")]
     repeat: u32,
+    /// Requests of all clients together in a second, as of `sanso drill`.
+    #[arg(long, default_value_t = 180, value_name = "N")]
+    rate: u32,
     /// Where results and pictures are put.
     #[arg(long, default_value = "drill-results", value_name = "DIR")]
     out: PathBuf,
@@ -42,12 +46,13 @@ struct Args {
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
+    ensure!(args.rate >= 18, "--rate is 18 at least: one request a second for each client");
     let faults = faults(&args.fault)?;
     let mut outcomes: Vec<Outcome> = Vec::new();
     for tuning in tunings(&args.tuning)? {
         for fault in &faults {
             for repetition in 1..=args.repeat {
-                let outcome = drill(tuning, fault, args.hold_seconds).await?;
+                let outcome = drill(tuning, fault, &args).await?;
                 let name = format!("redis-{}-{}-{repetition}", tuning.name(), fault.name);
                 let picture = outcome.write(&args.out, &name)?;
                 say(&report::verdict(&outcome));
@@ -60,9 +65,10 @@ async fn main() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn drill(tuning: Tuning, fault: &Fault, hold_seconds: u64) -> anyhow::Result<Outcome> {
-    let hold = if tuning == Tuning::Default { hold_seconds.max(25) } else { hold_seconds };
-    let settings = Settings { hold: Duration::from_secs(hold), ..Settings::default() };
+async fn drill(tuning: Tuning, fault: &Fault, args: &Args) -> anyhow::Result<Outcome> {
+    let hold = if tuning == Tuning::Default { args.hold_seconds.max(25) } else { args.hold_seconds };
+    let load = Load::of(args.rate);
+    let settings = Settings { load, hold: Duration::from_secs(hold), ..Settings::default() };
     let mut cluster = Cluster::start(tuning).await.context("start Redis Cluster")?;
     // It promises nothing of how long a client waits.
     run(&mut cluster, &Fault { bounds: None, ..fault.clone() }, &settings).await

@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use async_trait::async_trait;
-use futures::future::join_all;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
 use super::application;
+use super::members::Members;
 use super::node_file::NodeFiles;
-use super::session::{Acknowledged, Session};
 use super::surroundings::{Clock, SmallDisk};
 use crate::fault::{Act, Pick};
 use crate::history::{Key, Request};
@@ -25,10 +24,8 @@ use crate::target::{Connection, Target};
 
 /// How long the cluster may take to be well.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// How long a node may take to say how the cluster is.
-const GLANCE: Duration = Duration::from_secs(1);
-/// How long it may take for one question of the audit.
-const AUDIT: Duration = Duration::from_secs(20);
+/// Before it is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Partitions of the log.
 const LOG_PARTITIONS: u32 = 12;
 
@@ -57,12 +54,7 @@ pub struct Cluster {
     disks: Vec<SmallDisk>,
     clocks: Vec<Clock>,
     brokers: sanso_broker::Cluster,
-    bases: Vec<String>,
-    roles: Vec<&'static [&'static str]>,
-    patience: Duration,
-    /// The node that is meant when one is enough.
-    first: usize,
-    acknowledged: Acknowledged,
+    members: Members,
     _folder: TempDir,
 }
 
@@ -101,51 +93,23 @@ impl Cluster {
             disks,
             clocks,
             brokers,
-            bases: http.iter().map(|port| format!("http://127.0.0.1:{port}")).collect(),
-            roles: (0..plan.nodes).map(|node| files.roles(node)).collect(),
-            patience: plan.patience,
-            first: plan.first % plan.nodes,
-            acknowledged: Acknowledged::default(),
+            members: Members::new(
+                http.iter().map(|port| format!("http://127.0.0.1:{port}")).collect(),
+                plan.patience,
+                plan.first,
+            ),
             _folder: folder,
         })
     }
 
-    fn session(&self, patience: Duration) -> anyhow::Result<Session> {
-        Session::new(self.bases.clone(), patience, &self.acknowledged)
-    }
-
-    /// Says what a node lacks until it and all that it knows of are well, if anything.
-    async fn lacks(&self, session: &Session, node: usize) -> Option<String> {
-        if let Err(error) = session.ready(node).await {
-            return Some(error);
-        }
-        match session.get(node, "/v1/cluster").await {
-            Ok(cluster) => lacking(&cluster, self.bases.len()),
-            Err(error) => Some(error),
-        }
-    }
-
-    /// Returns the node that leads the agreement, as the first one that knows says.
-    async fn leader(&self) -> anyhow::Result<usize> {
-        let session = self.session(GLANCE)?;
-        for node in 0..self.bases.len() {
-            let Ok(cluster) = session.get(node, "/v1/cluster").await else { continue };
-            if let Some(leader) = cluster["control_leader"].as_u64() {
-                return Ok(usize::try_from(leader)? - 1);
-            }
-        }
-        bail!("no node says who leads the agreement")
-    }
-
     /// Sets what a node's links to all others suffer.
     async fn set_links(&self, node: usize, suffer: Option<Value>) -> anyhow::Result<()> {
-        let others = (0..self.bases.len()).filter(|other| *other != node);
+        let others = (0..self.members.len()).filter(|other| *other != node);
         let links: serde_json::Map<String, Value> = match suffer {
             Some(suffer) => others.map(|other| ((other + 1).to_string(), suffer.clone())).collect(),
             None => serde_json::Map::new(),
         };
-        let session = self.session(GLANCE)?;
-        session.post(node, "/v1/drill/links", &Value::Object(links)).await.map_err(anyhow::Error::msg)
+        self.members.tell(node, "/v1/drill/links", &Value::Object(links)).await
     }
 }
 
@@ -164,36 +128,22 @@ fn process(binary: PathBuf, files: &NodeFiles, node: usize, clock: Option<Clock>
     }))
 }
 
-/// Says what a cluster of so many nodes lacks by its own description, if anything.
-fn lacking(cluster: &Value, nodes: usize) -> Option<String> {
-    let list = |name: &str| cluster[name].as_array().map(Vec::as_slice).unwrap_or_default();
-    let down = list("nodes").iter().find(|node| node["standing"] != "up" || node["draining"] != false);
-    if let Some(node) = down {
-        return Some(format!("node {} is {}", node["node"], node["standing"]));
-    }
-    if list("nodes").len() != nodes || list("partitions").is_empty() {
-        return Some(format!("{} of {nodes} nodes are members", list("nodes").len()));
-    }
-    let replicas = cluster["replicas"].as_u64().unwrap_or_default() as usize;
-    let in_sync = |partition: &Value| partition["in_sync"].as_array().map_or(0, Vec::len);
-    let short = list("partitions")
-        .iter()
-        .find(|partition| partition["primary"].is_null() || in_sync(partition) < replicas)?;
-    Some(format!("partition {} has {} of {replicas} replicas in sync", short["partition"], in_sync(short)))
-}
-
 #[async_trait]
 impl Target for Cluster {
     fn name(&self) -> String {
-        format!("Sanso, {} nodes", self.bases.len())
+        format!("Sanso, {} nodes", self.members.len())
     }
 
-    fn nodes(&mut self) -> &mut [Process] {
-        &mut self.processes
+    fn nodes(&self) -> Vec<String> {
+        self.processes.iter().map(|process| process.name().to_owned()).collect()
+    }
+
+    fn said(&self) -> Vec<String> {
+        self.processes.iter().map(Process::said).collect()
     }
 
     fn contacts(&self) -> Option<usize> {
-        Some(self.bases.len())
+        Some(self.members.len())
     }
 
     fn answers(&self) -> fn(Request) -> bool {
@@ -201,26 +151,11 @@ impl Target for Cluster {
     }
 
     async fn connect(&self) -> anyhow::Result<Box<dyn Connection>> {
-        Ok(Box::new(self.session(self.patience)?))
+        self.members.connect()
     }
 
     async fn pick(&mut self, pick: Pick) -> anyhow::Result<BTreeSet<usize>> {
-        let nodes = self.bases.len();
-        let node = match pick {
-            Pick::All => return Ok((0..nodes).collect()),
-            Pick::Broker => return Ok(BTreeSet::new()),
-            Pick::Node(node) => node,
-            Pick::One => self.first,
-            Pick::Another => (self.first + 1) % nodes,
-            Pick::Leader => self.leader().await?,
-            Pick::Role(role) => {
-                let mut with: Vec<usize> =
-                    (0..nodes).filter(|node| self.roles[*node].contains(&role)).collect();
-                with.sort_by_key(|node| self.roles[*node].len());
-                *with.first().with_context(|| format!("no node has the role {role}"))?
-            }
-        };
-        Ok(BTreeSet::from([node]))
+        self.members.pick(pick).await
     }
 
     async fn act(&mut self, node: usize, act: Act) -> anyhow::Result<()> {
@@ -252,60 +187,21 @@ impl Target for Cluster {
     }
 
     async fn well(&mut self) -> anyhow::Result<()> {
-        let session = self.session(GLANCE)?;
         let until = Instant::now() + PATIENCE;
         loop {
             self.processes.iter_mut().try_for_each(Process::check)?;
-            let lacks = join_all((0..self.bases.len()).map(|node| self.lacks(&session, node))).await;
-            let lacking = (1..).zip(lacks).find_map(|(node, lacks)| lacks.map(|lacks| (node, lacks)));
-            let Some((node, lacks)) = lacking else { return Ok(()) };
+            let Some((node, lacks)) = self.members.lacking().await? else { return Ok(()) };
             ensure!(
                 Instant::now() < until,
-                "not well within {PATIENCE:?}: node {node} says: {lacks}\n{}",
-                self.processes[node - 1].last_words()
+                "not well within {PATIENCE:?}: node {} says: {lacks}\n{}",
+                node + 1,
+                self.processes[node].last_words()
             );
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
 
     async fn audit(&mut self, keys: Key) -> anyhow::Result<Audit> {
-        let session = self.session(AUDIT)?;
-        let mut audit = Audit::new();
-        for key in 0..keys {
-            // Each node in turn: any node answers any question.
-            let node = key as usize % self.bases.len();
-            let readings = session.readings(node, key).await.map_err(anyhow::Error::msg)?;
-            audit.extend(readings.into_iter().map(|(sequence, found)| ((key, sequence), found)));
-        }
-        Ok(audit)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cluster_is_well_when_all_are_up_and_all_partitions_have_their_replicas() {
-        let node = |number: u16| json!({ "node": number, "standing": "up", "draining": false });
-        let well = json!({
-            "replicas": 2,
-            "nodes": [node(1), node(2)],
-            "partitions": [{ "partition": 0, "primary": 1, "in_sync": [1, 2] }],
-        });
-        assert_eq!(lacking(&well, 2), None);
-        for (path, ill, says) in [
-            ("/nodes/1/standing", json!("suspected"), "node 2 is \"suspected\""),
-            ("/nodes/0/draining", json!(true), "node 1"),
-            ("/nodes", json!([node(1)]), "1 of 2 nodes"),
-            ("/partitions", json!([]), "members"),
-            ("/partitions/0/primary", Value::Null, "partition 0"),
-            ("/partitions/0/in_sync", json!([2]), "partition 0 has 1 of 2"),
-        ] {
-            let mut cluster = well.clone();
-            *cluster.pointer_mut(path).expect("a path in it") = ill;
-            let lacks = lacking(&cluster, 2).expect(path);
-            assert!(lacks.contains(says), "{path}: {lacks}");
-        }
+        self.members.audit(keys).await
     }
 }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::application;
 use super::session::{Acknowledged, Session};
+use crate::fault::Act;
 use crate::history::{Key, Request};
 use crate::oracle::Audit;
 use crate::ports;
@@ -65,8 +66,12 @@ impl Target for Dev {
         "sanso dev".to_owned()
     }
 
-    fn nodes(&mut self) -> &mut [Process] {
-        std::slice::from_mut(&mut self.process)
+    fn nodes(&self) -> Vec<String> {
+        vec![self.process.name().to_owned()]
+    }
+
+    fn said(&self) -> Vec<String> {
+        vec![self.process.said()]
     }
 
     fn contacts(&self) -> Option<usize> {
@@ -79,6 +84,10 @@ impl Target for Dev {
 
     async fn connect(&self) -> anyhow::Result<Box<dyn Connection>> {
         Ok(Box::new(self.session(self.patience)?))
+    }
+
+    async fn act(&mut self, _node: usize, act: Act) -> anyhow::Result<()> {
+        self.process.act(act)
     }
 
     async fn well(&mut self) -> anyhow::Result<()> {

@@ -2,11 +2,14 @@
 
 mod application;
 mod cluster;
+mod containers;
 mod dev;
+mod members;
 mod node_file;
 mod session;
 mod surroundings;
 mod token;
 
 pub use cluster::{Cluster, Plan};
+pub use containers::{Containers, NODES as CONTAINERS};
 pub use dev::Dev;

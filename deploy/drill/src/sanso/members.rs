@@ -1,0 +1,189 @@
+//! The nodes of a cluster as its clients see them: over HTTP, wherever they run.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use futures::future::join_all;
+use serde_json::Value;
+
+use super::session::{Acknowledged, Session};
+use crate::fault::Pick;
+use crate::history::Key;
+use crate::oracle::Audit;
+use crate::target::Connection;
+
+/// How long a node may take to say how the cluster is.
+const GLANCE: Duration = Duration::from_secs(1);
+/// How long it may take for one question of the audit.
+const AUDIT: Duration = Duration::from_secs(20);
+
+/// The nodes of a cluster, from 0; they call themselves from 1.
+#[derive(Debug)]
+pub(super) struct Members {
+    bases: Vec<String>,
+    /// How long clients wait for an answer.
+    patience: Duration,
+    /// The node that is meant when one is enough.
+    first: usize,
+    acknowledged: Acknowledged,
+}
+
+impl Members {
+    /// Makes those at `http://HOST:PORT`. A fault of one node meets the one of number `first`, modulo
+    /// how many there are.
+    pub(super) fn new(bases: Vec<String>, patience: Duration, first: usize) -> Self {
+        let first = first % bases.len();
+        Self { bases, patience, first, acknowledged: Acknowledged::default() }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bases.len()
+    }
+
+    fn session(&self, patience: Duration) -> anyhow::Result<Session> {
+        Session::new(self.bases.clone(), patience, &self.acknowledged)
+    }
+
+    /// Opens a client's session.
+    pub(super) fn connect(&self) -> anyhow::Result<Box<dyn Connection>> {
+        Ok(Box::new(self.session(self.patience)?))
+    }
+
+    /// Tells a node something.
+    pub(super) async fn tell(&self, node: usize, path: &str, what: &Value) -> anyhow::Result<()> {
+        self.session(GLANCE)?.post(node, path, what).await.map_err(anyhow::Error::msg)
+    }
+
+    /// Returns a node that lacks something until it and all that it knows of are well, and what.
+    pub(super) async fn lacking(&self) -> anyhow::Result<Option<(usize, String)>> {
+        let session = self.session(GLANCE)?;
+        let lacks = join_all((0..self.len()).map(|node| self.lacks(&session, node))).await;
+        Ok((0..).zip(lacks).find_map(|(node, lacks)| lacks.map(|lacks| (node, lacks))))
+    }
+
+    async fn lacks(&self, session: &Session, node: usize) -> Option<String> {
+        if let Err(error) = session.ready(node).await {
+            return Some(error);
+        }
+        match session.get(node, "/v1/cluster").await {
+            Ok(cluster) => lacking(&cluster, self.len()),
+            Err(error) => Some(error),
+        }
+    }
+
+    /// Returns the nodes that a pick means now.
+    pub(super) async fn pick(&self, pick: Pick) -> anyhow::Result<BTreeSet<usize>> {
+        let node = match pick {
+            Pick::All => return Ok((0..self.len()).collect()),
+            Pick::Broker => return Ok(BTreeSet::new()),
+            Pick::Node(node) => node,
+            Pick::One => self.first,
+            Pick::Another => (self.first + 1) % self.len(),
+            Pick::Leader => number(&self.described("control_leader").await?["control_leader"])?,
+            Pick::Role(role) => with_role(&self.described("nodes").await?, role)?,
+        };
+        Ok(BTreeSet::from([node]))
+    }
+
+    /// Returns how the first node that knows something of the cluster describes it.
+    async fn described(&self, wanted: &str) -> anyhow::Result<Value> {
+        let session = self.session(GLANCE)?;
+        for node in 0..self.len() {
+            let Ok(cluster) = session.get(node, "/v1/cluster").await else { continue };
+            if !cluster[wanted].is_null() {
+                return Ok(cluster);
+            }
+        }
+        bail!("no node says anything of {wanted}")
+    }
+
+    /// Returns all readings of the keys `0..keys`.
+    pub(super) async fn audit(&self, keys: Key) -> anyhow::Result<Audit> {
+        let session = self.session(AUDIT)?;
+        let mut audit = Audit::new();
+        for key in 0..keys {
+            // Each node in turn: any node answers any question.
+            let readings =
+                session.readings(key as usize % self.len(), key).await.map_err(anyhow::Error::msg)?;
+            audit.extend(readings.into_iter().map(|(sequence, found)| ((key, sequence), found)));
+        }
+        Ok(audit)
+    }
+}
+
+/// Reads a node's number, as it calls itself.
+fn number(node: &Value) -> anyhow::Result<usize> {
+    let number = node.as_u64().and_then(|number| number.checked_sub(1));
+    Ok(usize::try_from(number.with_context(|| format!("{node} is no node"))?)?)
+}
+
+/// Returns the node with a role and the fewest others.
+fn with_role(cluster: &Value, role: &str) -> anyhow::Result<usize> {
+    let roles = |node: &Value| node["roles"].as_array().cloned().unwrap_or_default();
+    let nodes = cluster["nodes"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let with = nodes.iter().filter(|node| roles(node).iter().any(|held| held == role));
+    let node = with.min_by_key(|node| roles(node).len());
+    number(&node.with_context(|| format!("no node has the role {role}"))?["node"])
+}
+
+/// Says what a cluster of so many nodes lacks by its own description, if anything.
+fn lacking(cluster: &Value, nodes: usize) -> Option<String> {
+    let list = |name: &str| cluster[name].as_array().map(Vec::as_slice).unwrap_or_default();
+    let down = list("nodes").iter().find(|node| node["standing"] != "up" || node["draining"] != false);
+    if let Some(node) = down {
+        return Some(format!("node {} is {}", node["node"], node["standing"]));
+    }
+    if list("nodes").len() != nodes || list("partitions").is_empty() {
+        return Some(format!("{} of {nodes} nodes are members", list("nodes").len()));
+    }
+    let replicas = cluster["replicas"].as_u64().unwrap_or_default() as usize;
+    let in_sync = |partition: &Value| partition["in_sync"].as_array().map_or(0, Vec::len);
+    let short = list("partitions")
+        .iter()
+        .find(|partition| partition["primary"].is_null() || in_sync(partition) < replicas)?;
+    Some(format!("partition {} has {} of {replicas} replicas in sync", short["partition"], in_sync(short)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_role_is_found_where_it_is_most_alone() {
+        let nodes = json!({ "nodes": [
+            { "node": 1, "roles": ["batch", "serving"] },
+            { "node": 2, "roles": ["batch"] },
+            { "node": 3, "roles": ["serving"] },
+        ]});
+        assert_eq!(with_role(&nodes, "batch").expect("two have it"), 1);
+        assert_eq!(with_role(&nodes, "serving").expect("two have it"), 2);
+        assert!(with_role(&nodes, "speed").is_err());
+    }
+
+    #[test]
+    fn a_cluster_is_well_when_all_are_up_and_all_partitions_have_their_replicas() {
+        let node = |number: u16| json!({ "node": number, "standing": "up", "draining": false });
+        let well = json!({
+            "replicas": 2,
+            "nodes": [node(1), node(2)],
+            "partitions": [{ "partition": 0, "primary": 1, "in_sync": [1, 2] }],
+        });
+        assert_eq!(lacking(&well, 2), None);
+        for (path, ill, says) in [
+            ("/nodes/1/standing", json!("suspected"), "node 2 is \"suspected\""),
+            ("/nodes/0/draining", json!(true), "node 1"),
+            ("/nodes", json!([node(1)]), "1 of 2 nodes"),
+            ("/partitions", json!([]), "members"),
+            ("/partitions/0/primary", Value::Null, "partition 0"),
+            ("/partitions/0/in_sync", json!([2]), "partition 0 has 1 of 2"),
+        ] {
+            let mut cluster = well.clone();
+            *cluster.pointer_mut(path).expect("a path in it") = ill;
+            let lacks = lacking(&cluster, 2).expect(path);
+            assert!(lacks.contains(says), "{path}: {lacks}");
+        }
+    }
+}
