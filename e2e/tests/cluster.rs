@@ -220,6 +220,9 @@ async fn break_links(client: &Client, links: Map<String, Value>) -> anyhow::Resu
     client.post("/v1/drill/links", &Value::Object(links)).await.map(|_| ())
 }
 
+/// Each fault is inflicted so often at least.
+const ROUNDS: u16 = 5;
+
 /// Inflicts a fault on each node in turn, while others read and write.
 async fn trial(fault: Fault, nodes: u16) -> anyhow::Result<()> {
     if !available(&format!("{fault:?} nodes of a cluster")) {
@@ -237,7 +240,8 @@ async fn each_in_turn(world: &mut World, fault: Fault) -> anyhow::Result<()> {
     }
     send(world.client(1), day(1)).await?;
     let mut days = 1;
-    for lost in 1..=world.all {
+    for round in 0..world.all.max(ROUNDS) {
+        let lost = round % world.all + 1;
         let others: Vec<u16> = (1..=world.all).filter(|node| *node != lost).collect();
         let stop = Arc::new(AtomicBool::new(false));
         let clients = others.iter().map(|node| world.client(*node).clone()).collect();
@@ -275,10 +279,21 @@ async fn whichever_node_is_cut_off_the_others_answer_and_it_catches_up() -> anyh
     trial(Fault::CutOff, 3).await
 }
 
-/// A fourth and a fifth node vote on nothing and hold their share.
+// A fourth and a fifth node vote on nothing and hold their share.
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_nodes_stand_the_loss_of_any() -> anyhow::Result<()> {
     trial(Fault::Killed, 5).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_nodes_stand_the_pause_of_any() -> anyhow::Result<()> {
+    trial(Fault::Paused, 5).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_nodes_stand_that_any_is_cut_off() -> anyhow::Result<()> {
+    trial(Fault::CutOff, 5).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -55,7 +55,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "sanso-speed",
         ],
     ),
-    ("sanso-bench", &["sanso-broker", "sanso-e2e", "sanso-state"]),
+    ("sanso-bench", &["sanso-broker", "sanso-cluster", "sanso-core", "sanso-e2e", "sanso-state"]),
     // It sees a cluster from outside only, and starts the brokers of its log.
     ("sanso-drill", &["sanso-broker"]),
     ("sanso-drill-redis", &["sanso-drill"]),

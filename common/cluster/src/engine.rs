@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use sanso_core::cluster::{
     Answer, Change, ClusterMap, Event, Instance, Message, Node, NodeConfig, NodeId, Output, Partition,
-    Position, Replication, RequestId,
+    Position, RequestId,
 };
 use sanso_core::{Encoded, Hosted, PartitionId, Readable, Written, home_of};
 use tokio::sync::{oneshot, watch};
@@ -235,9 +235,4 @@ impl Drop for Forget<'_> {
     fn drop(&mut self) {
         self.engine.waiting.lock().remove(&self.request);
     }
-}
-
-/// Says whether a message is large: it is encoded where it holds nobody up.
-pub(crate) fn is_large(message: &Message<Hosted>) -> bool {
-    matches!(message, Message::Replication { message: Replication::Snapshot { .. }, .. })
 }

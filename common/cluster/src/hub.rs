@@ -1,8 +1,10 @@
 //! Where a node's parts meet: what comes in goes to the engine or to control, what they want done
 //! goes out.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, OnceLock};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,11 +12,12 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use sanso_control::{Change, Control, ControlError, KINDS, Proposer, Transport, TransportError};
 use sanso_core::Hosted;
-use sanso_core::cluster::{ClusterMap, Event, Hedger, Message, NodeId, Refused};
+use sanso_core::cluster::{ClusterMap, Event, Hedger, Message, NodeId, Partition, Refused, Replication};
 use sanso_peer::{CallError, Handler, Lane, Peers, Refusal, Speaker};
 use sanso_state::{AggregateKind, Fingerprint};
+use tokio::sync::Semaphore;
 
-use crate::engine::{Engine, Outside, is_large};
+use crate::engine::{Engine, Outside};
 use crate::wire::{self, ReadAnswer, ReadCall, Reply, SubmitAnswer, SubmitCall};
 
 /// The kinds of calls between nodes, beside those of control.
@@ -40,6 +43,18 @@ impl Voice {
     }
 }
 
+/// What is longer is encoded and decoded where it holds nobody up.
+const LARGE_BYTES: usize = 1 << 20;
+/// Between two looks at whether a snapshot has left.
+const SNAPSHOT_LOOK: Duration = Duration::from_millis(5);
+/// Messages that wait for the courier.
+const COURIER_MAX: usize = 8_192;
+
+/// Does what takes time for so many bytes; long work makes room for other tasks first.
+pub(crate) fn at_length<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    if bytes > LARGE_BYTES { tokio::task::block_in_place(work) } else { work() }
+}
+
 /// A node's parts. They know each other through it, so they are put in one after the other.
 pub(crate) struct Hub {
     pub(crate) me: NodeId,
@@ -52,15 +67,22 @@ pub(crate) struct Hub {
     pub(crate) kinds_of: KindsOf,
     /// Proposals under way: the core repeats what it wants until the map shows it.
     proposing: Mutex<Vec<Change>>,
+    /// Takes messages between replicas, which may be long, to be encoded and sent in their order by a
+    /// thread of its own: heartbeats must not wait for them.
+    courier: SyncSender<(NodeId, Message<Hosted>)>,
+    /// Snapshots on their way.
+    snapshots: Mutex<BTreeSet<(NodeId, Partition)>>,
+    snapshot_turn: Semaphore,
     runtime: tokio::runtime::Handle,
     /// This hub, for what goes on in the background.
-    own: std::sync::Weak<Hub>,
+    own: Weak<Hub>,
 }
 
 impl Hub {
     /// Creates the hub of a node whose parts are to come. Call within a tokio runtime.
-    pub(crate) fn new(me: NodeId, hedger: Hedger, kinds_of: KindsOf) -> Arc<Self> {
-        Arc::new_cyclic(|own| Self {
+    pub(crate) fn new(me: NodeId, hedger: Hedger, kinds_of: KindsOf) -> std::io::Result<Arc<Self>> {
+        let (courier, post) = sync_channel::<(NodeId, Message<Hosted>)>(COURIER_MAX);
+        let hub = Arc::new_cyclic(|own: &Weak<Hub>| Self {
             me,
             engine: OnceLock::new(),
             peers: OnceLock::new(),
@@ -69,9 +91,20 @@ impl Hub {
             alone_until_us: AtomicU64::new(0),
             kinds_of,
             proposing: Mutex::default(),
+            courier,
+            snapshots: Mutex::default(),
+            snapshot_turn: Semaphore::new(1),
             runtime: tokio::runtime::Handle::current(),
             own: own.clone(),
-        })
+        });
+        let own = Arc::downgrade(&hub);
+        std::thread::Builder::new().name("sanso-courier".to_owned()).spawn(move || {
+            while let Ok((to, message)) = post.recv() {
+                let Some(hub) = own.upgrade() else { return };
+                hub.put(to, Lane::Data, message);
+            }
+        })?;
+        Ok(hub)
     }
 
     /// Returns how this node speaks to control, once and as long as it does.
@@ -108,8 +141,9 @@ impl Hub {
     }
 
     async fn submitted(&self, body: &[u8]) -> Result<SubmitAnswer, Refusal> {
-        let SubmitCall { partition, write } = wire::decode(body).map_err(refused)?;
-        let write = wire::encoded(write.into_vec().into()).map_err(refused)?;
+        let SubmitCall { partition, write } =
+            at_length(body.len(), || wire::decode(body)).map_err(refused)?;
+        let write = at_length(write.len(), || wire::encoded(write.into_vec().into())).map_err(refused)?;
         let Some(engine) = self.engine() else { return Ok(SubmitAnswer::NotPrimary) };
         Ok(engine.submit(partition, write).await.into())
     }
@@ -135,22 +169,14 @@ fn refused(error: wire::WireError) -> Refusal {
 
 impl Outside for Hub {
     fn send(&self, to: NodeId, message: Message<Hosted>) {
-        let Some(peers) = self.peers.get() else { return };
-        let lane = match message {
-            Message::Heartbeat(_) | Message::Map(_) => Lane::Beat,
-            Message::Replication { .. } => Lane::Data,
-        };
-        if is_large(&message) {
-            let own = self.own.clone();
-            self.runtime.spawn_blocking(move || {
-                if let Some(peers) = own.upgrade().as_ref().and_then(|hub| hub.peers.get()) {
-                    // What is not taken is sent again by the core.
-                    let _ = peers.send(to, lane, wire::message(message).into());
-                }
-            });
-            return;
+        match message {
+            Message::Heartbeat(_) | Message::Map(_) => self.put(to, Lane::Beat, message),
+            Message::Replication { partition, message: Replication::Snapshot { .. }, .. } => {
+                self.send_snapshot(to, partition, message);
+            }
+            // What is not taken is sent again by the core.
+            Message::Replication { .. } => _ = self.courier.try_send((to, message)),
         }
-        let _ = peers.send(to, lane, wire::message(message).into());
     }
 
     fn propose(&self, change: Change) {
@@ -174,6 +200,33 @@ impl Outside for Hub {
 }
 
 impl Hub {
+    fn put(&self, to: NodeId, lane: Lane, message: Message<Hosted>) {
+        if let Some(peers) = self.peers.get() {
+            let _ = peers.send(to, lane, wire::message(message).into());
+        }
+    }
+
+    /// Encodes and sends the state of a partition where it holds nobody up: one at a time, since each
+    /// takes as much memory as the partition, and none of one that is still on its way.
+    fn send_snapshot(&self, to: NodeId, partition: Partition, message: Message<Hosted>) {
+        let Some(hub) = self.own.upgrade() else { return };
+        if !self.snapshots.lock().insert((to, partition)) {
+            return;
+        }
+        self.runtime.spawn(async move {
+            let turn = hub.snapshot_turn.acquire().await;
+            let bytes = tokio::task::spawn_blocking(move || wire::message(message)).await;
+            if let (Some(peers), Ok(bytes)) = (hub.peers.get(), bytes) {
+                let _ = peers.send(to, Lane::Data, bytes.into());
+                while peers.waiting_bytes(to) > LARGE_BYTES {
+                    tokio::time::sleep(SNAPSHOT_LOOK).await;
+                }
+            }
+            hub.snapshots.lock().remove(&(to, partition));
+            drop(turn);
+        });
+    }
+
     /// Asks the other nodes for their map; for one that has just joined, whom nobody may know yet.
     async fn fetch_map(&self) {
         let (Some(peers), Some(engine)) = (self.peers.get(), self.engine()) else { return };
@@ -193,7 +246,7 @@ impl Hub {
 impl Handler for Hub {
     fn message(&self, from: Speaker, _lane: Lane, bytes: Bytes) {
         let Some(engine) = self.engine() else { return };
-        match wire::decoded_message(&bytes) {
+        match at_length(bytes.len(), || wire::decoded_message(&bytes)) {
             Ok(message) => engine.happens(Event::Message(from.instance, message)),
             Err(error) => {
                 metrics::counter!("sanso_cluster_messages_unknown_total").increment(1);

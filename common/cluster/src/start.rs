@@ -72,6 +72,9 @@ pub enum ClusterError {
         #[source]
         source: std::io::Error,
     },
+    /// The system has no thread for it.
+    #[error("start a thread")]
+    Thread(#[source] std::io::Error),
     /// The wire does not start.
     #[error("listen to the other nodes")]
     Peer(#[from] PeerError),
@@ -117,7 +120,8 @@ impl ClusterNode {
         let incarnation =
             begun.map_err(|source| ClusterError::Folder { folder: config.folder.clone(), source })?;
         let me = Instance { node: config.node, incarnation };
-        let hub = Hub::new(config.node, Hedger::new(HedgeConfig::default(), None), kinds_of);
+        let hub = Hub::new(config.node, Hedger::new(HedgeConfig::default(), None), kinds_of)
+            .map_err(ClusterError::Thread)?;
         let core = NodeConfig {
             replica: sanso_core::cluster::ReplicaConfig {
                 copies_min: config.core.replica.copies_min.min(config.replicas),
@@ -125,8 +129,7 @@ impl ClusterNode {
             },
             ..config.core
         };
-        let engine = Engine::start(me, core, Arc::clone(&hub) as Arc<_>)
-            .map_err(|source| ClusterError::Folder { folder: config.folder.clone(), source })?;
+        let engine = Engine::start(me, core, Arc::clone(&hub) as Arc<_>).map_err(ClusterError::Thread)?;
         let maps = engine.maps();
         let _ = hub.engine.set(engine);
         let peers = Peers::start(peer_config(&config, me), Arc::clone(&hub) as Arc<_>)?;

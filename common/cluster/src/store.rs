@@ -18,20 +18,25 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::engine::Engine;
-use crate::hub::{Hub, READ, SUBMIT, is_good};
+use crate::hub::{Hub, READ, SUBMIT, at_length, is_good};
 use crate::wire::{self, Question, ReadAnswer, ReadCall, Reply, SubmitAnswer, SubmitCall};
 
 /// How long a write is tried; longer than a failover takes.
 const WRITE_MAX: Duration = Duration::from_secs(5);
 /// How long a read is tried.
 const READ_MAX: Duration = Duration::from_secs(5);
-/// How long one node may take over a write or a read before another way is tried.
+/// How long one node may take over a write before another way is tried.
 const CALL_MAX: Duration = Duration::from_secs(1);
+/// What a write may take longer for each of its bytes: whole blocks are sent, and sent on, and kept. Of
+/// a primary that is lost in the meantime the map tells.
+const WRITE_BYTE: Duration = Duration::from_nanos(100);
 /// How long a better answer is waited for, once there is one of a replica that can't know whether it
 /// has everything.
 const BETTER_MAX: Duration = Duration::from_millis(40);
 /// For how long no better answer is looked for after there was none.
 const ALONE: Duration = Duration::from_millis(500);
+/// About what a group takes when it is sent.
+const GROUP_BYTES: usize = 64;
 /// Before a write is tried again where nothing has changed.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -65,7 +70,9 @@ impl ClusterStore {
         base: Arc<Block>,
     ) -> Result<(), StoreError> {
         let kinds = Arc::clone(&config.kinds);
-        let write = wire::write(Write::Create { id, config, base }, &kinds);
+        let groups = base.groups.len();
+        let write =
+            at_length(groups * GROUP_BYTES, || wire::write(Write::Create { id, config, base }, &kinds));
         self.write(id, write).await.map(|_| ())
     }
 
@@ -81,7 +88,8 @@ impl ClusterStore {
     /// Writes to whoever is the primary, until it is known what became of it. What was accepted by
     /// a primary that is gone is written again: writes compare and apply.
     async fn write(&self, id: PartitionId, write: Encoded) -> Result<SubmitAnswer, StoreError> {
-        let deadline = Instant::now() + WRITE_MAX;
+        let heavy = WRITE_BYTE * write.bytes().len() as u32;
+        let deadline = Instant::now() + WRITE_MAX + heavy;
         let (engine, map) = self.ready(id).await?;
         let partition = home_of(id, map.partitions.len() as u32);
         let mut maps = engine.maps();
@@ -98,7 +106,7 @@ impl ClusterStore {
                 Some(primary) => {
                     let call = SubmitCall { partition, write: ByteBuf::from(write.bytes().to_vec()) };
                     // One who waits on a primary that is lost goes on as soon as there is another.
-                    let asked = self.0.ask(primary.node, SUBMIT, wire::encode(&call), CALL_MAX);
+                    let asked = self.0.ask(primary.node, SUBMIT, wire::encode(&call), CALL_MAX + heavy);
                     let moved = maps.wait_for(|map| {
                         let now = map.partitions.get(partition.0 as usize).and_then(|now| now.primary);
                         now.is_some_and(|now| now.instance != primary)
@@ -216,7 +224,7 @@ impl ClusterStore {
             let reply = if node == hub.me {
                 hub.read(&body).ok().and_then(|answer| answer.reply().ok())
             } else {
-                let answer = hub.ask(node, READ, body.to_vec(), CALL_MAX).await.ok();
+                let answer = hub.ask(node, READ, body.to_vec(), READ_MAX).await.ok();
                 let answer = answer.and_then(|bytes| wire::decode::<ReadAnswer>(&bytes).ok());
                 answer.and_then(|answer| answer.reply().ok())
             };
@@ -257,7 +265,13 @@ fn at(at_us: u64) -> Instant {
 #[async_trait]
 impl Partitions for ClusterStore {
     async fn submit(&self, id: PartitionId, entry: Entry) -> Result<Outcome, StoreError> {
-        let write = wire::write(Write::Enter(id, entry), &self.kinds(id)?);
+        let groups = match &entry {
+            Entry::Delta(delta) => delta.groups.len(),
+            Entry::Adopt(block) => block.groups.len(),
+            Entry::Rebuild(_, groups) => groups.len(),
+        };
+        let kinds = self.kinds(id)?;
+        let write = at_length(groups * GROUP_BYTES, || wire::write(Write::Enter(id, entry), &kinds));
         Ok(match self.write(id, write).await? {
             SubmitAnswer::Accepted { applied } => Outcome::Accepted { applied },
             SubmitAnswer::Refused { from, applied } => Outcome::Refused { from, applied },

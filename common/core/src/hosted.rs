@@ -11,10 +11,14 @@ use sanso_state::{
 };
 use tokio::sync::broadcast;
 
+use crate::bury::bury;
 use crate::cluster::{Partition, State};
 use crate::read::{ReadReply, ReadRequest};
 use crate::slots::{Change, Slots};
 use crate::store::PartitionId;
+
+/// An encoding that is longer is freed elsewhere.
+const BURIED_BYTES: usize = 256 << 10;
 
 /// Returns the cluster's partition that holds a view partition.
 pub fn home_of(id: PartitionId, partitions: u32) -> Partition {
@@ -78,6 +82,14 @@ impl Encoded {
     }
 }
 
+impl Drop for Encoded {
+    fn drop(&mut self) {
+        if self.bytes.len() > BURIED_BYTES && Arc::strong_count(&self.bytes) == 1 {
+            bury((std::mem::take(&mut self.bytes), std::mem::take(&mut self.decoded)));
+        }
+    }
+}
+
 /// The view partitions in one replica of a partition of the cluster. A clone is a copy.
 #[derive(Debug, Default)]
 pub struct Hosted(Arc<Slots>);
@@ -95,8 +107,9 @@ impl State for Hosted {
     fn apply(&mut self, op: &Encoded) -> Written {
         match op.take() {
             Write::Create { id, config, base } => {
-                if self.0.get(id).is_none() {
-                    self.0.insert(id, ViewPartition::new(config, base));
+                match self.0.get(id) {
+                    None => self.0.insert(id, ViewPartition::new(config, base)),
+                    Some(_) => bury(base),
                 }
                 Written::Created
             }
@@ -115,8 +128,17 @@ impl State for Hosted {
         op.bytes.len()
     }
 
-    fn replace(&mut self, by: Self) {
-        self.0.replace(Arc::try_unwrap(by.0).map_or_else(|shared| shared.copies(), Slots::into_all));
+    fn replace(&mut self, mut by: Self) {
+        let by = std::mem::take(&mut by.0);
+        self.0.replace(Arc::try_unwrap(by).map_or_else(|shared| shared.copies(), Slots::into_all));
+    }
+}
+
+impl Drop for Hosted {
+    fn drop(&mut self) {
+        if !self.0.is_empty() {
+            bury(std::mem::take(&mut self.0));
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 //! [`cluster`] decides who holds which replica and how they stay equal, purely;
 //! a simulation drives it (`make simulate`). [`Hosted`] is what a replica holds.
 
+mod bury;
 pub mod cluster;
 mod hosted;
 mod read;

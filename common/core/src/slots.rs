@@ -8,6 +8,7 @@ use parking_lot::RwLock;
 use sanso_state::{Emission, Entry, Fingerprint, GroupId, Groups, Offset, Outcome, ViewPartition};
 use tokio::sync::{Notify, broadcast};
 
+use crate::bury::bury;
 use crate::read::{ReadReply, ReadRequest, answer};
 use crate::store::PartitionId;
 
@@ -49,11 +50,16 @@ impl Slot {
             _ => Vec::new(),
         };
         let mut partition = self.partition.write();
+        // Held, so that a base that is replaced is not freed here.
+        let base = matches!(entry, Entry::Adopt(_)).then(|| Arc::clone(partition.base()));
         let outcome = partition.apply(entry);
         let applied = partition.applied().to_vec();
         let emits = partition.has_emissions();
         self.groups.store(groups_of(&partition), Ordering::Relaxed);
         drop(partition);
+        if let Some(base) = base {
+            bury(base);
+        }
         let changed = matches!(outcome, Outcome::Accepted { .. } | Outcome::Rebuilt);
         if changed && !touched.is_empty() {
             // An error only says that nobody listens any longer.
@@ -69,7 +75,7 @@ impl Slot {
     /// Puts another copy of the view partition in place of this one.
     pub(crate) fn replace(&self, partition: ViewPartition) {
         self.groups.store(groups_of(&partition), Ordering::Relaxed);
-        *self.partition.write() = partition;
+        bury(std::mem::replace(&mut *self.partition.write(), partition));
     }
 
     /// Answers a read; groups and progress are of one instant.
@@ -108,12 +114,17 @@ impl Slots {
 
     /// Removes all partitions of a view version.
     pub(crate) fn remove(&self, view: Fingerprint) {
-        self.by_id.write().retain(|id, _| id.view != view);
+        let mut mine = self.by_id.write();
+        mine.extract_if(.., |id, _| id.view == view).for_each(bury);
     }
 
     /// Returns the names, in order.
     pub(crate) fn list(&self) -> Vec<PartitionId> {
         self.by_id.read().keys().copied().collect()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_id.read().is_empty()
     }
 
     pub(crate) fn get(&self, id: PartitionId) -> Option<Arc<Slot>> {
@@ -128,7 +139,7 @@ impl Slots {
     /// Makes these exactly `others`. Who subscribed to one that stays goes on.
     pub(crate) fn replace(&self, others: Vec<(PartitionId, ViewPartition)>) {
         let mut mine = self.by_id.write();
-        mine.retain(|id, _| others.iter().any(|(other, _)| other == id));
+        mine.extract_if(.., |id, _| !others.iter().any(|(other, _)| other == id)).for_each(bury);
         for (id, partition) in others {
             match mine.get(&id) {
                 Some(held) => held.replace(partition),

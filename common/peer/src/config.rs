@@ -122,7 +122,8 @@ impl Default for Limits {
             beat_bytes_max: 1 << 20,
             message_bytes_max: 1 << 30,
             assembling_bytes_max: 2 << 30,
-            call_bytes_max: 64 << 20,
+            // A write may be a whole block, and an answer a whole view partition.
+            call_bytes_max: 1 << 30,
             calls_max: 256,
             connections_max: 256,
             connect_ms_max: 1_000,

@@ -183,6 +183,11 @@ impl Peers {
         }
     }
 
+    /// Returns how many bytes wait to go to a node in lanes.
+    pub fn waiting_bytes(&self, to: NodeId) -> usize {
+        self.peer(to).map_or(0, |peer| peer.waiting_bytes())
+    }
+
     /// Returns what is known of the connections to each node with an address.
     pub fn status(&self) -> BTreeMap<NodeId, PeerStatus> {
         self.wire.peers.read().iter().map(|(node, peer)| (*node, peer.status())).collect()

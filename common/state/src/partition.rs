@@ -277,6 +277,11 @@ impl ViewPartition {
         &self.applied
     }
 
+    /// Returns the batch version.
+    pub fn base(&self) -> &Arc<Block> {
+        &self.base
+    }
+
     /// Returns the batch version's number.
     pub fn version(&self) -> u64 {
         self.base.version

@@ -14,6 +14,7 @@ mod http;
 mod ingest;
 mod load;
 mod merge;
+mod replication;
 mod restart;
 mod table;
 
@@ -75,6 +76,11 @@ const SECTIONS: &[Section] = &[
         name: "freshness",
         about: "from the acknowledgement of a reading to its answer",
         run: freshness::run,
+    },
+    Section {
+        name: "replication",
+        about: "deltas, blocks and results of tasks on one, two and three nodes",
+        run: replication::run,
     },
     Section { name: "restart", about: "from start to the first exact answer, with state", run: restart::run },
 ];
