@@ -1,6 +1,6 @@
-//! Decides whether this process is ready: all serving views live, every speed
-//! worker caught up once with where the log ended when first seen, and none
-//! stopped for good since.
+//! Decides whether this process is ready: in touch with its cluster, all serving
+//! views live, every speed worker caught up once with where the log ended when
+//! first seen, and none stopped for good since.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -27,6 +27,9 @@ impl Readiness {
     pub(crate) async fn check(&self, context: &ServingContext) -> Vec<String> {
         let catalog = context.catalog.current();
         let mut missing = views_missing(&catalog, &context.store).await;
+        if !context.store.is_in_touch() {
+            missing.push("this node does not hear from most of its cluster".to_owned());
+        }
         for ((source, partition), reason) in context.board.stopped() {
             if catalog.sources.contains_key(&source) {
                 missing.push(format!("the speed worker of {source}/{partition} stopped for good: {reason}"));

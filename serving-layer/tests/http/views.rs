@@ -175,6 +175,9 @@ async fn a_node_that_is_cut_off_does_not_wait_for_what_it_will_not_get() {
         assert_eq!(problem["type"], "urn:sanso:problem:behind-session");
         assert_eq!(problem["hint"], "ask another node: this one does not hear from its cluster");
     }
+    let (status, problem) = world.get("/readyz").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(problem.to_string().contains("does not hear from most of its cluster"), "{problem}");
 }
 
 #[tokio::test]
