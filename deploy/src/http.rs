@@ -170,6 +170,13 @@ impl Client {
         self.answer(url.clone(), self.http.post(url)).await
     }
 
+    /// Makes these nodes the voters of their cluster. Asking again changes nothing more.
+    pub(crate) async fn change_voters(&self, nodes: &[u16], force: bool) -> Result<Value, HttpError> {
+        let url = self.url(&["v1", "cluster", "voters"]);
+        let body = serde_json::json!({ "voters": nodes, "force": force });
+        self.answer(url.clone(), self.http.post(url).json(&body)).await
+    }
+
     /// Replays quarantined records of a source. Asking again appends nothing twice.
     pub(crate) async fn replay(&self, source: &str, body: &Value) -> Result<Value, HttpError> {
         let url = self.url(&["v1", "quarantine", source, "replay"]);

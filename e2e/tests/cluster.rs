@@ -286,6 +286,14 @@ async fn five_nodes_stand_the_loss_of_any() -> anyhow::Result<()> {
     trial(Fault::Killed, 5).await
 }
 
+/// Runs `sanso cluster voters`; returns whether it was done, and what it said.
+fn voters(at: &Client, arguments: &[&str]) -> anyhow::Result<(bool, String)> {
+    let mut command = Command::new(sanso_e2e::binary());
+    let ran = command.args(["cluster", "--to", at.base(), "voters"]).args(arguments).output()?;
+    let said = [ran.stdout, ran.stderr].concat();
+    Ok((ran.status.success(), String::from_utf8_lossy(&said).into_owned()))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_nodes_stand_the_pause_of_any() -> anyhow::Result<()> {
     trial(Fault::Paused, 5).await
@@ -297,8 +305,8 @@ async fn five_nodes_stand_that_any_is_cut_off() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drained_node_holds_nothing_and_is_used_again() -> anyhow::Result<()> {
-    if !available("a_drained_node_holds_nothing_and_is_used_again") {
+async fn a_drained_node_holds_nothing_votes_no_more_and_is_used_again() -> anyhow::Result<()> {
+    if !available("a_drained_node_holds_nothing_votes_no_more_and_is_used_again") {
         return Ok(());
     }
     let mut world = World::new(4)?;
@@ -313,6 +321,10 @@ async fn a_drained_node_holds_nothing_and_is_used_again() -> anyhow::Result<()> 
     while held(&world.client(1).get("/v1/cluster").await?) != Some(0) {
         tokio::task::yield_now().await;
     }
+    let (done, said) = voters(world.client(4), &["1,3"])?;
+    ensure!(!done && said.contains("2 instead of 3 voters stand no loss of a node"), "{said}");
+    let (done, said) = voters(world.client(4), &["1,3,4"])?;
+    ensure!(done && said.lines().nth(4).is_some_and(|node| node.starts_with("4     votes")), "{said}");
     world.nodes.remove(&2).context("it runs")?.kill()?;
     for node in [1, 3, 4] {
         assert_eq!(totals(world.client(node), &session).await?, expected(1), "node {node} without 2");
@@ -323,5 +335,8 @@ async fn a_drained_node_holds_nothing_and_is_used_again() -> anyhow::Result<()> 
         tokio::task::yield_now().await;
     }
     assert_eq!(totals(world.client(2), &session).await?, expected(1), "node 2 is back");
+    // Its own file says that it votes.
+    let (done, said) = voters(world.client(2), &[])?;
+    ensure!(done && said.lines().nth(2).is_some_and(|node| node.starts_with("2     waits")), "{said}");
     Ok(())
 }

@@ -12,6 +12,13 @@ pub trait Cluster: Send + Sync {
     /// Empties a node of what it holds, or (false) uses it again; an error says why not.
     async fn drain(&self, node: u16, draining: bool) -> Result<(), ClusterRefusal>;
 
+    /// Says who votes on who holds what, and how each node takes part in that.
+    async fn voters(&self) -> Value;
+
+    /// Makes these nodes the voters, also fewer than are wise with `force`; says who votes now and what
+    /// is to be warned of. Takes as long as new voters need to catch up, within its own bounds.
+    async fn change_voters(&self, voters: &[u16], force: bool) -> Result<Value, ClusterRefusal>;
+
     /// Breaks this node's links to others on purpose, as a drill asks: a document of peer's number to
     /// `{cut_in, cut_out, delay_ms, loss}`. Others are healed.
     fn break_links(&self, links: &Value) -> Result<(), ClusterRefusal>;

@@ -2,7 +2,7 @@
 //! goes out.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -18,30 +18,17 @@ use sanso_state::{AggregateKind, Fingerprint};
 use tokio::sync::Semaphore;
 
 use crate::engine::{Engine, Outside};
+use crate::voters::ControlPart;
 use crate::wire::{self, ReadAnswer, ReadCall, Reply, SubmitAnswer, SubmitCall};
 
 /// The kinds of calls between nodes, beside those of control.
 pub(crate) const SUBMIT: &str = "core.submit";
 pub(crate) const READ: &str = "core.read";
 pub(crate) const MAP: &str = "core.map";
+pub(crate) const PART: &str = "core.control";
 
 /// Tells the aggregates of a view version that this node has declared.
 pub type KindsOf = Arc<dyn Fn(Fingerprint) -> Option<Arc<[AggregateKind]>> + Send + Sync>;
-
-/// Proposes to control, as a voter or through one.
-pub(crate) enum Voice {
-    Voter(Control),
-    Other(Proposer),
-}
-
-impl Voice {
-    pub(crate) async fn propose(&self, change: Change) -> Result<Result<u64, Refused>, ControlError> {
-        match self {
-            Voice::Voter(control) => control.propose(change).await,
-            Voice::Other(proposer) => proposer.propose(change).await,
-        }
-    }
-}
 
 /// What is longer is encoded and decoded where it holds nobody up.
 const LARGE_BYTES: usize = 1 << 20;
@@ -60,7 +47,14 @@ pub(crate) struct Hub {
     pub(crate) me: NodeId,
     pub(crate) engine: OnceLock<Arc<Engine>>,
     pub(crate) peers: OnceLock<Peers>,
-    voice: RwLock<Option<Arc<Voice>>>,
+    /// Control, while this node may take part in it.
+    control: RwLock<Option<Arc<Control>>>,
+    /// Speaks to control through others.
+    proposer: OnceLock<Proposer>,
+    /// Whether control knew nothing when it was opened.
+    pub(crate) is_new: AtomicBool,
+    /// Whether this node votes in control and has lost its folder.
+    pub(crate) forgotten: AtomicBool,
     pub(crate) hedger: Mutex<Hedger>,
     /// Until when no other replica is asked for a better answer than this node's own.
     pub(crate) alone_until_us: AtomicU64,
@@ -86,7 +80,10 @@ impl Hub {
             me,
             engine: OnceLock::new(),
             peers: OnceLock::new(),
-            voice: RwLock::default(),
+            control: RwLock::default(),
+            proposer: OnceLock::new(),
+            is_new: AtomicBool::new(false),
+            forgotten: AtomicBool::new(false),
             hedger: Mutex::new(hedger),
             alone_until_us: AtomicU64::new(0),
             kinds_of,
@@ -107,14 +104,56 @@ impl Hub {
         Ok(hub)
     }
 
-    /// Returns how this node speaks to control, once and as long as it does.
-    pub(crate) fn voice(&self) -> Option<Arc<Voice>> {
-        self.voice.read().clone()
+    /// Returns control, if this node takes part in it.
+    pub(crate) fn control(&self) -> Option<Arc<Control>> {
+        self.control.read().clone()
     }
 
-    /// Speaks to control from now on, or (none) no longer.
-    pub(crate) fn set_voice(&self, voice: Option<Voice>) -> Option<Arc<Voice>> {
-        std::mem::replace(&mut *self.voice.write(), voice.map(Arc::new))
+    /// Takes part in control from now on, or (none) no longer.
+    pub(crate) fn set_control(&self, control: Option<Arc<Control>>) -> Option<Arc<Control>> {
+        std::mem::replace(&mut *self.control.write(), control)
+    }
+
+    /// Returns who speaks to control for a node that does not vote; from the start on.
+    pub(crate) fn proposer(&self) -> Option<&Proposer> {
+        self.proposer.get()
+    }
+
+    /// Speaks to control through others, once its own is open: what it knew is shown from now on.
+    pub(crate) fn set_proposer(&self, proposer: Proposer) {
+        let _ = self.proposer.set(proposer);
+    }
+
+    /// Proposes a change of the map, as a voter or through one.
+    pub(crate) async fn agree(&self, change: Change) -> Result<Result<u64, Refused>, ControlError> {
+        if let Some(control) = self.control().filter(|control| self.votes(control)) {
+            match control.propose(change.clone()).await {
+                Err(ControlError::NoLeader | ControlError::Stopped(_)) => {}
+                done => return done,
+            }
+        }
+        self.proposer().ok_or(ControlError::NoLeader)?.propose(change).await
+    }
+
+    /// Says whether this node votes. One that was taken out may not have heard so from control.
+    fn votes(&self, control: &Control) -> bool {
+        let map = self.engine().map(|engine| engine.maps().borrow().clone());
+        let is_out = map.is_some_and(|map| !map.voters.is_empty() && !map.voters.contains(&self.me));
+        let status = control.status().borrow().clone();
+        status.leader == Some(self.me) || (status.voters.contains(&self.me) && !is_out)
+    }
+
+    /// Returns the newest map that this node has; the first one, of no members, only if it is certain
+    /// that this node was told of no other.
+    fn known_map(&self) -> Option<Arc<ClusterMap>> {
+        let map = self.engine()?.maps().borrow().clone();
+        (map.version > 0 || self.is_new.load(Ordering::Relaxed)).then_some(map)
+    }
+
+    /// Says how this node takes part in control.
+    pub(crate) fn part(&self) -> ControlPart {
+        let part = self.control().map(|control| ControlPart::of(&control.status().borrow()));
+        ControlPart { forgotten: self.forgotten.load(Ordering::Relaxed), ..part.unwrap_or_default() }
     }
 
     pub(crate) fn engine(&self) -> Option<&Arc<Engine>> {
@@ -187,12 +226,10 @@ impl Outside for Hub {
         proposing.push(change.clone());
         let Some(hub) = self.own.upgrade() else { return };
         self.runtime.spawn(async move {
-            if let Some(voice) = hub.voice() {
-                let proposed = voice.propose(change.clone()).await;
-                tracing::debug!(?change, ?proposed, "proposed");
-                if matches!(change, Change::Join(_)) && matches!(proposed, Ok(Ok(_))) {
-                    hub.fetch_map().await;
-                }
+            let proposed = hub.agree(change.clone()).await;
+            tracing::debug!(?change, ?proposed, "proposed");
+            if matches!(change, Change::Join(_)) && matches!(proposed, Ok(Ok(_))) {
+                hub.fetch_map().await;
             }
             hub.proposing.lock().retain(|held| *held != change);
         });
@@ -259,12 +296,9 @@ impl Handler for Hub {
         if let Some(engine) = self.engine() {
             engine.happens(Event::Broken(node));
         }
-        let Some(hub) = self.own.upgrade() else { return };
+        let Some(control) = self.control().filter(|control| self.votes(control)) else { return };
         self.runtime.spawn(async move {
-            let Some(voice) = hub.voice() else { return };
-            if let Voice::Voter(control) = &*voice
-                && let Err(error) = control.succeed(node).await
-            {
+            if let Err(error) = control.succeed(node).await {
                 tracing::debug!(%error, %node, "succeed a leader that is gone");
             }
         });
@@ -274,16 +308,18 @@ impl Handler for Hub {
         match kind {
             SUBMIT => Ok(wire::encode(&self.submitted(&body).await?).into()),
             READ => Ok(wire::encode(&self.read(&body)?).into()),
-            MAP => match self.engine() {
-                Some(engine) => Ok(wire::encode(&*engine.maps().borrow().clone()).into()),
+            MAP => match self.known_map() {
+                Some(map) => Ok(wire::encode(&*map).into()),
                 None => Err(Refusal::Failed("this node starts".to_owned())),
             },
-            kind if KINDS.contains(&kind) => match self.voice().as_deref() {
-                Some(Voice::Voter(control)) => {
+            PART => Ok(wire::encode(&self.part()).into()),
+            kind if KINDS.contains(&kind) => match self.control() {
+                Some(control) => {
                     let answer = control.handle(kind, &body).await;
                     answer.map(Bytes::from).map_err(|error| Refusal::Failed(error.to_string()))
                 }
-                _ => Err(Refusal::UnknownKind),
+                // It starts, or has forgotten that it votes.
+                None => Err(Refusal::UnknownKind),
             },
             _ => Err(Refusal::UnknownKind),
         }

@@ -10,19 +10,28 @@
 //! encoding and the sockets. A view partition is created once and found from every node after that.
 //! [`owners`] says which node does what for the log's partitions.
 
+#[cfg(test)]
+mod compat_tests;
 mod engine;
 mod hub;
 mod life;
 pub mod owners;
+mod seat;
 mod start;
 mod store;
+mod voters;
 mod wire;
+
+// The tests in here share files with those outside, which know the package by its name.
+#[cfg(test)]
+extern crate self as sanso_cluster;
 
 pub use hub::KindsOf;
 pub use sanso_control::{ControlError, Timings};
 pub use sanso_core::cluster::{
     Assignment, Change, ClusterMap, Holder, Instance, Member, NodeConfig, NodeId, Refused, Standing,
 };
-pub use sanso_peer::{Link, LinkFilter, Tls};
+pub use sanso_peer::{Link, LinkFilter, Tls, VERSIONS};
 pub use start::{ClusterConfig, ClusterError, ClusterNode, MemberAddress, Replicas};
+pub use voters::{ControlPart, Voters, VotersError};
 pub use wire::WireError;

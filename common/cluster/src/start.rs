@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 use sanso_control::{Control, ControlConfig, ControlError, Founding, Proposer, Timings};
@@ -11,22 +13,24 @@ use sanso_core::cluster::{
     Change, ClusterMap, HedgeConfig, Hedger, Instance, NodeConfig, NodeId, Partition, Position, Refused,
 };
 use sanso_core::{PartitionId, PartitionStore, StoreError};
-use sanso_peer::{LinkFilter, PeerConfig, PeerError, Peers, Tls};
+use sanso_peer::{Handler, LinkFilter, PeerConfig, PeerError, Peers, Tls};
 use sanso_state::{Block, Fingerprint, ViewPartitionConfig};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::engine::Engine;
-use crate::hub::{Hub, KindsOf, Voice};
+use crate::engine::{Engine, Outside};
+use crate::hub::{Hub, KindsOf};
 use crate::life;
+use crate::seat::{self, Seat};
 use crate::store::ClusterStore;
+use crate::voters::{self, Voters, VotersError};
 
 /// Where another node is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberAddress {
     /// Where nodes reach it, as `host:port`.
     pub peer: String,
-    /// Whether it votes in control.
+    /// Whether it votes in control when the cluster is founded; later on, who votes is agreed.
     pub voter: bool,
 }
 
@@ -51,6 +55,8 @@ pub struct ClusterConfig {
     pub tls: Option<Tls>,
     /// Listens on any address without certificates.
     pub insecure: bool,
+    /// The versions of the wire that are spoken; [`VERSIONS`](crate::VERSIONS) unless a test says otherwise.
+    pub versions: RangeInclusive<u32>,
     /// The core's times and limits.
     pub core: NodeConfig,
     /// Control's times.
@@ -98,10 +104,17 @@ pub struct Replicas {
     pub groups: u64,
 }
 
+/// What a node says and hears.
+pub(crate) struct Faces {
+    pub(crate) outside: Arc<dyn Outside>,
+    pub(crate) handler: Arc<dyn Handler>,
+}
+
 /// A node in a cluster. [`ClusterNode::shutdown`] ends it; dropping it does not.
 pub struct ClusterNode {
-    hub: Arc<Hub>,
+    pub(crate) hub: Arc<Hub>,
     me: Instance,
+    all: BTreeSet<NodeId>,
     follows: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -110,6 +123,16 @@ impl ClusterNode {
     /// member, and is given partitions, in the background. `kinds_of` tells the aggregates of the
     /// views that this node has declared. Call within a tokio runtime of several threads.
     pub async fn start(config: ClusterConfig, kinds_of: KindsOf) -> Result<Self, ClusterError> {
+        let hub = |hub: &Arc<Hub>| Faces { outside: Arc::clone(hub) as _, handler: Arc::clone(hub) as _ };
+        Self::start_behind(config, kinds_of, hub).await
+    }
+
+    /// Starts, with what `faces` makes of the hub between this node and the others.
+    pub(crate) async fn start_behind(
+        config: ClusterConfig,
+        kinds_of: KindsOf,
+        faces: impl FnOnce(&Arc<Hub>) -> Faces,
+    ) -> Result<Self, ClusterError> {
         check(&config)?;
         let folder = config.folder.clone();
         let begun = tokio::task::spawn_blocking(move || {
@@ -129,13 +152,15 @@ impl ClusterNode {
             },
             ..config.core
         };
-        let engine = Engine::start(me, core, Arc::clone(&hub) as Arc<_>).map_err(ClusterError::Thread)?;
+        let Faces { outside, handler } = faces(&hub);
+        let engine = Engine::start(me, core, outside).map_err(ClusterError::Thread)?;
         let maps = engine.maps();
         let _ = hub.engine.set(engine);
-        let peers = Peers::start(peer_config(&config, me), Arc::clone(&hub) as Arc<_>)?;
+        let peers = Peers::start(peer_config(&config, me), handler)?;
         let _ = hub.peers.set(peers);
         let follows = take_part(&config, &hub, maps).await?;
-        Ok(Self { hub, me, follows: Mutex::new(follows) })
+        let all = config.members.into_keys().collect();
+        Ok(Self { hub, me, all, follows: Mutex::new(follows) })
     }
 
     /// Returns this life's name.
@@ -178,23 +203,30 @@ impl ClusterNode {
         self.engine().with(|node, now_us| node.is_in_touch(now_us))
     }
 
-    /// Returns who leads control and who votes, as far as this node knows; only voters know.
-    pub fn control(&self) -> Option<(Option<NodeId>, BTreeSet<NodeId>)> {
-        match self.hub.voice().as_deref() {
-            Some(Voice::Voter(control)) => {
-                let status = control.status().borrow().clone();
-                Some((status.leader, status.voters))
-            }
-            _ => None,
-        }
+    /// Returns who leads control, as far as this node knows; only those who take part know.
+    pub fn control_leader(&self) -> Option<NodeId> {
+        self.hub.part().leader
+    }
+
+    /// Asks all nodes who votes in control; takes no longer than half a second.
+    pub async fn voters(&self) -> Voters {
+        voters::look(&self.hub, &self.all).await
+    }
+
+    /// Makes these the voters of control, unless that would do harm; less is harm with `force`. Returns
+    /// what is to be warned of. New voters catch up first, for ten seconds at most; interrupted, it is
+    /// done by being asked for again.
+    pub async fn change_voters(
+        &self,
+        voters: &BTreeSet<NodeId>,
+        force: bool,
+    ) -> Result<Option<String>, VotersError> {
+        voters::change(&self.hub, &self.all, voters, force).await
     }
 
     /// Proposes a change of the map; gives the version that has it.
     pub async fn propose(&self, change: Change) -> Result<Result<u64, Refused>, ControlError> {
-        match self.hub.voice() {
-            Some(voice) => voice.propose(change).await,
-            None => Err(ControlError::NoLeader),
-        }
+        self.hub.agree(change).await
     }
 
     /// Returns what this node has of each partition that it holds.
@@ -221,21 +253,23 @@ impl ClusterNode {
 
     /// Ends this life. The others notice by the broken connections.
     pub async fn shutdown(&self) {
-        for follow in self.follows.lock().drain(..) {
+        let follows: Vec<_> = self.follows.lock().drain(..).collect();
+        for follow in follows {
             follow.abort();
+            // One that waits for its seat holds control itself.
+            let _ = follow.await;
         }
         self.engine().stop();
         if let Some(peers) = self.hub.peers.get() {
             peers.close().await;
         }
-        let mut voice = self.hub.set_voice(None);
+        let mut control = self.hub.set_control(None);
         // Who is under way with it, a proposal say, ends within its deadline.
-        while let Some(held) = voice.take() {
+        while let Some(held) = control.take() {
             match Arc::try_unwrap(held) {
-                Ok(Voice::Voter(control)) => control.shutdown().await,
-                Ok(Voice::Other(_)) => {}
+                Ok(control) => control.shutdown().await,
                 Err(held) => {
-                    voice = Some(held);
+                    control = Some(held);
                     tokio::time::sleep(std::time::Duration::from_millis(5)).await;
                 }
             }
@@ -270,51 +304,116 @@ fn peer_config(config: &ClusterConfig, me: Instance) -> PeerConfig {
     peer.addresses = others.map(|(node, member)| (*node, member.peer.clone())).collect();
     peer.tls = config.tls.clone();
     peer.insecure = config.insecure;
+    peer.versions = config.versions.clone();
     peer
 }
 
-/// Takes part in control as a voter, or speaks to it through the voters.
+/// Opens control on every node: who votes is agreed, and may be any of them.
 async fn take_part(
     config: &ClusterConfig,
     hub: &Arc<Hub>,
     maps: watch::Receiver<Arc<ClusterMap>>,
 ) -> Result<Vec<JoinHandle<()>>, ClusterError> {
-    let voters = config.members.iter().filter(|(_, member)| member.voter);
-    let voters: BTreeSet<NodeId> = voters.map(|(node, _)| *node).collect();
     let transport: Arc<dyn sanso_control::Transport> = Arc::clone(hub) as Arc<_>;
-    if !voters.contains(&config.node) {
-        let proposer = Proposer::new(transport, voters, config.control);
-        hub.set_voice(Some(Voice::Other(proposer)));
-        return Ok(Vec::new());
-    }
     let mut control_config =
         ControlConfig::new(config.node, config.name.clone(), config.folder.join("control"));
     control_config.timings = config.control;
-    let control = Control::open(control_config, transport).await?;
-    let (committed, leads) = (control.maps(), control.leads());
-    hub.set_voice(Some(Voice::Voter(control)));
-    let founding = Founding { partitions: config.partitions, replicas: config.replicas };
-    Ok(vec![
-        tokio::spawn(found(Arc::clone(hub), voters, founding)),
-        tokio::spawn(follow_map(Arc::clone(hub), committed)),
-        tokio::spawn(follow_leads(Arc::clone(hub), leads, maps)),
-    ])
+    let control = Control::open(control_config, Arc::clone(&transport)).await?;
+    let is_new = control.is_new().await?;
+    hub.is_new.store(is_new, Ordering::Relaxed);
+    if let (Some(map), Some(engine)) = (control.maps().borrow().clone(), hub.engine()) {
+        engine.knows(map, &**hub);
+    }
+    let (founders, others): (Vec<_>, Vec<_>) = config.members.iter().partition(|(_, member)| member.voter);
+    let first_asked = founders.iter().chain(&others).map(|(node, _)| **node);
+    hub.set_proposer(Proposer::new(
+        transport,
+        first_asked.filter(|node| *node != config.node),
+        config.control,
+    ));
+    let newcomer = Newcomer {
+        hub: Arc::clone(hub),
+        founders: founders.iter().map(|(node, _)| **node).collect(),
+        all: config.members.keys().copied().collect(),
+        founding: Founding { partitions: config.partitions, replicas: config.replicas },
+    };
+    let follow = follow_agreed(Arc::clone(hub), maps, newcomer.founding);
+    Ok(vec![tokio::spawn(newcomer.take_seat(control, is_new)), tokio::spawn(follow)])
 }
 
-/// Founds the cluster with the other voters, whenever most of them are there.
-async fn found(hub: Arc<Hub>, voters: BTreeSet<NodeId>, founding: Founding) {
-    while let Some(voice) = hub.voice() {
-        let Voice::Voter(control) = &*voice else { return };
-        match control.bootstrap(&voters, founding).await {
-            Ok(_) => return,
-            Err(error @ ControlError::FoundedOtherwise { .. }) => {
-                tracing::error!(%error, "partitions and replicas stay as the cluster was founded");
-                return;
-            }
+/// A node that has opened control.
+struct Newcomer {
+    hub: Arc<Hub>,
+    founders: BTreeSet<NodeId>,
+    all: BTreeSet<NodeId>,
+    founding: Founding,
+}
+
+impl Newcomer {
+    /// Takes part in control for good, once it is certain that this node may.
+    async fn take_seat(self, control: Control, is_new: bool) {
+        let Self { hub, founders, all, founding } = self;
+        let founds = match is_new {
+            true => seat::find(&hub, &founders, &all).await == Seat::Founds,
+            // It may have been interrupted.
+            false => founders.contains(&hub.me),
+        };
+        let control = Arc::new(control);
+        hub.set_control(Some(Arc::clone(&control)));
+        let follows = async {
+            tokio::join!(
+                follow_map(Arc::clone(&hub), control.maps()),
+                follow_leads(Arc::clone(&hub), control.leads()),
+                voters::announce(Arc::clone(&hub), Arc::clone(&control)),
+                async {
+                    if founds {
+                        found(&hub, &control, &founders, founding).await;
+                    }
+                },
+            )
+        };
+        follows.await;
+    }
+}
+
+/// Founds the cluster with the other voters, whenever most of them are there, unless it is known to be.
+async fn found(hub: &Hub, control: &Control, founders: &BTreeSet<NodeId>, founding: Founding) {
+    let Some(engine) = hub.engine() else { return };
+    let mut maps = engine.maps();
+    loop {
+        let founded = tokio::select! {
+            _ = maps.wait_for(|map| map.version > 0) => return,
+            founded = control.bootstrap(founders, founding) => founded,
+        };
+        match founded {
+            // Otherwise than this node would: `follow_agreed` tells.
+            Ok(_) | Err(ControlError::FoundedOtherwise { .. }) => return,
             Err(error) => {
                 tracing::info!(%error, "the cluster is not founded yet");
                 tokio::time::sleep(std::time::Duration::from_millis(200)).await;
             }
+        }
+    }
+}
+
+/// Asks those who vote now, and says so if the cluster was founded otherwise than this node is configured.
+async fn follow_agreed(hub: Arc<Hub>, mut maps: watch::Receiver<Arc<ClusterMap>>, configured: Founding) {
+    let mut told = false;
+    loop {
+        let map = maps.borrow_and_update().clone();
+        if !map.voters.is_empty()
+            && let Some(proposer) = hub.proposer()
+        {
+            proposer.set_voters(map.voters.iter().copied().filter(|voter| *voter != hub.me));
+        }
+        let founded = Founding { partitions: map.partitions.len() as u32, replicas: map.replicas };
+        if map.version > 0 && founded != configured && !told {
+            let error = ControlError::FoundedOtherwise { founded, configured };
+            tracing::error!(%error, "partitions and replicas stay as the cluster was founded");
+            told = true;
+        }
+        if maps.changed().await.is_err() {
+            return;
         }
     }
 }
@@ -332,11 +431,8 @@ async fn follow_map(hub: Arc<Hub>, mut committed: watch::Receiver<Option<Arc<Clu
 }
 
 /// Tells the engine whether this node leads; a leader tells all members of new maps.
-async fn follow_leads(
-    hub: Arc<Hub>,
-    mut leads: watch::Receiver<bool>,
-    mut maps: watch::Receiver<Arc<ClusterMap>>,
-) {
+async fn follow_leads(hub: Arc<Hub>, mut leads: watch::Receiver<bool>) {
+    let Some(mut maps) = hub.engine().map(|engine| engine.maps()) else { return };
     loop {
         let leading = *leads.borrow_and_update();
         if let Some(engine) = hub.engine() {

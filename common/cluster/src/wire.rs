@@ -3,7 +3,10 @@
 //! Fields may be added with a default, and variants; none may be removed, renamed or change its
 //! meaning. Whoever doesn't know a field passes over it, and drops a message of a kind that it
 //! doesn't know, which the core takes for a lost one. So versions next to each other work together;
-//! which versions a node speaks is settled when it connects.
+//! which version two nodes speak is settled when they connect (`Speaker::version`), and a kind that
+//! must not be lost is said to those alone that know it. What all replicas apply alike, a new kind
+//! of write for one, waits until control has raised the level (`sanso_control`, `agreed.rs`).
+//! What version 1 says is kept in `golden/1`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -325,14 +328,14 @@ pub(crate) fn decoded_message(bytes: &[u8]) -> Result<Message<Hosted>, WireError
 }
 
 /// A call: a write for the primary of a partition.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SubmitCall {
     pub(crate) partition: Partition,
     pub(crate) write: ByteBuf,
 }
 
 /// The answer to [`SubmitCall`].
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum SubmitAnswer {
     Created,
     Removed,
@@ -375,14 +378,14 @@ impl From<Answer<Written>> for SubmitAnswer {
 }
 
 /// A call: a read of any replica in sync.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ReadCall {
     view: Fingerprint,
     index: u32,
     wants: Wants,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 enum Wants {
     Keys { keys: Vec<ByteBuf>, from: i64, to: i64 },
     Scan { from: i64, to: i64 },
@@ -507,6 +510,9 @@ impl ReadAnswer {
     }
 }
 
+#[cfg(test)]
+#[path = "wire_golden_tests.rs"]
+mod golden_tests;
 #[cfg(test)]
 #[path = "wire_tests.rs"]
 mod tests;

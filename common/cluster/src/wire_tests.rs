@@ -7,7 +7,7 @@ use sanso_state::{AggregateFunction, Value};
 
 use super::*;
 
-fn kinds() -> Arc<[AggregateKind]> {
+pub(super) fn kinds() -> Arc<[AggregateKind]> {
     Arc::new([AggregateKind::typed(AggregateFunction::CountRows, None).expect("it counts rows")])
 }
 
@@ -16,11 +16,11 @@ fn config() -> ViewPartitionConfig {
     ViewPartitionConfig { view, kinds: kinds(), segments: Segments::new(4), emit: None }
 }
 
-fn id(index: u32) -> PartitionId {
+pub(super) fn id(index: u32) -> PartitionId {
     PartitionId { view: config().view, index }
 }
 
-fn groups(key: &str, rows: i64) -> Groups {
+pub(super) fn groups(key: &str, rows: i64) -> Groups {
     let mut groups = Groups::new();
     let group = GroupId { key: Value::encode_key(&[Value::text(key)]), window_start: 7 };
     groups.update_one(&kinds(), &group, &[None], rows);
@@ -34,7 +34,7 @@ fn delta(from: Offset, to: Offset) -> Delta {
 }
 
 /// Every kind of write, each with an effect.
-fn writes() -> Vec<Write> {
+pub(super) fn writes() -> Vec<Write> {
     let view = config().view;
     let base = Arc::new(Block::empty(view, 1));
     let block = Block {

@@ -28,6 +28,8 @@ pub(crate) enum Command {
     Change(Change),
     /// Puts a value, or removes it, if its key is at this version.
     Put(Put),
+    /// Raises the level; what was proposed for it is known to all voters from now on.
+    Level(u32),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +40,9 @@ pub(crate) struct Put {
     pub(crate) value: Option<Vec<u8>>,
 }
 
+/// The newest level that this program knows.
+pub(crate) const LEVEL: u32 = 1;
+
 /// A command as it lies in the log. Its body stays closed until it is applied, so a voter
 /// keeps and passes on what it does not know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +50,19 @@ pub(crate) struct Sealed {
     pub(crate) kind: String,
     #[serde(with = "serde_bytes")]
     pub(crate) body: Vec<u8>,
+    /// The level from which on all that the body says is known.
+    #[serde(default = "first_level")]
+    pub(crate) level: u32,
 }
+
+fn first_level() -> u32 {
+    1
+}
+
+/// The voters have agreed on a level that this program does not know.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the cluster is at level {0} and this program knows levels up to {LEVEL}: update this node")]
+pub(crate) struct LaterLevel(pub(crate) u32);
 
 /// What became of a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,19 +85,32 @@ pub(crate) enum Answer {
 
 /// The state that all voters share.
 ///
-/// What is kept of it on disk has a format of its own (`store`). A later version with
-/// kinds of commands that this one answers with [`Answer::UnknownKind`] must agree with all
-/// voters on using them first: else they would differ in what they applied.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What is kept of it on disk has a format of its own (`store`).
+///
+/// Voters of two versions must not differ in what they apply. So each command says the level that it
+/// needs, and while the level is lower it is refused: by a leader before it is proposed, and by every
+/// voter alike should it be committed all the same. A new kind of command, or a new meaning of one,
+/// needs a new level; a level is raised when all voters run a version that knows it and nobody wants
+/// to go back. A voter that does not know the level stops, and says so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Agreed {
+    #[serde(default = "first_level")]
+    pub(crate) level: u32,
     /// None until the cluster is founded.
     pub(crate) map: Option<Arc<ClusterMap>>,
     pub(crate) table: Arc<Table>,
 }
 
+impl Default for Agreed {
+    fn default() -> Self {
+        Self { level: first_level(), map: None, table: Arc::default() }
+    }
+}
+
 const FOUND: &str = "found";
 const CHANGE: &str = "change";
 const PUT: &str = "put";
+const RAISE: &str = "level";
 
 impl Command {
     pub(crate) fn seal(&self) -> Sealed {
@@ -88,8 +118,9 @@ impl Command {
             Self::Found(founding) => (FOUND, bodies::encode(founding)),
             Self::Change(change) => (CHANGE, bodies::encode(change)),
             Self::Put(put) => (PUT, bodies::encode(put)),
+            Self::Level(level) => (RAISE, bodies::encode(level)),
         };
-        Sealed { kind: kind.to_owned(), body }
+        Sealed { kind: kind.to_owned(), body, level: first_level() }
     }
 }
 
@@ -100,8 +131,19 @@ impl Sealed {
             FOUND => bodies::decode(body).map(Command::Found).ok(),
             CHANGE => bodies::decode(body).map(Command::Change).ok(),
             PUT => bodies::decode(body).map(Command::Put).ok(),
+            RAISE => bodies::decode(body).map(Command::Level).ok(),
             _ => None,
         }
+    }
+
+    /// Says whether all voters at this level know the command, and this program too.
+    pub(crate) fn is_known(&self, level: u32) -> bool {
+        let known = match self.open() {
+            Some(Command::Level(raised)) => raised <= LEVEL,
+            Some(_) => true,
+            None => false,
+        };
+        known && self.level <= level
     }
 }
 
@@ -112,9 +154,9 @@ impl fmt::Display for Sealed {
 }
 
 impl Agreed {
-    /// Applies a committed command; what is refused changes nothing.
-    pub(crate) fn apply(&mut self, sealed: &Sealed) -> Answer {
-        match sealed.open() {
+    /// Applies a committed command; what is refused changes nothing. An error: this voter can't go on.
+    pub(crate) fn apply(&mut self, sealed: &Sealed) -> Result<Answer, LaterLevel> {
+        Ok(match sealed.open().filter(|_| sealed.level <= self.level) {
             None => Answer::UnknownKind,
             Some(Command::Found(founding)) => self.found(founding),
             Some(Command::Change(change)) => self.change(&change),
@@ -124,7 +166,17 @@ impl Agreed {
                     Err(refused) => Answer::Put(refused),
                 }
             }
-        }
+            Some(Command::Level(level)) => {
+                self.level = self.level.max(level);
+                self.check()?;
+                Answer::Done(u64::from(self.level))
+            }
+        })
+    }
+
+    /// Says whether this program can go on from this state.
+    pub(crate) fn check(&self) -> Result<(), LaterLevel> {
+        if self.level > LEVEL { Err(LaterLevel(self.level)) } else { Ok(()) }
     }
 
     fn found(&mut self, founding: Founding) -> Answer {
@@ -162,8 +214,12 @@ mod tests {
     fn founded(partitions: u32) -> Agreed {
         let mut agreed = Agreed::default();
         let founding = Founding { partitions, replicas: 2 };
-        assert_eq!(agreed.apply(&Command::Found(founding).seal()), Answer::Done(0));
+        assert_eq!(applied(&mut agreed, &Command::Found(founding).seal()), Answer::Done(0));
         agreed
+    }
+
+    fn applied(agreed: &mut Agreed, sealed: &Sealed) -> Answer {
+        agreed.apply(sealed).expect("the level is known")
     }
 
     fn join(node: u16) -> Sealed {
@@ -174,14 +230,14 @@ mod tests {
     #[test]
     fn a_cluster_is_founded_once() {
         let mut agreed = founded(8);
-        assert_eq!(agreed.apply(&join(1)), Answer::Done(1));
+        assert_eq!(applied(&mut agreed, &join(1)), Answer::Done(1));
         let again = Founding { partitions: 8, replicas: 2 };
-        assert_eq!(agreed.apply(&Command::Found(again).seal()), Answer::Done(1));
+        assert_eq!(applied(&mut agreed, &Command::Found(again).seal()), Answer::Done(1));
         let other = Founding { partitions: 16, replicas: 2 };
-        assert_eq!(agreed.apply(&Command::Found(other).seal()), Answer::Founded(again));
+        assert_eq!(applied(&mut agreed, &Command::Found(other).seal()), Answer::Founded(again));
         assert_eq!(agreed.map.as_ref().map(|map| map.version), Some(1));
         let none = Founding { partitions: 0, replicas: 2 };
-        let refused = Agreed::default().apply(&Command::Found(none).seal());
+        let refused = applied(&mut Agreed::default(), &Command::Found(none).seal());
         assert_eq!(refused, Answer::Change(Refused::Nothing));
     }
 
@@ -190,34 +246,47 @@ mod tests {
         let mut agreed = founded(8);
         let mut map = ClusterMap::new(8, 2);
         for (node, version) in [(1, 1), (2, 2), (3, 3)] {
-            assert_eq!(agreed.apply(&join(node)), Answer::Done(version));
+            assert_eq!(applied(&mut agreed, &join(node)), Answer::Done(version));
             let instance = Instance { node: NodeId(node), incarnation: Incarnation(1) };
             map.apply(&Change::Join(instance)).unwrap();
         }
-        assert_eq!(agreed.apply(&join(3)), Answer::Change(Refused::Nothing));
+        assert_eq!(applied(&mut agreed, &join(3)), Answer::Change(Refused::Nothing));
         assert_eq!(agreed.map.as_deref(), Some(&map));
-        assert_eq!(Agreed::default().apply(&join(1)), Answer::NotFounded);
+        assert_eq!(applied(&mut Agreed::default(), &join(1)), Answer::NotFounded);
     }
 
     #[test]
     fn what_is_not_known_is_refused_and_changes_nothing() {
         let mut agreed = founded(8);
         let before = agreed.clone();
-        let later = Sealed { kind: "later".into(), body: bodies::encode(&7) };
-        assert_eq!(agreed.apply(&later), Answer::UnknownKind);
-        let garbled = Sealed { kind: CHANGE.into(), body: vec![0xc1; 9] };
-        assert_eq!(agreed.apply(&garbled), Answer::UnknownKind);
+        let later = Sealed { kind: "later".into(), body: bodies::encode(&7), level: 1 };
+        assert_eq!(applied(&mut agreed, &later), Answer::UnknownKind);
+        let garbled = Sealed { kind: CHANGE.into(), body: vec![0xc1; 9], level: 1 };
+        assert_eq!(applied(&mut agreed, &garbled), Answer::UnknownKind);
+        // What it says could be read, but would mean more to those who know the level.
+        let early = Sealed { level: LEVEL + 1, ..join(1) };
+        assert!(join(1).is_known(LEVEL) && !early.is_known(LEVEL));
+        assert_eq!(applied(&mut agreed, &early), Answer::UnknownKind);
         assert_eq!(agreed, before);
+    }
+
+    #[test]
+    fn a_level_that_is_not_known_stops_the_voter() {
+        let mut agreed = founded(8);
+        assert_eq!(applied(&mut agreed, &Command::Level(LEVEL).seal()), Answer::Done(u64::from(LEVEL)));
+        let later = agreed.apply(&Command::Level(LEVEL + 1).seal());
+        assert_eq!(later, Err(LaterLevel(LEVEL + 1)));
+        assert!(LaterLevel(2).to_string().contains("at level 2"), "{}", LaterLevel(2));
     }
 
     #[test]
     fn the_state_reads_back_as_it_was_written() {
         let mut agreed = founded(8);
         for node in 1..=4 {
-            agreed.apply(&join(node));
+            applied(&mut agreed, &join(node));
         }
         let put = Put { key: "k".into(), expect: 0, value: Some(vec![0, 255]) };
-        assert_eq!(agreed.apply(&Command::Put(put).seal()), Answer::Done(1));
+        assert_eq!(applied(&mut agreed, &Command::Put(put).seal()), Answer::Done(1));
         assert_eq!(bodies::decode::<Agreed>(&bodies::encode(&agreed)).unwrap(), agreed);
     }
 }

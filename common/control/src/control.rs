@@ -14,7 +14,7 @@ use sanso_core::cluster::{Change, ClusterMap, NodeId, Refused};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use crate::agreed::{Answer, Command, Founding, Put, Sealed};
 use crate::bodies;
@@ -24,7 +24,7 @@ use crate::network::{Links, SentSnapshot, node};
 use crate::runtime::{Raft, RaftThread};
 use crate::store::{Disk, LogStore, Machine, Published, Syncer, Watches};
 use crate::table::{PutRefused, Table};
-use crate::transport::{self, Proposal, Proposed, RETRY, Transport, TransportError};
+use crate::transport::{self, Proposal, Proposed, RETRY, Transport};
 
 type Group = openraft::Raft<Raft, Machine>;
 type WriteError = RaftError<Raft, ClientWriteError<Raft>>;
@@ -55,6 +55,10 @@ pub struct Status {
     pub voters: BTreeSet<NodeId>,
     /// Those who learn what is agreed, and do not vote yet.
     pub learners: BTreeSet<NodeId>,
+    /// Whether no change of the voters is under way.
+    pub settled: bool,
+    /// As the leader: those who have some of its log.
+    pub reached: BTreeSet<NodeId>,
     /// Number of the last entry of its log.
     pub last: Option<u64>,
     /// Number of the last entry that is applied.
@@ -69,11 +73,15 @@ pub struct Status {
 impl Status {
     fn of(metrics: &RaftMetrics<Raft>) -> Self {
         let members = metrics.membership_config.membership();
+        let followers = metrics.replication.iter().flatten();
+        let reached = followers.filter(|(_, matched)| matched.is_some()).map(|(id, _)| node(*id));
         Self {
             leader: metrics.current_leader.map(node),
             term: metrics.current_term,
             voters: members.voter_ids().map(node).collect(),
             learners: members.learner_ids().map(node).collect(),
+            settled: members.get_joint_config().len() == 1,
+            reached: reached.collect(),
             last: metrics.last_log_index,
             applied: metrics.last_applied.map(|id| id.index),
             snapshot: metrics.snapshot.map(|id| id.index),
@@ -121,6 +129,11 @@ impl Control {
         let group = starting.await.map_err(|error| ControlError::Stopped(error.to_string()))?;
         let group = group.map_err(|fatal| stopped(&fatal))?;
         Ok(Self { node, timings, transport, group, watches, leads, status, thread })
+    }
+
+    /// Says whether this node knows nothing of any cluster: it has no log and has not voted.
+    pub async fn is_new(&self) -> Result<bool, ControlError> {
+        self.group.is_initialized().await.map(|known| !known).map_err(|fatal| stopped(&fatal))
     }
 
     /// Founds the cluster: its first voters, and its map. Returns the map once this voter has it.
@@ -223,7 +236,7 @@ impl Control {
         loop {
             match self.leader() {
                 Some(leader) if leader == self.node => return self.change_voters_here(voters).await,
-                Some(leader) => return self.change_voters_at(leader, voters, end).await,
+                Some(leader) => return transport::change_voters(&*self.transport, leader, voters, end).await,
                 None if Instant::now() < end => tokio::time::sleep(RETRY).await,
                 None => return Err(ControlError::NoLeader),
             }
@@ -276,7 +289,11 @@ impl Control {
             transport::TRANSFER => answer(self.group.handle_transfer_leader(read(kind, body)?).await),
             transport::PROPOSE => {
                 let Proposal { command, forward } = read(kind, body)?;
-                let answer = if forward { self.submit(command).await } else { self.write(command).await };
+                let answer = match forward {
+                    true if !self.voters().contains(&self.node) => Err(ControlError::NoLeader),
+                    true => self.submit(command).await,
+                    false => self.write(command).await,
+                };
                 Ok(bodies::encode(&match answer {
                     Ok(answer) => Proposed::Answer(answer),
                     Err(ControlError::Unknown) => Proposed::Unknown,
@@ -344,30 +361,15 @@ impl Control {
 
     /// Proposes as the leader.
     async fn write(&self, command: Sealed) -> Result<Answer, ControlError> {
+        // What another voter may not know is not even proposed.
+        if !command.is_known(*self.watches.level.borrow()) {
+            return Ok(Answer::UnknownKind);
+        }
         let written = timeout(self.timings.proposal(), self.group.client_write(command)).await;
         match written.map_err(|_| ControlError::Unknown)? {
             Ok(done) => Ok(done.data),
             Err(error) => Err(write_error(&error)),
         }
-    }
-
-    async fn change_voters_at(
-        &self,
-        leader: NodeId,
-        voters: &BTreeSet<NodeId>,
-        end: Instant,
-    ) -> Result<(), ControlError> {
-        let left = end.saturating_duration_since(Instant::now());
-        let call = self.transport.call(leader, transport::VOTERS, bodies::encode(voters), left);
-        let answer = timeout_at(end, call).await.map_err(|_| ControlError::Unknown)?;
-        let answer = answer.map_err(|error| match error {
-            TransportError::Unreachable(_) => ControlError::NoLeader,
-            TransportError::Unanswered => ControlError::Unknown,
-            TransportError::Failed(why) => ControlError::Voters(why),
-        })?;
-        let answer: Result<(), String> =
-            bodies::decode(&answer).map_err(|error| ControlError::Stopped(error.to_string()))?;
-        answer.map_err(ControlError::Voters)
     }
 
     /// Changes the voters as the leader: learners first, then all at once.

@@ -63,7 +63,15 @@ pub enum StoreError {
         /// The cause.
         source: rocksdb::Error,
     },
-    /// The folder belongs to another node or cluster, or to a later version of the program.
+    /// A later version of the program has written to it.
+    #[error("{} was used by a later version: {what}; update this node", .folder.display())]
+    Later {
+        /// The folder.
+        folder: PathBuf,
+        /// What was found.
+        what: String,
+    },
+    /// The folder belongs to another node or cluster.
     #[error(
         "{} belongs to {found}, not to {expected}: give this node its own folder", .folder.display()
     )]

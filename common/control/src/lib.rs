@@ -9,8 +9,8 @@
 //! Agreed on are the map of the cluster ([`ClusterMap`]: members, who holds which
 //! partition) and a small [`Table`] with compare-and-set. Both change by
 //! committed entries alone, so every voter sees the same changes in the same order.
-//! A node that is no voter has no [`Control`]: it learns maps from the heartbeats
-//! and proposes through a [`Proposer`].
+//! A node that does not vote may have a [`Control`] all the same, which waits to be told; it learns
+//! maps from the heartbeats and proposes through a [`Proposer`].
 //!
 //! Promised: what `propose` or `put` says is done is on the disks of most voters and
 //! survives the loss of power on all of them; a change that was refused is refused on
@@ -20,7 +20,8 @@
 //! Not promised: that an unanswered proposal was not done ([`ControlError::Unknown`]), or
 //! that a watch shows the newest: a voter that is behind shows an earlier state, never
 //! another one. A voter that lost its folder must be taken out of the voters before it
-//! comes back: it no longer knows for whom it has voted.
+//! comes back: it no longer knows for whom it has voted. [`Control::is_new`] says where that may be; who
+//! is not handed messages does not vote.
 
 mod agreed;
 mod bodies;

@@ -22,7 +22,7 @@ use crate::runtime::{Raft, SnapshotMeta, Vote};
 use crate::transport::{self, Transport, TransportError};
 
 /// A whole snapshot, as it is sent.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SentSnapshot {
     pub(crate) vote: Vote,
     pub(crate) meta: SnapshotMeta,

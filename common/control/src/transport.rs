@@ -1,5 +1,6 @@
 //! How control reaches other nodes, and how a node that is no voter proposes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -7,7 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sanso_core::cluster::{Change, NodeId, Refused};
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
 use crate::agreed::{Answer, Command, Put, Sealed};
 use crate::bodies;
@@ -59,7 +61,7 @@ pub enum TransportError {
 }
 
 /// A proposal to a voter.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Proposal {
     pub(crate) command: Sealed,
     /// Whether a voter that does not lead passes it on.
@@ -80,7 +82,7 @@ pub(crate) enum Proposed {
 #[derive(Clone)]
 pub struct Proposer {
     transport: Arc<dyn Transport>,
-    voters: Vec<NodeId>,
+    voters: Arc<watch::Sender<Vec<NodeId>>>,
     /// Which of them is asked first: not one that was silent.
     first: Arc<AtomicUsize>,
     timings: Timings,
@@ -88,7 +90,7 @@ pub struct Proposer {
 
 impl std::fmt::Debug for Proposer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Proposer").field("voters", &self.voters).finish_non_exhaustive()
+        f.debug_struct("Proposer").field("voters", &*self.voters.borrow()).finish_non_exhaustive()
     }
 }
 
@@ -99,7 +101,19 @@ impl Proposer {
         voters: impl IntoIterator<Item = NodeId>,
         timings: Timings,
     ) -> Self {
-        Self { transport, voters: voters.into_iter().collect(), first: Arc::default(), timings }
+        let voters = Arc::new(watch::Sender::new(voters.into_iter().collect()));
+        Self { transport, voters, first: Arc::default(), timings }
+    }
+
+    /// Asks these from now on.
+    pub fn set_voters(&self, voters: impl IntoIterator<Item = NodeId>) {
+        self.voters.send_replace(voters.into_iter().collect());
+    }
+
+    /// Has the leader make these the voters; see [`Control::change_voters`](crate::Control::change_voters).
+    pub async fn change_voters(&self, leader: NodeId, voters: &BTreeSet<NodeId>) -> Result<(), ControlError> {
+        let end = Instant::now() + self.timings.catch_up() + self.timings.proposal();
+        change_voters(&*self.transport, leader, voters, end).await
     }
 
     /// Proposes a change of the map; see [`Control::propose`](crate::Control::propose).
@@ -120,10 +134,11 @@ impl Proposer {
     async fn submit(&self, command: &Command) -> Result<Answer, ControlError> {
         let end = Instant::now() + self.timings.proposal();
         let body = bodies::encode(&Proposal { command: command.seal(), forward: true });
-        let first = self.first.load(Ordering::Relaxed) % self.voters.len().max(1);
+        let voters = self.voters.borrow().clone();
+        let first = self.first.load(Ordering::Relaxed) % voters.len().max(1);
         loop {
-            for at in (first..self.voters.len()).chain(0..first) {
-                let voter = self.voters[at];
+            for at in (first..voters.len()).chain(0..first) {
+                let voter = voters[at];
                 let left = end.saturating_duration_since(Instant::now());
                 if left.is_zero() {
                     return Err(ControlError::NoLeader);
@@ -137,7 +152,8 @@ impl Proposer {
                         self.first.store(at + 1, Ordering::Relaxed);
                         return Err(ControlError::Unknown);
                     }
-                    Proposed::NoLeader => {}
+                    // It may have looked for one to the end.
+                    Proposed::NoLeader => self.first.store(at + 1, Ordering::Relaxed),
                 }
             }
             tokio::time::timeout_at(end, tokio::time::sleep(RETRY))
@@ -162,6 +178,26 @@ pub(crate) async fn call(
         Ok(Err(TransportError::Unreachable(_) | TransportError::Failed(_))) => Proposed::NoLeader,
         Ok(Err(TransportError::Unanswered)) | Err(_) => Proposed::Unknown,
     })
+}
+
+/// Asks the leader to change the voters.
+pub(crate) async fn change_voters(
+    transport: &dyn Transport,
+    leader: NodeId,
+    voters: &BTreeSet<NodeId>,
+    end: Instant,
+) -> Result<(), ControlError> {
+    let left = end.saturating_duration_since(Instant::now());
+    let call = transport.call(leader, VOTERS, bodies::encode(voters), left);
+    let answer = timeout_at(end, call).await.map_err(|_| ControlError::Unknown)?;
+    let answer = answer.map_err(|error| match error {
+        TransportError::Unreachable(_) => ControlError::NoLeader,
+        TransportError::Unanswered => ControlError::Unknown,
+        TransportError::Failed(why) => ControlError::Voters(why),
+    })?;
+    let answer: Result<(), String> =
+        bodies::decode(&answer).map_err(|error| ControlError::Stopped(error.to_string()))?;
+    answer.map_err(ControlError::Voters)
 }
 
 /// Reads the answer to a change of the map.

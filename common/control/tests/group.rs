@@ -446,6 +446,58 @@ async fn messages_that_make_no_sense_are_refused_and_change_nothing() {
     .await;
 }
 
+/// A proposal of a later version, which an earlier one has to pass on without knowing it.
+#[derive(serde::Serialize)]
+struct Written<T> {
+    version: u16,
+    message: T,
+}
+
+#[derive(serde::Serialize)]
+struct Proposal {
+    command: Sealed,
+    forward: bool,
+}
+
+#[derive(Clone, serde::Serialize)]
+struct Sealed {
+    kind: &'static str,
+    body: serde_bytes::ByteBuf,
+    level: u32,
+}
+
+#[tokio::test]
+async fn what_a_voter_may_not_know_is_not_proposed() {
+    within(async {
+        let cluster = Cluster::founded(3).await;
+        cluster.voter(1).propose(Change::Join(instance(1))).await.unwrap().unwrap();
+        cluster.all_at(1).await;
+        let nothing = serde_bytes::ByteBuf::from(rmp_serde::to_vec_named(&()).unwrap());
+        let rebalance = Written { version: 1, message: Change::Rebalance };
+        let rebalance = serde_bytes::ByteBuf::from(rmp_serde::to_vec_named(&rebalance).unwrap());
+        let raised = Written { version: 1, message: 2 };
+        let raised = serde_bytes::ByteBuf::from(rmp_serde::to_vec_named(&raised).unwrap());
+        let last = cluster.voter(1).status().borrow().last;
+        for command in [
+            Sealed { kind: "later", body: nothing, level: 2 },
+            Sealed { kind: "change", body: rebalance, level: 2 },
+            Sealed { kind: "level", body: raised, level: 1 },
+        ] {
+            for voter in 1..=3 {
+                let message = Proposal { command: command.clone(), forward: true };
+                let body = rmp_serde::to_vec_named(&Written { version: 1, message }).unwrap();
+                let answer = cluster.voter(voter).handle("control.propose", &body).await.unwrap();
+                let answer = answer.escape_ascii().to_string();
+                assert!(answer.contains("UnknownKind"), "{}: {answer}", command.kind);
+            }
+        }
+        cluster.voter(2).propose(Change::Join(instance(2))).await.unwrap().unwrap();
+        cluster.all_at(2).await;
+        assert_eq!(cluster.voter(1).status().borrow().last, last.map(|last| last + 1));
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_folder_in_use_and_times_that_make_no_sense_are_refused() {
     within(async {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -45,6 +46,8 @@ pub struct Usage {
     pub connections: usize,
     /// What waits to be sent, in all lanes to all nodes; `queue_bytes_max` each.
     pub queue_bytes: usize,
+    /// Frames that were passed over since the start, as those of a later version are; has no bound.
+    pub frames_unknown: u64,
 }
 
 struct Wire {
@@ -209,6 +212,7 @@ impl Peers {
             assembling_bytes: used(room_kib, shared.room.available_permits()) << 10,
             connections: used(shared.limits.connections_max, shared.places.available_permits()),
             queue_bytes: self.wire.peers.read().values().map(|peer| peer.waiting_bytes()).sum(),
+            frames_unknown: shared.frames_unknown.load(Ordering::Relaxed),
         }
     }
 

@@ -9,6 +9,7 @@
 use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
@@ -155,8 +156,14 @@ async fn listen(
             frame = frames.message() => frame?,
         };
         let Some(frame) = frame else { return Ok(()) };
-        let (Some(Content::Chunk(chunk)), Some(lane)) = (frame.content, line.lane()) else {
-            return Err(Status::invalid_argument("only chunks follow a hello, and only on a lane"));
+        let (chunk, lane) = match (frame.content, line.lane()) {
+            (Some(Content::Chunk(chunk)), Some(lane)) => (chunk, lane),
+            (None, _) => {
+                // A later version's, which this one passes over.
+                shared.frames_unknown.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            _ => return Err(Status::invalid_argument("only chunks follow a hello, and only on a lane")),
         };
         // The beat lane waits for nobody's blocks; its messages are short.
         if let (Some(bytes), Line::Data) = (assembly.begins(&chunk), line) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     /// Places for connections that come in.
     pub(crate) places: Arc<Semaphore>,
     pub(crate) closing: CancellationToken,
+    /// Frames that held nothing that this version knows.
+    pub(crate) frames_unknown: AtomicU64,
     told: Mutex<BTreeMap<IpAddr, String>>,
 }
 
@@ -50,6 +53,7 @@ impl Shared {
             room: Semaphore::new(limits.assembling_bytes_max.div_ceil(1 << 10)),
             places: Arc::new(Semaphore::new(limits.connections_max)),
             closing: CancellationToken::new(),
+            frames_unknown: AtomicU64::new(0),
             told: Mutex::default(),
         })
     }

@@ -5,6 +5,59 @@
 
 use std::path::Path;
 
+use prost::Message;
+use proto::frame::Content;
+use proto::reply::Outcome;
+use proto::{Chunk, Frame, Hello, Question, Reply, Welcome};
+
+#[path = "../../golden.rs"]
+mod golden;
+#[allow(
+    dead_code,
+    unreachable_pub,
+    clippy::allow_attributes_without_reason,
+    clippy::too_many_lines,
+    reason = "generated"
+)]
+#[rustfmt::skip]
+#[path = "../src/proto.rs"]
+mod proto;
+
+fn golden<T: Message + Default + PartialEq + std::fmt::Debug>(name: &str, message: T) -> golden::Golden {
+    let bytes = message.encode_to_vec();
+    let read = |bytes: &[u8]| T::decode(bytes).expect("it is of this version");
+    assert_eq!(read(&bytes), message, "{name} is read as it was written");
+    let again = move |bytes: &[u8]| read(bytes).encode_to_vec();
+    golden::Golden { name: format!("{name}.pb"), bytes, again: Box::new(again) }
+}
+
+#[test]
+fn what_version_1_said_is_read_and_said_the_same() {
+    let hello = Hello {
+        cluster: "town".into(),
+        from: 2,
+        incarnation: 1_700_000_000_000_000,
+        to: 1,
+        oldest_version: 1,
+        newest_version: 1,
+    };
+    let chunk = Chunk { message_bytes: 300, part: vec![0, 127, 128, 255].into() };
+    let frame = |content| Frame { content: Some(content) };
+    let reply = |outcome| Reply { outcome: Some(outcome) };
+    let all = [
+        golden("hello", hello.clone()),
+        golden("welcome", Welcome { version: 1, incarnation: 1_700_000_000_000_000 }),
+        golden("frame.hello", frame(Content::Hello(hello))),
+        golden("frame.chunk", frame(Content::Chunk(chunk))),
+        golden("question", Question { kind: "core.read".into(), body: vec![1, 255].into() }),
+        golden("reply.body", reply(Outcome::Body(vec![1, 255].into()))),
+        golden("reply.failed", reply(Outcome::Failed("the disk is full".into()))),
+        golden("reply.unknown-kind", reply(Outcome::UnknownKind("core.riddle".into()))),
+        golden("reply.refused", reply(Outcome::Refused("node 2#1 is over".into()))),
+    ];
+    golden::check(&Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/1"), &all);
+}
+
 #[test]
 fn the_generated_code_is_that_of_the_proto() {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));

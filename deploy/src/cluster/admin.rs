@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sanso_cluster::{Change, ClusterNode, Link, NodeId, Refused, Standing};
+use sanso_cluster::{Change, ClusterNode, Link, NodeId, Refused, Standing, VotersError};
 use sanso_serving::{Cluster, ClusterRefusal};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -52,7 +52,11 @@ impl Cluster for Admin {
         let map = self.cluster.maps().borrow().clone();
         let held: BTreeMap<_, _> =
             self.cluster.replicas().into_iter().map(|held| (held.partition, held)).collect();
-        let leader = self.cluster.control().and_then(|(leader, _)| leader);
+        let leader = self.cluster.control_leader();
+        let votes = |node: &NodeId, at_first: bool| match map.voters.is_empty() {
+            true => at_first,
+            false => map.voters.contains(node),
+        };
         let nodes = self.peers.iter().map(|(node, (peer, voter, roles))| {
             let member = map.members.get(node);
             let primaries = map.partitions.iter().filter(|assignment| {
@@ -65,7 +69,7 @@ impl Cluster for Admin {
                 "node": node.0,
                 "peer": peer,
                 "roles": roles,
-                "voter": voter,
+                "voter": votes(node, *voter),
                 "leads_control": leader == Some(*node),
                 "standing": match member {
                     None => "absent",
@@ -111,6 +115,32 @@ impl Cluster for Admin {
             "nodes": nodes.collect::<Vec<_>>(),
             "partitions": partitions.collect::<Vec<_>>(),
         })
+    }
+
+    async fn voters(&self) -> Value {
+        let voters = self.cluster.voters().await;
+        let nodes = voters.nodes.iter().map(|(node, part)| {
+            let applied = part.as_ref().and_then(|part| part.applied);
+            json!({ "node": node.0, "part": voters.part(*node), "applied": applied })
+        });
+        json!({
+            "leader": voters.leader.map(|leader| leader.0),
+            "voters": voters.voters.iter().map(|voter| voter.0).collect::<Vec<_>>(),
+            "nodes": nodes.collect::<Vec<_>>(),
+        })
+    }
+
+    async fn change_voters(&self, voters: &[u16], force: bool) -> Result<Value, ClusterRefusal> {
+        let asked = voters.iter().copied().map(NodeId).collect();
+        match self.cluster.change_voters(&asked, force).await {
+            Ok(warning) => {
+                let mut now = self.voters().await;
+                now["warning"] = warning.into();
+                Ok(now)
+            }
+            Err(VotersError::Refused(why)) => Err(ClusterRefusal::Impossible(why)),
+            Err(error) => Err(ClusterRefusal::Unavailable(error.to_string())),
+        }
     }
 
     async fn drain(&self, node: u16, draining: bool) -> Result<(), ClusterRefusal> {

@@ -72,9 +72,10 @@ pub(crate) async fn run_node(args: NodeArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Show a cluster, or empty a node of it for maintenance.
+/// Show a cluster, empty a node of it for maintenance, or change who votes.
 #[derive(Args, Debug)]
-#[command(after_help = "Exit code: 0 shown or done, 2 refused or no answer.")]
+#[command(after_help = "Examples:\n  sanso cluster\n  sanso cluster drain 2\n  sanso cluster voters\n  \
+                  sanso cluster voters 1,2,4\n\nExit code: 0 shown or done, 2 refused or no answer.")]
 pub(crate) struct ClusterArgs {
     /// A node to ask; any.
     #[arg(
@@ -104,6 +105,24 @@ enum Action {
         /// The node's number.
         node: u16,
     },
+    /// Show who votes on who holds what, or change it while the cluster runs.
+    ///
+    /// Three voters go on without one, five without two. The nodes' files say who votes when the cluster
+    /// is founded; after that, what is agreed counts. A voter that is lost for good is replaced by naming
+    /// another node in its place. One that has lost its folder takes no part, since it could vote twice:
+    /// take it out, then add it again.
+    #[command(after_help = "Examples:\n  sanso cluster voters                  who votes\n  \
+                      sanso cluster voters 1,2,4            node 4 in the place of node 3\n  \
+                      sanso cluster voters 1,2,3,4,5        five voters\n  \
+                      sanso cluster voters 1,2 --force      fewer than three where there were three")]
+    Voters {
+        /// The nodes that are to vote: an odd number.
+        #[arg(value_name = "NODE", value_delimiter = ',')]
+        nodes: Vec<u16>,
+        /// Also fewer than three where there were three.
+        #[arg(long, requires = "nodes")]
+        force: bool,
+    },
 }
 
 /// Asks a node and prints what it says.
@@ -117,6 +136,13 @@ pub(crate) async fn run(args: ClusterArgs) -> anyhow::Result<ExitCode> {
         Some(Action::Fill { node }) => {
             client.post(&["v1", "cluster", "nodes", &node.to_string(), "fill"]).await?;
             format!("node {node} is used again\n")
+        }
+        Some(Action::Voters { nodes, force }) => {
+            let answer = match nodes.is_empty() {
+                true => client.get(&["v1", "cluster", "voters"]).await?,
+                false => client.change_voters(&nodes, force).await?,
+            };
+            if args.json { format!("{answer}\n") } else { show_voters(&answer)? }
         }
         None => {
             let answer = client.get(&["v1", "cluster"]).await?;
@@ -178,6 +204,27 @@ fn show(answer: &Value) -> anyhow::Result<String> {
     }
     out.push('\n');
     out.push_str(&table(&rows));
+    Ok(out)
+}
+
+fn show_voters(answer: &Value) -> anyhow::Result<String> {
+    let nodes = answer["nodes"].as_array().context("the answer has no nodes")?;
+    let mut rows = vec![["NODE", "CONTROL", "APPLIED"].map(str::to_owned)];
+    for node in nodes {
+        let mut part = node["part"].as_str().unwrap_or("unknown").to_owned();
+        if node["node"] == answer["leader"] {
+            part.push_str(", leads");
+        }
+        let applied = node["applied"].as_u64().map_or_else(|| "–".to_owned(), |applied| applied.to_string());
+        rows.push([node["node"].to_string(), part, applied]);
+    }
+    let mut out = table(&rows);
+    if answer["leader"].is_null() {
+        out.push_str("nobody leads: most of those who vote don't answer\n");
+    }
+    if let Some(warning) = answer["warning"].as_str() {
+        out.push_str(&format!("warning: {warning}\n"));
+    }
     Ok(out)
 }
 

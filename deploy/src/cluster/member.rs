@@ -212,6 +212,7 @@ fn cluster_config(file: &NodeFile) -> anyhow::Result<ClusterConfig> {
         folder: file.own.data.join("cluster"),
         tls: file.tls(),
         insecure: cluster.insecure,
+        versions: sanso_cluster::VERSIONS,
         core: NodeConfig::default(),
         // Longer than control's own defaults: a machine that is short of processors would else elect
         // again and again. Reads don't wait for elections, and most failovers need none.

@@ -6,6 +6,7 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
+use serde::Deserialize;
 use serde_json::json;
 
 use crate::cluster::{Cluster, ClusterRefusal};
@@ -34,6 +35,33 @@ pub(crate) async fn fill(
     uri: Uri,
 ) -> Result<Response, Problem> {
     set_draining(&shared, &node, &uri, false).await
+}
+
+/// Says who votes.
+pub(crate) async fn voters(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Response, Problem> {
+    Params::read(&uri, &[])?;
+    super::json(&cluster(&shared)?.voters().await)
+}
+
+/// The nodes that are to vote.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    voters: Vec<u16>,
+    #[serde(default)]
+    force: bool,
+}
+
+/// Changes who votes.
+pub(crate) async fn change_voters(
+    State(shared): State<Arc<Shared>>,
+    uri: Uri,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    Params::read(&uri, &[])?;
+    let cluster = cluster(&shared)?;
+    let asked: Asked = serde_json::from_slice(&body).map_err(|error| impossible(error.to_string()))?;
+    super::json(&cluster.change_voters(&asked.voters, asked.force).await.map_err(problem)?)
 }
 
 /// Breaks links for a drill.

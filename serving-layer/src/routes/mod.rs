@@ -66,6 +66,8 @@ fn endpoints() -> Vec<Endpoint> {
         Endpoint::get("/v1/cluster", get(cluster::read)),
         Endpoint::post("/v1/cluster/nodes/{node}/drain", post(cluster::drain)),
         Endpoint::post("/v1/cluster/nodes/{node}/fill", post(cluster::fill)),
+        Endpoint::get("/v1/cluster/voters", get(cluster::voters)),
+        Endpoint::post("/v1/cluster/voters", post(cluster::change_voters)),
         Endpoint::post("/v1/drill/links", post(cluster::links)),
         Endpoint::get("/v1/quarantine/{source}", get(quarantine::list)),
         Endpoint::post("/v1/quarantine/{source}/replay", post(quarantine::append)),

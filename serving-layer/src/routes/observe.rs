@@ -17,10 +17,10 @@ use crate::service::Shared;
 
 /// Paths that must answer however busy the server is.
 const ALWAYS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
-/// Paths that keep their own time: a stream has no end, a body may be long,
-/// and reads have their caller's deadline.
-const OWN_DEADLINE: [&str; 4] =
-    ["/v1/views/{view}", "/v1/views/{view}/stream", "/v1/query", "/v1/ingest/{source}"];
+/// Paths that keep their own time: a stream has no end, a body may be long, reads have
+/// their caller's deadline, and new voters catch up within a bound of control's.
+const OWN_DEADLINE: [&str; 5] =
+    ["/v1/views/{view}", "/v1/views/{view}/stream", "/v1/query", "/v1/ingest/{source}", "/v1/cluster/voters"];
 
 pub(crate) async fn observe(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();

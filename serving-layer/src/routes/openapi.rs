@@ -26,7 +26,7 @@ pub(super) fn openapi() -> Value {
 
 fn paths() -> Value {
     let mut all = reads();
-    for more in [queries(), sources(), quarantine(), operations()] {
+    for more in [queries(), sources(), quarantine(), cluster(), operations()] {
         if let (Value::Object(all), Value::Object(more)) = (&mut all, more) {
             all.extend(more);
         }
@@ -185,22 +185,8 @@ fn quarantine() -> Value {
     })
 }
 
-fn operations() -> Value {
-    let text = |kind: &str, description: &str| {
-        json!({
-            "200": { "description": description, "content": { kind: { "schema": { "type": "string" } } } },
-            "default": { "$ref": "#/components/responses/problem" }
-        })
-    };
+fn cluster() -> Value {
     json!({
-        "/": { "get": {
-            "operationId": "console", "tags": ["operations"], "summary": "The console page",
-            "responses": text("text/html", "The page")
-        } },
-        "/v1/status": { "get": {
-            "operationId": "status", "tags": ["operations"], "summary": "The state of all layers",
-            "responses": answers("The state", "Status")
-        } },
         "/v1/cluster": { "get": {
             "operationId": "cluster", "tags": ["operations"],
             "summary": "The members and partitions of the cluster that this node is in",
@@ -217,11 +203,43 @@ fn operations() -> Value {
             "parameters": [parameter("node")],
             "responses": answers("It is used again", "Draining")
         } },
+        "/v1/cluster/voters": {
+            "get": {
+                "operationId": "voters", "tags": ["operations"],
+                "summary": "Who votes on who holds what, and how each node takes part in that",
+                "responses": answers("The voters", "Voters")
+            },
+            "post": {
+                "operationId": "changeVoters", "tags": ["operations"],
+                "summary": "Makes these nodes the voters; new ones catch up first",
+                "requestBody": { "required": true, "content": { "application/json": { "schema": schema("VotersAsked") } } },
+                "responses": answers("Who votes now", "Voters")
+            }
+        },
         "/v1/drill/links": { "post": {
             "operationId": "breakLinks", "tags": ["operations"],
             "summary": "Breaks this node's links to others on purpose; only on nodes that were started for drills",
             "requestBody": { "required": true, "content": { "application/json": { "schema": schema("Links") } } },
             "responses": answers("The links that are broken now", "BrokenLinks")
+        } }
+    })
+}
+
+fn operations() -> Value {
+    let text = |kind: &str, description: &str| {
+        json!({
+            "200": { "description": description, "content": { kind: { "schema": { "type": "string" } } } },
+            "default": { "$ref": "#/components/responses/problem" }
+        })
+    };
+    json!({
+        "/": { "get": {
+            "operationId": "console", "tags": ["operations"], "summary": "The console page",
+            "responses": text("text/html", "The page")
+        } },
+        "/v1/status": { "get": {
+            "operationId": "status", "tags": ["operations"], "summary": "The state of all layers",
+            "responses": answers("The state", "Status")
         } },
         "/v1/limits": { "get": {
             "operationId": "limits", "tags": ["operations"], "summary": "Every bound of this process with its current use",
@@ -426,6 +444,21 @@ fn state_schemas() -> Value {
         }), &["product", "version", "ready", "audit", "sources", "views"]),
         "Cluster": json!({ "type": "object" }),
         "Draining": object(json!({ "node": { "type": "integer" }, "draining": { "type": "boolean" } }), &["node", "draining"]),
+        "VotersAsked": json!({
+            "type": "object", "additionalProperties": false, "required": ["voters"],
+            "properties": {
+                "voters": { "type": "array", "items": { "type": "integer", "minimum": 0, "maximum": 65_535 } },
+                "force": { "type": "boolean", "description": "Also fewer than three where there were three" }
+            }
+        }),
+        "Voters": object(json!({
+            "leader": { "type": ["integer", "null"] }, "warning": { "type": ["string", "null"] },
+            "voters": array(json!({ "type": "integer" })),
+            "nodes": array(object(json!({
+                "node": { "type": "integer" }, "applied": { "type": ["integer", "null"] },
+                "part": { "enum": ["votes", "learns", "waits", "lost its folder", "does not answer"] }
+            }), &["node", "part", "applied"]))
+        }), &["leader", "voters", "nodes"]),
         "Links": json!({
             "type": "object", "description": "By the other node's number; others are healed.",
             "additionalProperties": {

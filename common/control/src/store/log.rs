@@ -9,7 +9,7 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{OptionalSend, entry::RaftEntry};
 use rocksdb::{Direction, IteratorMode, WriteBatch};
 
-use super::{COMMITTED, Disk, LOG, PURGED, SNAPSHOT, Syncer, VOTE, Waiting};
+use super::{COMMITTED, Disk, LOG, PURGED, SNAPSHOT, Syncer, VOTE, Waiting, unreadable};
 use crate::bodies;
 use crate::runtime::{Entry, LogId, Raft, Vote};
 use crate::store::machine::Snapshot;
@@ -74,8 +74,7 @@ fn read(disk: &Disk, range: impl RangeBounds<u64>, bytes_max: usize) -> io::Resu
         if bytes > bytes_max && !entries.is_empty() {
             break;
         }
-        let entry: Entry =
-            bodies::decode(&value).map_err(|e| io::Error::other(format!("entry {index} is {e}")))?;
+        let entry: Entry = bodies::decode(&value).map_err(|e| unreadable(&format!("entry {index}"), &e))?;
         let follows = entries.last().is_none_or(|before| before.index() + 1 == index);
         if entry.index() != index || !follows {
             return Err(io::Error::other(format!("the log has a hole before entry {index}")));

@@ -10,7 +10,7 @@ use sanso_core::cluster::ClusterMap;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::{Disk, SNAPSHOT, Syncer};
+use super::{Disk, LATER, SNAPSHOT, Syncer, unreadable};
 use crate::agreed::{Agreed, Answer};
 use crate::bodies;
 use crate::runtime::{LogId, Raft, SnapshotMeta, StoredMembership};
@@ -20,6 +20,7 @@ use crate::table::Table;
 pub(crate) struct Published {
     map: watch::Sender<Option<Arc<ClusterMap>>>,
     table: watch::Sender<Arc<Table>>,
+    level: watch::Sender<u32>,
 }
 
 /// Where what is applied is seen.
@@ -27,6 +28,7 @@ pub(crate) struct Published {
 pub(crate) struct Watches {
     pub(crate) map: watch::Receiver<Option<Arc<ClusterMap>>>,
     pub(crate) table: watch::Receiver<Arc<Table>>,
+    pub(crate) level: watch::Receiver<u32>,
 }
 
 /// Applies committed entries.
@@ -53,11 +55,11 @@ pub(crate) struct Builder {
 }
 
 /// A snapshot as it lies on disk. Its body is what voters send each other.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Snapshot {
     pub(super) meta: SnapshotMeta,
     #[serde(with = "serde_bytes")]
-    body: Vec<u8>,
+    pub(super) body: Vec<u8>,
 }
 
 type Sent = openraft::type_config::alias::SnapshotOf<Raft, Vec<u8>>;
@@ -67,7 +69,8 @@ impl Published {
     pub(crate) fn new() -> (Self, Watches) {
         let (map, see_map) = watch::channel(None);
         let (table, see_table) = watch::channel(Arc::default());
-        (Self { map, table }, Watches { map: see_map, table: see_table })
+        let (level, see_level) = watch::channel(Agreed::default().level);
+        (Self { map, table, level }, Watches { map: see_map, table: see_table, level: see_level })
     }
 
     fn show(&self, agreed: &Agreed) {
@@ -81,12 +84,16 @@ impl Published {
             held.clone_from(&agreed.table);
             changed
         });
+        self.level.send_if_modified(|held| std::mem::replace(held, agreed.level) != agreed.level);
     }
 }
 
 impl Snapshot {
     pub(super) fn open(&self) -> io::Result<Agreed> {
-        bodies::decode(&self.body).map_err(|error| io::Error::other(format!("the snapshot is {error}")))
+        let agreed: Agreed =
+            bodies::decode(&self.body).map_err(|error| unreadable("the snapshot", &error))?;
+        agreed.check().map_err(|later| io::Error::new(LATER, later))?;
+        Ok(agreed)
     }
 }
 
@@ -132,7 +139,9 @@ impl RaftStateMachine<Raft> for Machine {
             self.now.last = Some(entry.log_id);
             let answer = match entry.payload {
                 EntryPayload::Blank => Answer::Nothing,
-                EntryPayload::Normal(sealed) => self.now.agreed.apply(&sealed),
+                EntryPayload::Normal(sealed) => {
+                    self.now.agreed.apply(&sealed).map_err(|later| io::Error::new(LATER, later))?
+                }
                 EntryPayload::Membership(membership) => {
                     self.now.membership = StoredMembership::new(Some(entry.log_id), membership);
                     Answer::Nothing

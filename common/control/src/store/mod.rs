@@ -15,6 +15,8 @@
 //! was never acknowledged. The state itself is in memory, and made anew at each start from
 //! the snapshot and the entries after it.
 
+#[cfg(test)]
+mod golden_tests;
 mod log;
 mod machine;
 #[cfg(test)]
@@ -118,6 +120,10 @@ impl Disk {
                 opened.db.write_opt(batch, &synced).map_err(|e| disk("write to", e))?;
             }
             None => return Err(opened.damaged(&io::Error::other("it does not say whose it is"))),
+            Some(found) if found.format > FORMAT => {
+                let what = format!("it is in format {}, and this program knows {FORMAT}", found.format);
+                return Err(StoreError::Later { folder: folder.into(), what });
+            }
             Some(found) if found != about => {
                 let (found, expected) = (found.to_string(), about.to_string());
                 return Err(StoreError::Foreign { folder: folder.into(), found, expected });
@@ -134,7 +140,12 @@ impl Disk {
     }
 
     fn damaged(&self, error: &io::Error) -> StoreError {
-        StoreError::Damaged { folder: self.folder.clone(), what: error.to_string() }
+        let (folder, what) = (self.folder.clone(), error.to_string());
+        if error.kind() == LATER {
+            StoreError::Later { folder, what }
+        } else {
+            StoreError::Damaged { folder, what }
+        }
     }
 
     fn family(&self, name: &str) -> &ColumnFamily {
@@ -143,7 +154,8 @@ impl Disk {
 
     fn get<T: DeserializeOwned>(&self, key: &[u8]) -> io::Result<Option<T>> {
         let found = self.db.get(key).map_err(io::Error::other)?;
-        let decode = |bytes: Vec<u8>| bodies::decode(&bytes).map_err(|e| unreadable(key, &e));
+        let name = String::from_utf8_lossy(key);
+        let decode = |bytes: Vec<u8>| bodies::decode(&bytes).map_err(|e| unreadable(&name, &e));
         found.map(decode).transpose()
     }
 
@@ -182,8 +194,12 @@ fn is_ours(file: &io::Result<std::fs::DirEntry>) -> bool {
     })
 }
 
-fn unreadable(key: &[u8], error: &bodies::BodyError) -> io::Error {
-    io::Error::other(format!("{} is {error}", String::from_utf8_lossy(key)))
+/// The kind of error that says: this was written by a later version of the program.
+const LATER: io::ErrorKind = io::ErrorKind::Unsupported;
+
+fn unreadable(what: &str, error: &bodies::BodyError) -> io::Error {
+    let kind = if matches!(error, bodies::BodyError::Later(_)) { LATER } else { io::ErrorKind::InvalidData };
+    io::Error::new(kind, format!("{what} is {error}"))
 }
 
 impl Syncer {

@@ -10,7 +10,7 @@ use openraft::vote::RaftLeaderId;
 use tempfile::TempDir;
 
 use super::*;
-use crate::agreed::{Command, Put};
+use crate::agreed::{Agreed, Command, LEVEL, Put};
 use crate::runtime::{Entry, LogId};
 
 struct Folders;
@@ -119,6 +119,29 @@ fn a_folder_of_another_node_or_cluster_is_refused_by_name() {
     fs::write(foreign.path().join("readings.csv"), "1,2").unwrap();
     let refused = Disk::open(foreign.path(), "test", NodeId(1)).err().unwrap();
     assert!(matches!(&refused, StoreError::Foreign { .. }), "{refused}");
+}
+
+#[test]
+fn what_a_later_version_wrote_is_no_damage() {
+    // An entry in a later form; a state at a later level; a folder in a later format.
+    let entry = [&b"\x82\xa7version\x02"[..], b"\xa7message\x07"].concat();
+    let state = bodies::encode(&Agreed { level: LEVEL + 1, ..Agreed::default() });
+    let meta = crate::runtime::SnapshotMeta::default();
+    let snapshot = bodies::encode(&machine::Snapshot { meta, body: state });
+    let about = bodies::encode(&About { format: FORMAT + 1, cluster: "test".into(), node: 1 });
+    for (family, key, value) in
+        [(LOG, &3_u64.to_be_bytes()[..], entry), ("default", SNAPSHOT, snapshot), ("default", ABOUT, about)]
+    {
+        let folder = filled();
+        {
+            let disk = Disk::open(folder.path(), "test", NodeId(1)).unwrap();
+            disk.db.put_cf(disk.family(family), key, value).unwrap();
+        }
+        let refused = Disk::open(folder.path(), "test", NodeId(1)).err().expect("it is of a later version");
+        assert!(matches!(refused, StoreError::Later { .. }), "{refused}");
+        let told = refused.to_string();
+        assert!(told.contains("update this node") && !told.contains("delete"), "{told}");
+    }
 }
 
 #[test]

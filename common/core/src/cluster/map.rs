@@ -17,7 +17,7 @@
 //!   memory is gone (a new incarnation, or a person's word) removes them;
 //! - a partition's epoch grows with each primary, its version with each change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +36,11 @@ pub struct ClusterMap {
     pub members: BTreeMap<NodeId, Member>,
     /// By number of partition.
     pub partitions: Vec<Assignment>,
+    /// Those who vote in control and have taken part, as its leader saw them last; none before
+    /// there was one. So all nodes know whom to ask, and one that has forgotten that it voted is
+    /// told from a new one.
+    #[serde(default)]
+    pub voters: BTreeSet<NodeId>,
     #[serde(skip)]
     pub(crate) mutants: Mutants,
 }
@@ -108,6 +113,8 @@ pub enum Change {
     Drain(NodeId, bool),
     /// Moves a few partitions towards an even load.
     Rebalance,
+    /// These vote in control now, and have taken part.
+    Voters(BTreeSet<NodeId>),
 }
 
 /// Why a change was not applied.
@@ -135,7 +142,8 @@ impl ClusterMap {
     pub fn new(partitions: u32, replicas: usize) -> Self {
         assert!(partitions > 0 && replicas > 0, "a cluster has partitions and replicas");
         let partitions = vec![Assignment::default(); partitions as usize];
-        Self { version: 0, replicas, members: BTreeMap::new(), partitions, mutants: Mutants::default() }
+        let (members, voters) = (BTreeMap::new(), BTreeSet::new());
+        Self { version: 0, replicas, members, partitions, voters, mutants: Mutants::default() }
     }
 
     /// Returns the least number of replicas that suspicion leaves in sync, and that acknowledge a write.
@@ -154,6 +162,7 @@ impl ClusterMap {
             Change::Eject { partition, version, holder } => self.eject(partition, version, holder),
             Change::Drain(node, draining) => self.drain(node, draining),
             Change::Rebalance => placement::rebalance(self),
+            Change::Voters(ref voters) => self.set_voters(voters),
         };
         if let Err(refused) = changed {
             *self = before;
@@ -244,6 +253,14 @@ impl ClusterMap {
             return Err(Refused::Nothing);
         }
         member.draining = draining;
+        Ok(())
+    }
+
+    fn set_voters(&mut self, voters: &BTreeSet<NodeId>) -> Result<(), Refused> {
+        if self.voters == *voters {
+            return Err(Refused::Nothing);
+        }
+        self.voters.clone_from(voters);
         Ok(())
     }
 

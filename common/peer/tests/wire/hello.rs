@@ -93,6 +93,20 @@ async fn a_newer_connection_of_a_life_takes_over_from_the_older() {
 }
 
 #[tokio::test]
+async fn frames_of_a_later_version_are_passed_over_and_counted() {
+    let mut one = Node::start(config(1, 1));
+    let (frames, sent) = tokio::sync::mpsc::channel(8);
+    for frame in [raw::greeting(raw::hello()), raw::chunk(2, b"a"), raw::unknown(), raw::chunk(2, b"b")] {
+        frames.send(frame).await.unwrap();
+    }
+    let mut client = raw::connect(one.peers.local_address(), b'd').await;
+    let sent = tokio_stream::wrappers::ReceiverStream::new(sent);
+    let _replies = soon(client.exchange(sent)).await.unwrap().into_inner();
+    assert_eq!(one.hears_message().await, "ab");
+    assert_eq!(one.peers.usage().frames_unknown, 1);
+}
+
+#[tokio::test]
 async fn nothing_is_answered_before_the_hello() {
     let one = Node::start(config(1, 1));
     let mut client = raw::connect(one.peers.local_address(), b'c').await;

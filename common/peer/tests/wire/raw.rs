@@ -58,6 +58,11 @@ pub(crate) fn greeting(hello: Hello) -> Frame {
     Frame { content: Some(Content::Hello(hello)) }
 }
 
+/// What a later version may say between chunks: a frame with nothing in it that this one knows.
+pub(crate) fn unknown() -> Frame {
+    Frame { content: None }
+}
+
 /// Makes a frame of a chunk.
 pub(crate) fn chunk(message_bytes: u64, part: &'static [u8]) -> Frame {
     Frame { content: Some(Content::Chunk(Chunk { message_bytes, part: part.into() })) }

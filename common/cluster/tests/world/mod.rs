@@ -1,0 +1,139 @@
+//! Nodes in one process, over real sockets and real disks, and what is asked of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sanso_cluster::{
+    ClusterConfig, ClusterNode, KindsOf, MemberAddress, NodeConfig, NodeId, Timings, VERSIONS,
+};
+use sanso_core::{PartitionId, PartitionStore, ReadRequest, StoreError};
+use sanso_state::{
+    AggregateFunction, AggregateKind, Delta, Entry, Fingerprint, GroupId, Groups, LogPartition, Outcome,
+    Segments, Value, ViewPartitionConfig,
+};
+
+pub(crate) fn kinds() -> Arc<[AggregateKind]> {
+    Arc::new([AggregateKind::typed(AggregateFunction::CountRows, None).expect("it counts rows")])
+}
+
+pub(crate) fn kinds_of() -> KindsOf {
+    Arc::new(|_| Some(kinds()))
+}
+
+pub(crate) fn view() -> Fingerprint {
+    Fingerprint::of(b"a view")
+}
+
+pub(crate) fn config() -> ViewPartitionConfig {
+    ViewPartitionConfig { view: view(), kinds: kinds(), segments: Segments::new(1_000), emit: None }
+}
+
+pub(crate) fn id(index: u32) -> PartitionId {
+    PartitionId { view: view(), index }
+}
+
+/// The delta of offsets `[from, to)`, one row each.
+pub(crate) fn delta(from: u64, to: u64) -> Delta {
+    let mut groups = Groups::new();
+    let group = GroupId { key: Value::encode_key(&[Value::text("a meter")]), window_start: 0 };
+    (from..to).for_each(|_| groups.update_one(&kinds(), &group, &[None], 1));
+    Delta { view: view(), partition: LogPartition(0), from, to, groups, watermark_us: None, idle: false }
+}
+
+/// Times that a busy machine keeps. A node that is stopped is noticed at once all the same.
+fn patient() -> NodeConfig {
+    let mut config = NodeConfig { in_touch_us: 2_000_000, ..NodeConfig::default() };
+    config.detector.suspect_us = 500_000;
+    config.replica.eject_us = 500_000;
+    config
+}
+
+pub(crate) struct World {
+    pub(crate) folder: tempfile::TempDir,
+    network: String,
+    nodes: u16,
+}
+
+impl World {
+    /// Makes a place for three nodes; each test has a number of its own.
+    pub(crate) fn new(test: u8) -> Self {
+        Self::of(test, 3)
+    }
+
+    /// Makes a place for so many nodes, of which the first three vote at first.
+    pub(crate) fn of(test: u8, nodes: u16) -> Self {
+        let folder = tempfile::tempdir().expect("make a folder");
+        let pid = std::process::id();
+        Self { folder, network: format!("127.{}.{}", 20 + pid % 200, (pid >> 8) as u8 ^ test), nodes }
+    }
+
+    pub(crate) fn config(&self, node: u16) -> ClusterConfig {
+        let peer = |node: u16| format!("{}.{node}:7171", self.network);
+        let members =
+            (1..=self.nodes).map(|node| (NodeId(node), MemberAddress { peer: peer(node), voter: node <= 3 }));
+        ClusterConfig {
+            name: "test".to_owned(),
+            node: NodeId(node),
+            listen: peer(node).parse().expect("an address"),
+            members: members.collect::<BTreeMap<_, _>>(),
+            partitions: 4,
+            replicas: 3,
+            folder: self.folder.path().join(node.to_string()),
+            tls: None,
+            insecure: false,
+            versions: VERSIONS,
+            core: patient(),
+            control: Timings {
+                heartbeat_ms: 50,
+                election_ms_min: 200,
+                election_ms_max: 400,
+                ..Timings::default()
+            },
+        }
+    }
+
+    pub(crate) async fn start(&self, node: u16) -> ClusterNode {
+        ClusterNode::start(self.config(node), kinds_of()).await.expect("the node starts")
+    }
+
+    /// Waits until all partitions have three replicas in sync, as a node sees it.
+    pub(crate) async fn whole(&self, node: &ClusterNode) {
+        let mut maps = node.maps();
+        let whole = maps.wait_for(|map| {
+            map.version > 0
+                && map.partitions.iter().all(|part| part.primary.is_some() && part.in_sync.len() == 3)
+        });
+        tokio::time::timeout(Duration::from_secs(30), whole).await.expect("in time").expect("the node runs");
+    }
+}
+
+pub(crate) async fn rows(store: &PartitionStore, index: u32) -> Result<(u64, i64), StoreError> {
+    let scan = ReadRequest::Scan { from: i64::MIN, to: i64::MAX };
+    let reply = store.read(id(index), &scan).await?;
+    Ok((reply.progress.applied[0], reply.groups.iter().map(|(_, state)| state.rows).sum()))
+}
+
+/// Applies offsets one after the other, as a worker does: resumes where a refusal says.
+pub(crate) async fn feed(store: &PartitionStore, index: u32, to: u64) {
+    let mut from = rows(store, index).await.expect("it is live").0;
+    while from < to {
+        match store.submit(id(index), Entry::Delta(delta(from, from + 1))).await.expect("a primary answers") {
+            Outcome::Accepted { applied } | Outcome::Refused { applied, .. } => from = applied,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Waits until a node shows what was acknowledged: a replica learns of it a little later than the writer.
+pub(crate) async fn shows(store: &PartitionStore, index: u32, expected: u64) {
+    let patience = Instant::now() + Duration::from_secs(10);
+    loop {
+        let shown = rows(store, index).await;
+        if shown.as_ref().is_ok_and(|(applied, rows)| *applied == expected && *rows == expected as i64) {
+            return;
+        }
+        assert!(Instant::now() < patience, "expected {expected}, shown {shown:?}");
+        tokio::task::yield_now().await;
+    }
+}

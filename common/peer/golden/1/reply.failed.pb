@@ -1,0 +1,1 @@
+the disk is full

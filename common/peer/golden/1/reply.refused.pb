@@ -1,0 +1,1 @@
+"node 2#1 is over
