@@ -16,7 +16,7 @@ mod life;
 pub mod owners;
 mod start;
 mod store;
-mod wire;
+pub mod wire;
 
 pub use hub::KindsOf;
 pub use sanso_control::{ControlError, Timings};
