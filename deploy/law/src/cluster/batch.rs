@@ -13,6 +13,7 @@ use sanso_batch::archived_rows;
 use sanso_batch::contribution::contributions;
 use sanso_cluster::{owners, wire};
 use sanso_core::cluster::ClusterMap;
+use sanso_core::cluster::sim::GUESTS_TO_US;
 use sanso_core::{PartitionId, Write, home_of};
 use sanso_speed::Chunk;
 use sanso_state::{Block, Cut, Entry, LogPartition, Offset, Outcome, SegmentId, compare};
@@ -55,7 +56,7 @@ impl Batch {
 
     async fn make_versions(&self) {
         let mut waited = BTreeMap::new();
-        loop {
+        while self.process.now_us() < GUESTS_TO_US {
             self.process.sleep(VERSION_EVERY_US).await;
             self.make_version().await;
             self.offer(&mut waited).await;

@@ -8,6 +8,7 @@ use sanso_catalog::Share;
 use sanso_cluster::owners;
 use sanso_core::PartitionId;
 use sanso_core::cluster::ClusterMap;
+use sanso_core::cluster::sim::GUESTS_TO_US;
 use sanso_speed::{Answer, Chunk, TargetStart, Worker};
 use sanso_state::{Entry, LogPartition, Offset, Outcome};
 use sanso_view::{Source, View};
@@ -261,7 +262,8 @@ impl Session<'_> {
     }
 
     async fn heartbeat(&mut self) {
-        if self.work.process.now_us() < self.last_heartbeat_us + HEARTBEAT_US {
+        let now_us = self.work.process.now_us();
+        if now_us < self.last_heartbeat_us + HEARTBEAT_US || now_us >= GUESTS_TO_US {
             return;
         }
         self.last_heartbeat_us = self.work.process.now_us();

@@ -10,8 +10,9 @@ use sanso_view::View;
 
 use crate::history::{History, PARTITIONS};
 
-/// How far a view partition was seen: the batch version and the offsets applied.
-type Stand = (u64, Vec<Offset>);
+/// How far a view partition was seen: the entry's number, the batch version and the
+/// offsets applied by then.
+type Stand = (u64, u64, Vec<Offset>);
 
 /// What was ever shown.
 #[derive(Default)]
@@ -48,16 +49,24 @@ impl Truth {
                 continue;
             }
             for id in held.list() {
-                let reply = held.read(id, &ReadRequest::Progress).expect("it was listed");
-                let stand = (reply.progress.version, reply.progress.applied);
+                let progress = held.read(id, &ReadRequest::Progress).expect("it was listed").progress;
+                let (version, applied) = (progress.version, progress.applied);
                 let last = self.stands.entry((at.life, id)).or_default();
-                if *last == stand {
+                // Who was the primary before may learn late of what was committed long ago.
+                if last.0 > at.seq {
                     continue;
                 }
-                if stand.1.iter().zip(&last.1).any(|(now, then)| now < then) {
-                    return Err(format!("{id} went back from {last:?} to {stand:?} in life {}", at.life));
+                if applied.iter().zip(&last.2).any(|(now, then)| now < then) {
+                    return Err(format!(
+                        "{id} went back from {:?} to {applied:?} in life {}",
+                        last.2, at.life
+                    ));
                 }
-                *last = stand;
+                let unchanged = (version, &applied) == (last.1, &last.2);
+                *last = (at.seq, version, applied);
+                if unchanged {
+                    continue;
+                }
                 let view =
                     views.iter().find(|view| view.fingerprint == id.view).expect("only declared views live");
                 let whole = ReadRequest::Scan { from: i64::MIN, to: i64::MAX };
