@@ -14,6 +14,7 @@ mod engine;
 mod hub;
 mod life;
 pub mod owners;
+mod relay;
 mod start;
 mod store;
 pub mod wire;

@@ -68,7 +68,7 @@ fn print_stalls(ran: &BTreeMap<u64, Ran>) {
 
 #[test]
 fn the_layers_keep_every_promise_in_every_seed() {
-    let (start, seeds) = (environment("SANSO_LAW_START", 0), environment("SANSO_LAYERS_SEEDS", 100));
+    let (start, seeds) = (environment("SANSO_LAW_START", 0), environment("SANSO_LAYERS_SEEDS", 300));
     let ran = run(start..start + seeds, None).unwrap_or_else(|violation| panic!("{violation}"));
     let mut happened: BTreeMap<&str, u64> = BTreeMap::new();
     for ran in ran.values() {

@@ -28,7 +28,7 @@ use crate::history::PARTITIONS;
 const VERSION_EVERY_US: u64 = 250_000;
 const RECONCILE_US: u64 = 500_000;
 /// What computing a version takes.
-const COMPUTE_US: u64 = 30_000;
+const COMPUTE_US: u64 = 60_000;
 const WAIT_RUNS_MAX: u32 = 2;
 
 /// What the batch layer's task is given.
@@ -77,10 +77,13 @@ impl Batch {
         if cut == before.cut {
             return;
         }
+        // Who is stopped here goes on when another node has made this version.
+        self.process.wish(Wish::Moment("version", self.process.me.node));
         let version = self.computed(&before, cut, &chunks);
         self.process.sleep(COMPUTE_US).await;
-        self.process.wish(Wish::Moment("version", self.process.me.node));
-        self.process.outside(move |outside| outside.commit(version)).await;
+        if !self.process.outside(move |outside| outside.commit(version)).await {
+            self.process.wish(Wish::Moment("version refused", self.process.me.node));
+        }
     }
 
     fn computed(&self, before: &DatasetVersion, cut: Vec<Offset>, chunks: &[Chunk]) -> DatasetVersion {

@@ -49,7 +49,9 @@ use self::batch::Batch;
 use self::clients::{HABITS, Habit, Reader};
 pub use self::mutant::{MUTANTS, Mutant};
 use self::outside::Outside;
-use self::process::{Asked, Errand, Filling, Process, Promise, Question, Reply, Running, Taking, Wish};
+use self::process::{
+    Asked, Errand, Filling, Process, Promise, Question, Reply, Route, Running, Taking, Wish,
+};
 use self::serving::Request;
 use self::speed::Work;
 use self::truth::Truth;
@@ -94,6 +96,13 @@ enum Happening {
         partition: Partition,
         write: Encoded,
     },
+    /// A write has come to a node that is to pass it on.
+    PassedOn {
+        request: RequestId,
+        by: NodeId,
+        partition: Partition,
+        write: Encoded,
+    },
     /// An errand of a process has come to the log or the dataset.
     Errand {
         by: Instance,
@@ -117,7 +126,7 @@ enum Happening {
 struct UnderWay {
     by: Instance,
     task: u64,
-    to: NodeId,
+    route: Route,
     promise: Promise<Answer<Written>>,
 }
 
@@ -198,7 +207,7 @@ impl Guests for Layers {
     fn process_of(happening: &Happening) -> Option<NodeId> {
         match happening {
             Happening::Wakes { at, .. } | Happening::Delivered { at, .. } => Some(at.node),
-            Happening::Asked { to, .. } => Some(*to),
+            Happening::Asked { to, .. } | Happening::PassedOn { by: to, .. } => Some(*to),
             Happening::RequestArrives { node, .. } => Some(*node),
             _ => None,
         }
@@ -231,6 +240,9 @@ impl Guests for Layers {
                 }
                 world.step(to, Event::Submit(partition, request, write))?;
             }
+            Happening::PassedOn { request, by, partition, write } => {
+                pass_on(world, request, by, partition, write);
+            }
             Happening::Errand { by, task, errand } => {
                 let fill = errand(&mut world.guests.outside);
                 let late_us = world.network.client_us();
@@ -250,6 +262,7 @@ impl Guests for Layers {
         match happening {
             Happening::Asked { by, task, take, .. } => reply_to(world, node, by, task, take, None),
             Happening::RequestArrives { request, .. } => refuse(world, &request),
+            Happening::PassedOn { request, .. } => fail(world, request),
             _ => {}
         }
     }
@@ -275,7 +288,7 @@ impl Guests for Layers {
         world.guests.running[node.0 as usize] = None;
         world.guests.outside.crash(node.0);
         world.guests.waiting.retain(|waiting| waiting.at.node != node);
-        let lost = world.guests.under_way.iter().filter(|(_, under_way)| under_way.to == node);
+        let lost = world.guests.under_way.iter().filter(|(_, under_way)| under_way.route.primary == node);
         let lost: Vec<RequestId> = lost.map(|(request, _)| *request).collect();
         lost.into_iter().for_each(|request| fail(world, request));
         for reader in 0..world.guests.readers.len() {
@@ -314,19 +327,15 @@ impl Guests for Layers {
         answer: Answer<Written>,
         _map: Arc<ClusterMap>,
     ) -> Result<(), Violation> {
-        let Some(UnderWay { by: caller, task, promise, .. }) = world.guests.under_way.remove(&request) else {
+        let Some(UnderWay { by: caller, task, promise, route }) = world.guests.under_way.remove(&request)
+        else {
             return Ok(());
         };
         let fill: Filling = Box::new(move |_| promise.fill(answer));
-        let arrives_us = if by.node == caller.node {
-            Some(world.now_us() + 100)
-        } else {
-            let now_us = world.now_us();
-            world.network.carry(by.node, caller.node, now_us)
-        };
-        if let Some(arrives_us) = arrives_us {
-            let late_us = arrives_us - world.now_us();
-            world.after(late_us, Happening::Delivered { at: caller, task, fill });
+        let first_us = route.by.map_or(Some(0), |relay| way_us(world, by.node, relay));
+        let second_us = way_us(world, route.by.unwrap_or(by.node), caller.node);
+        if let (Some(first_us), Some(second_us)) = (first_us, second_us) {
+            world.after(first_us + second_us, Happening::Delivered { at: caller, task, fill });
         }
         Ok(())
     }
@@ -336,10 +345,15 @@ impl Guests for Layers {
         map.violated_invariant().map_or(Ok(()), |invariant| Err(invariant.to_owned()))
     }
 
-    fn carried(world: &mut World<Self>, message: Message<Hosted>) -> Message<Hosted> {
+    fn carried(
+        world: &mut World<Self>,
+        between: (NodeId, NodeId),
+        message: Message<Hosted>,
+    ) -> Message<Hosted> {
         match &message {
             Message::Replication { message: sanso_core::cluster::Replication::Snapshot { .. }, .. } => {
-                world.guests.count("snapshot");
+                let nth = world.guests.count("snapshot");
+                world.strike(Moment::Named("snapshot", nth as u32), Some(between));
             }
             Message::Replication { .. } => {}
             _ => return message,
@@ -354,6 +368,10 @@ impl Guests for Layers {
             return Err(format!("the log ends at {ends:?}, acknowledged was {:?}", layers.acknowledged));
         }
         let newest = layers.outside.newest();
+        if let Some(pair) = layers.outside.versions.windows(2).find(|pair| !pair[1].follows(&pair[0])) {
+            let [before, after] = [&pair[0], &pair[1]].map(|version| (version.number, &version.cut));
+            return Err(format!("version {after:?} does not follow {before:?}"));
+        }
         for id in newest.blocks.keys() {
             let partition = sanso_core::home_of(*id, CORE_PARTITIONS);
             let whole = ReadRequest::Scan { from: i64::MIN, to: i64::MAX };
@@ -427,17 +445,27 @@ fn grant(world: &mut World<Layers>, at: Instance, task: u64, wish: Wish) -> Resu
                 world.after(late_us, Happening::Asked { by: at, task, to, asked, take });
             }
         }
-        Wish::Submit(to, partition, write, promise) => {
+        Wish::Detour(to, turn, promise) => {
+            let known = world.guests.mutant != Some(Mutant::NoDetour);
+            promise.fill(if known { world.detour(at.node, to, turn) } else { None });
+            return Ok(true);
+        }
+        Wish::Submit(route, partition, write, promise) => {
             world.guests.requests += 1;
             let request = RequestId(world.guests.requests);
-            world.guests.under_way.insert(request, UnderWay { by: at, task, to, promise });
+            world.guests.under_way.insert(request, UnderWay { by: at, task, route, promise });
+            let to = route.by.unwrap_or(route.primary);
             let write = if to == at.node {
                 write
             } else {
                 wire::encoded(Arc::clone(write.bytes())).expect("what was encoded can be decoded")
             };
+            let arrives = match route.by {
+                Some(by) => Happening::PassedOn { request, by, partition, write },
+                None => Happening::Submitted { request, to, partition, write },
+            };
             if let Some(late_us) = way_us(world, at.node, to) {
-                world.after(late_us, Happening::Submitted { request, to, partition, write });
+                world.after(late_us, arrives);
             }
         }
         Wish::Outside(errand) => {
@@ -508,9 +536,25 @@ fn reply_to(
     }
 }
 
+/// Lets a node pass a write on to the primary that it knows.
+fn pass_on(world: &mut World<Layers>, request: RequestId, by: NodeId, partition: Partition, write: Encoded) {
+    let map = world.node(by).map(|node| Arc::clone(node.map()));
+    let primary = map.and_then(|map| map.partitions.get(partition.0 as usize)?.primary);
+    let Some(to) = primary.map(|primary| primary.instance.node) else {
+        return fail(world, request);
+    };
+    let Some(under_way) = world.guests.under_way.get_mut(&request) else { return };
+    under_way.route.primary = to;
+    world.guests.count("passed on");
+    if let Some(late_us) = way_us(world, by, to) {
+        world.after(late_us, Happening::Submitted { request, to, partition, write });
+    }
+}
+
 /// Tells a writer, unless it is cut off, that its connection is broken.
 fn fail(world: &mut World<Layers>, request: RequestId) {
-    let Some(UnderWay { by, task, to, promise }) = world.guests.under_way.remove(&request) else { return };
+    let Some(UnderWay { by, task, route, promise }) = world.guests.under_way.remove(&request) else { return };
+    let to = route.by.unwrap_or(route.primary);
     if by.node == to || world.network.connects(by.node, to) {
         let fill: Filling = Box::new(move |_| promise.fill(Answer::Unknown));
         world.after(1_000, Happening::Delivered { at: by, task, fill });

@@ -22,12 +22,14 @@ pub enum Mutant {
     MadeOlder,
     /// The dataset takes a second version of one number.
     VersionTwice,
+    /// A writer that doesn't hear a primary asks nobody else.
+    NoDetour,
     /// The log acknowledges what a loss of power takes away.
     LogLosesEnd,
 }
 
 /// All of them.
-pub const MUTANTS: [Mutant; 10] = [
+pub const MUTANTS: [Mutant; 11] = [
     Mutant::SessionForgotten,
     Mutant::RefusalIgnored,
     Mutant::DeltaMoved,
@@ -37,5 +39,6 @@ pub const MUTANTS: [Mutant; 10] = [
     Mutant::MadeEmpty,
     Mutant::MadeOlder,
     Mutant::VersionTwice,
+    Mutant::NoDetour,
     Mutant::LogLosesEnd,
 ];

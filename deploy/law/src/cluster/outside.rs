@@ -147,6 +147,11 @@ impl Outside {
 }
 
 impl DatasetVersion {
+    /// Says whether this may come after a version: the next number, and no offset taken back.
+    pub(super) fn follows(&self, before: &Self) -> bool {
+        self.number == before.number + 1 && self.cut.iter().zip(&before.cut).all(|(now, then)| now >= then)
+    }
+
     /// The cut, as a block has it.
     pub(super) fn cut(&self) -> Cut {
         Cut::new(self.cut.clone())

@@ -16,8 +16,12 @@ pub(super) fn draw(rng: &mut StdRng) -> Plan {
     let at = |rng: &mut StdRng| Moment::At(rng.random_range(FAULTS_FROM_US..FAULTS_TO_US));
     let mut faults = match style {
         0 | 1 => {
-            let faults = vec![(at(rng), fault(rng, NODES))];
-            return Plan { faults, lost: 0, single: true };
+            let mut alone = fault(rng, NODES);
+            if matches!(alone.kind, Kind::Apart(_)) {
+                // Longer than anybody may wait: control does not end it.
+                alone.lasts_us += 1_000_000;
+            }
+            return Plan { faults: vec![(at(rng), alone)], lost: 0, single: true };
         }
         2 => in_a_row(rng),
         3 => {

@@ -90,6 +90,14 @@ pub(super) type Filling = Box<dyn FnOnce(u64)>;
 /// Does something to the log or the dataset, and says how the process is told.
 pub(super) type Errand = Box<dyn FnOnce(&mut Outside) -> Filling>;
 
+/// Where a write goes.
+#[derive(Clone, Copy)]
+pub(super) struct Route {
+    pub(super) primary: NodeId,
+    /// Who passes it on.
+    pub(super) by: Option<NodeId>,
+}
+
 /// What a task wants of the world.
 pub(super) enum Wish {
     /// To be polled at a time, in microseconds.
@@ -98,8 +106,10 @@ pub(super) enum Wish {
     Own(Asked, Promise<Reply>),
     /// An answer of another node's replica, taken whether anybody waits for it still or not.
     Ask(NodeId, Asked, Taking),
-    /// A write to a node that should be the partition's primary.
-    Submit(NodeId, Partition, Encoded, Promise<Answer<Written>>),
+    /// A write to a node that should be the partition's primary, perhaps by way of another one.
+    Submit(Route, Partition, Encoded, Promise<Answer<Written>>),
+    /// Whom to ask in the stead of a node that this one doesn't hear, at once.
+    Detour(Instance, usize, Promise<Option<NodeId>>),
     /// Something of the log or the dataset.
     Outside(Errand),
     /// To be polled when a log partition has more than this, at the latest at a time.

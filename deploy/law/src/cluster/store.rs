@@ -10,17 +10,18 @@ use std::task::Poll;
 
 use futures::future::{Either, select};
 use sanso_cluster::wire;
-use sanso_core::cluster::{Answer, NodeId, Read};
+use sanso_core::cluster::{Answer, Instance, NodeId, Read};
 use sanso_core::{Encoded, PartitionId, Progress, ReadReply, ReadRequest, Write, Written, home_of};
 use sanso_state::{AggregateKind, Entry, Offset, Outcome};
 
-use super::process::{Asked, Process, Promise, Question, Reply, Wish};
+use super::process::{Asked, Process, Promise, Question, Reply, Route, Wish};
 
 const WRITE_MAX_US: u64 = 5_000_000;
 const READ_MAX_US: u64 = 5_000_000;
 const CALL_MAX_US: u64 = 1_000_000;
 const BETTER_MAX_US: u64 = 40_000;
 const ALONE_US: u64 = 500_000;
+const LOOK_US: u64 = 25_000;
 const PAUSE_US: u64 = 5_000;
 
 /// Why the store could not answer.
@@ -47,21 +48,26 @@ impl Process {
     /// Writes to whoever is the primary, until it is known what became of it.
     pub(super) async fn write(&self, id: PartitionId, write: Encoded) -> Result<Written, Failed> {
         let deadline_us = self.now_us() + WRITE_MAX_US;
+        let mut turn = 0;
         while self.now_us() < deadline_us {
             let map = self.map();
             let partition = home_of(id, map.partitions.len() as u32);
             let primary = map.assignment(partition).primary.map(|primary| primary.instance);
             if let Some(primary) = primary {
-                let answer = Promise::new();
-                self.wish(Wish::Submit(primary.node, partition, write.clone(), answer.clone()));
+                turn += 1;
                 let own = primary == self.me;
+                let by = if own { None } else { self.detour(primary, turn).await };
+                let (answer, route) = (Promise::new(), Route { primary: primary.node, by });
+                self.wish(Wish::Submit(route, partition, write.clone(), answer.clone()));
                 let until_us = if own { deadline_us } else { self.now_us() + CALL_MAX_US };
                 // One who waits on a primary that is lost goes on as soon as there is another.
                 let moved = self.until_map(|map| {
                     let now = map.partitions.get(partition.0 as usize).and_then(|now| now.primary);
                     !own && now.is_some_and(|now| now.instance != primary)
                 });
-                match self.by(select(answer, Box::pin(moved)), until_us).await {
+                let unheard = self.until_detour(primary, !own && by.is_none());
+                let moved = select(Box::pin(moved), Box::pin(unheard));
+                match self.by(select(answer, moved), until_us).await {
                     Some(Either::Left((Answer::Done { outcome, .. }, _))) => return Ok(outcome),
                     Some(Either::Right(_)) => continue,
                     _ => {}
@@ -72,6 +78,21 @@ impl Process {
             let _ = self.by(self.until_map(|map| map.version != version), self.now_us() + PAUSE_US).await;
         }
         Err(Failed::Unreachable)
+    }
+
+    /// Returns whom to ask in the stead of a node that this one doesn't hear.
+    async fn detour(&self, to: Instance, turn: usize) -> Option<NodeId> {
+        let answer = Promise::new();
+        self.wish(Wish::Detour(to, turn, answer.clone()));
+        answer.await
+    }
+
+    /// Resolves when a node is not heard any longer, and another one may reach it; never where that
+    /// is not of interest.
+    async fn until_detour(&self, to: Instance, looks: bool) {
+        while !looks || self.detour(to, 0).await.is_none() {
+            self.sleep(if looks { LOOK_US } else { WRITE_MAX_US }).await;
+        }
     }
 
     /// Reads from a view partition for someone who has seen offsets of it.

@@ -176,6 +176,7 @@ impl<G: Guests> World<G> {
                 // The primary before control has committed the admission, or the learner after it.
                 (Kind::Crash, Some((node, _))) if self.rng.random() => fault.node = node,
                 (Kind::Crash, Some((_, other))) => (fault.node, late_us) = (other, late_us + 3_000),
+                (_, Some((node, _))) if matches!(moment, Moment::Named(..)) => fault.node = node,
                 _ => {}
             }
             self.after_own(late_us, Happening::Begins(fault));

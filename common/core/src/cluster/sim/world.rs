@@ -70,8 +70,12 @@ pub trait Guests: Sized {
     /// Control has committed a map that nobody knows yet.
     fn committed(world: &mut World<Self>, map: &ClusterMap) -> Result<(), Violation>;
 
-    /// Turns a message into what arrives of it, as an encoding may.
-    fn carried(_world: &mut World<Self>, message: Message<Self::State>) -> Message<Self::State> {
+    /// Turns a message from one node to another into what arrives of it, as an encoding may.
+    fn carried(
+        _world: &mut World<Self>,
+        _between: (NodeId, NodeId),
+        message: Message<Self::State>,
+    ) -> Message<Self::State> {
         message
     }
 
@@ -331,7 +335,7 @@ impl<G: Guests> World<G> {
         }
         let Some(arrives_us) = self.network.carry(from.node, to, self.now_us) else { return };
         let to_life = Incarnation(self.machines[to.0 as usize].incarnation);
-        let message = G::carried(self, message);
+        let message = G::carried(self, (from.node, to), message);
         self.at(arrives_us, Happening::Arrives { from, to, to_life, message });
     }
 
@@ -405,6 +409,12 @@ impl<G: Guests> World<G> {
     pub fn is_in_touch(&self, at: NodeId) -> bool {
         let machine = &self.machines[at.0 as usize];
         machine.node.as_ref().is_some_and(|node| node.is_in_touch(self.now_us + machine.skew_us))
+    }
+
+    /// Returns whom a node asks in the stead of one that it doesn't hear.
+    pub fn detour(&self, at: NodeId, to: Instance, turn: usize) -> Option<NodeId> {
+        let machine = &self.machines[at.0 as usize];
+        machine.node.as_ref()?.detour(to, turn, self.now_us + machine.skew_us)
     }
 
     /// Looks whether all partitions have all their replicas again, and these are alike.
