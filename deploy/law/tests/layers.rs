@@ -46,6 +46,7 @@ fn run(seeds: std::ops::Range<u64>, mutant: Option<Mutant>) -> Result<BTreeMap<u
 }
 
 /// Prints the worst stalls of seeds with one fault, by its kind.
+#[allow(clippy::print_stdout, reason = "figures for whoever runs many seeds")]
 fn print_stalls(ran: &BTreeMap<u64, Ran>) {
     let mut stalls: BTreeMap<String, [Vec<u64>; 3]> = BTreeMap::new();
     for ran in ran.values() {
@@ -111,6 +112,7 @@ fn every_broken_rule_of_the_layers_is_noticed() {
     assert!(survivors.is_empty(), "no seed of {most} notices: {survivors:?}");
 }
 
+#[allow(clippy::print_stdout, reason = "how many seeds each took is a figure to look at")]
 fn survives(mutant: Mutant, most: u64) -> bool {
     let simulation = Simulation::default();
     for seed in 0..most {

@@ -13,8 +13,8 @@ use sanso_core::{PartitionId, ReadReply, ReadRequest};
 use sanso_state::Offset;
 use sanso_view::View;
 
+use super::layers::{Happening, Layers, Waiting};
 use super::serving::Request;
-use super::{Happening, Layers};
 use crate::history::PARTITIONS;
 
 /// Nothing is appended after this.
@@ -99,7 +99,7 @@ fn append(world: &mut World<Layers>) {
             .drain(..)
             .partition(|waiting| waiting.partition == l && end > waiting.position);
         world.guests.waiting = waiting;
-        let woken: Vec<super::Waiting> = woken;
+        let woken: Vec<Waiting> = woken;
         for waiting in woken {
             let late_us = world.network.client_us();
             world.after(late_us, Happening::Wakes { at: waiting.at, task: Some(waiting.task) });

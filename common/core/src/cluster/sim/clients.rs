@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use rand::RngExt;
 
+use super::guests::{Guests, Violation};
 use super::ledger::{Ledger, WRITERS, Write};
 use super::truth::Truth;
-use super::world::{GUESTS_TO_US, Guests, NODES, Violation, World, alive};
+use super::world::{GUESTS_TO_US, NODES, World, alive};
 use crate::cluster::{
     Answer, ClusterMap, Event, HedgeConfig, Hedger, Instance, NodeId, Partition, Position, Read, RequestId,
     Shown,

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use rand::RngExt;
 
 use super::faults::{FAULTS_FROM_US, Moment};
-use super::world::{Guests, Happening, NODES, Violation, World, describe};
+use super::guests::{Guests, Violation};
+use super::world::{Happening, NODES, World, describe};
 use crate::cluster::{Change, ClusterMap, Event, Incarnation, Message, Node, NodeId};
 
 /// Time from the loss of the leader to the next one, at least, in microseconds.

@@ -3,7 +3,8 @@
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use super::world::{Guests, Happening, NODES, Violation, World};
+use super::guests::{Guests, Violation};
+use super::world::{Happening, NODES, World};
 use crate::cluster::NodeId;
 
 /// A fault, and how long until it is mended.

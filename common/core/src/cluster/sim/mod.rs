@@ -10,6 +10,7 @@
 mod clients;
 mod control;
 mod faults;
+mod guests;
 #[cfg(test)]
 mod ledger;
 mod network;
@@ -20,5 +21,6 @@ mod truth;
 mod world;
 
 pub use faults::{FAULTS_FROM_US, FAULTS_TO_US, Fault, Kind, Moment, Plan, fault};
+pub use guests::{Guests, Violation};
 pub use network::Network;
-pub use world::{END_US, GUESTS_TO_US, Guests, NODES, Outcome, Setting, Violation, World, mix};
+pub use world::{END_US, GUESTS_TO_US, NODES, Outcome, Setting, World, mix};

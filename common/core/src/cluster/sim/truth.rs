@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::clients::Answered;
+use super::guests::Violation;
 use super::ledger::Ledger;
-use super::world::Violation;
 use crate::cluster::{ClusterMap, Epoch, Instance, Node, Partition, Position};
 
 /// What is called fresh is no older, whatever is cut off: the time without touch
