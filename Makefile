@@ -9,7 +9,7 @@
 #   make law      the law over more histories: make law SEEDS=100000 START=0
 #   make simulate the replication core in a simulated cluster with faults: make simulate SEEDS=100000 FROM=0 (TRACE=1: tell what happens)
 #   make simulate-layers  the three layers in the same cluster: make simulate-layers SEEDS=10000 FROM=0 (TRACE=1)
-#   make simulate-mutants  breaks each rule of the core on purpose; how many seeds until it is noticed
+#   make simulate-mutants  breaks each rule of the core and of the layers on purpose; how many seeds until it is noticed
 #   make bench    how fast, against whom: make bench SECTIONS="http freshness"
 #   make drill    a cluster under load loses a node, and more: make drill FAULTS="pause cut" NODES=5 REPEAT=5 RATE=180
 #   make drill-redis  what the clients of a Redis Cluster see when a master is killed or frozen: make drill-redis FAULTS="kill pause"
@@ -91,9 +91,10 @@ simulate: setup
 simulate-layers: setup
 	SANSO_LAYERS_SEEDS=$(SEEDS) SANSO_LAW_START=$(FROM) $(CARGO) test --release --workspace --test layers every_promise -- --nocapture
 
-# How many seeds, from the first, it takes to notice each broken rule of the core.
+# How many seeds, from the first, it takes to notice each broken rule.
 simulate-mutants: setup
 	MUTANTS_FROM_ZERO=1 MUTANT_SEEDS=50000 $(CARGO) test --release -p sanso-core --lib every_broken_rule -- --nocapture
+	SANSO_LAYERS_MUTANTS_FROM_ZERO=1 SANSO_LAYERS_MUTANT_SEEDS=5000 $(CARGO) test --release --workspace --test layers every_broken_rule -- --nocapture
 
 bench: build
 	@deploy/setup/install.sh bench

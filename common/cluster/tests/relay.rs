@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sanso_cluster::{
-    Assignment, ClusterConfig, ClusterNode, KindsOf, Link, MemberAddress, NodeConfig, NodeId, Timings,
+    Assignment, ClusterConfig, ClusterMap, ClusterNode, KindsOf, Link, MemberAddress, NodeConfig, NodeId,
+    Timings,
 };
 use sanso_core::PartitionId;
 use sanso_state::{
@@ -49,20 +50,20 @@ async fn a_writer_that_does_not_reach_a_primary_goes_by_another_node() {
         nodes.insert(NodeId(node), start(node, &network, folder.path()).await);
     }
     let mut maps = nodes[&NodeId(1)].maps();
-    let whole = maps.wait_for(|map| {
-        map.version > 0 && map.partitions.iter().all(|part| part.primary.is_some() && part.in_sync.len() == 3)
-    });
-    let map = tokio::time::timeout(Duration::from_secs(30), whole)
-        .await
-        .expect("in time")
-        .expect("it runs")
-        .clone();
+    let whole =
+        |map: &ClusterMap| map.version > 0 && map.partitions.iter().all(|part| part.in_sync.len() == 3);
+    let patience = Duration::from_secs(30);
+    let held = tokio::time::timeout(patience, maps.wait_for(|map| whole(map))).await;
+    held.expect("in time").expect("it runs");
+
     // Neither end leads control, or its leader would not hear the other one.
     let leader = nodes[&NodeId(1)].control().and_then(|(leader, _)| leader).expect("somebody leads");
-    let others: Vec<NodeId> = nodes.keys().copied().filter(|node| *node != leader).collect();
-    let [primary, writer] = [others[0], others[1]];
-    let led_by = |part: &Assignment| part.primary.is_some_and(|held| held.instance.node == primary);
-    let index = map.partitions.iter().position(led_by).expect("each node of three leads one of three") as u32;
+    let led = |part: &Assignment| part.primary.map(|held| held.instance.node).filter(|node| *node != leader);
+    let spread = maps.wait_for(|map| whole(map) && map.partitions.iter().any(|part| led(part).is_some()));
+    let map = tokio::time::timeout(patience, spread).await.expect("in time").expect("it runs").clone();
+    let mut leads = (0..).zip(&map.partitions).filter_map(|(index, part)| Some((index, led(part)?)));
+    let (index, primary) = leads.next().expect("it was waited for");
+    let writer = *nodes.keys().find(|node| ![leader, primary].contains(node)).expect("there are three");
     let view = Fingerprint::of(b"a view");
     let id = PartitionId { view, index };
     let config = ViewPartitionConfig { view, kinds: kinds(), segments: Segments::new(1_000), emit: None };

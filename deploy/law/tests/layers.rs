@@ -105,19 +105,27 @@ fn a_seed_of_the_layers_decides_everything() {
     assert_eq!(one, other);
 }
 
+/// Where the search for a seed that notices begins, for rules that matter seldom; with
+/// `SANSO_LAYERS_MUTANTS_FROM_ZERO=1` it begins with the first for all.
+const LATE: [(Mutant, u64); 2] = [(Mutant::NoDetour, 58), (Mutant::VersionTwice, 100)];
+
 #[test]
 fn every_broken_rule_of_the_layers_is_noticed() {
     let most = environment("SANSO_LAYERS_MUTANT_SEEDS", 200);
-    let survivors: Vec<Mutant> = MUTANTS.into_iter().filter(|mutant| survives(*mutant, most)).collect();
+    let from_zero = environment("SANSO_LAYERS_MUTANTS_FROM_ZERO", 0) == 1;
+    let known =
+        |mutant| LATE.iter().find(|(late, _)| *late == mutant && !from_zero).map_or(0, |(_, from)| *from);
+    let survives = |mutant: &Mutant| survives(*mutant, known(*mutant), most);
+    let survivors: Vec<Mutant> = MUTANTS.into_iter().filter(survives).collect();
     assert!(survivors.is_empty(), "no seed of {most} notices: {survivors:?}");
 }
 
 #[allow(clippy::print_stdout, reason = "how many seeds each took is a figure to look at")]
-fn survives(mutant: Mutant, most: u64) -> bool {
+fn survives(mutant: Mutant, from: u64, most: u64) -> bool {
     let simulation = Simulation::default();
-    for seed in 0..most {
+    for seed in from..from + most {
         if let Err(violation) = simulation.run(seed, Some(mutant)) {
-            println!("{mutant:?}: noticed after {} seeds: {:.120}", seed + 1, violation.replace('\n', " "));
+            println!("{mutant:?}: noticed by seed {seed}: {:.120}", violation.replace('\n', " "));
             return false;
         }
     }
