@@ -8,7 +8,8 @@
 #   make verify   read-only gate: format, clippy, docs, licences
 #   make law      the law over more histories: make law SEEDS=100000 START=0
 #   make simulate the replication core in a simulated cluster with faults: make simulate SEEDS=100000 FROM=0 (TRACE=1: tell what happens)
-#   make simulate-mutants  breaks each rule of the core on purpose; how many seeds until it is noticed
+#   make simulate-layers  the three layers in the same cluster: make simulate-layers SEEDS=10000 FROM=0 (TRACE=1)
+#   make simulate-mutants  breaks each rule of the core and of the layers on purpose; how many seeds until it is noticed
 #   make bench    how fast, against whom: make bench SECTIONS="http freshness"
 #   make drill    a cluster under load loses a node, and more: make drill FAULTS="pause cut" NODES=5 REPEAT=5 RATE=180
 #   make drill-redis  what the clients of a Redis Cluster see when a master is killed or frozen: make drill-redis FAULTS="kill pause"
@@ -29,7 +30,7 @@ LISTEN ?= 127.0.0.1:7070
 SECONDS ?=
 DATA ?=
 
-.PHONY: help setup build demo cluster cluster-down cluster-erase test verify law simulate simulate-mutants bench drill drill-redis soak torture fuzz mutants fmt
+.PHONY: help setup build demo cluster cluster-down cluster-erase test verify law simulate simulate-layers simulate-mutants bench drill drill-redis soak torture fuzz mutants fmt
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -86,9 +87,14 @@ FROM ?= 0
 simulate: setup
 	SEEDS=$(SEEDS) FROM=$(FROM) $(CARGO) test --release -p sanso-core --lib every_promise_holds -- --nocapture
 
-# How many seeds, from the first, it takes to notice each broken rule of the core.
+# The three layers above the core, in the same simulated cluster.
+simulate-layers: setup
+	SANSO_LAYERS_SEEDS=$(SEEDS) SANSO_LAW_START=$(FROM) $(CARGO) test --release --workspace --test layers every_promise -- --nocapture
+
+# How many seeds, from the first, it takes to notice each broken rule.
 simulate-mutants: setup
 	MUTANTS_FROM_ZERO=1 MUTANT_SEEDS=50000 $(CARGO) test --release -p sanso-core --lib every_broken_rule -- --nocapture
+	SANSO_LAYERS_MUTANTS_FROM_ZERO=1 SANSO_LAYERS_MUTANT_SEEDS=5000 $(CARGO) test --release --workspace --test layers every_broken_rule -- --nocapture
 
 bench: build
 	@deploy/setup/install.sh bench

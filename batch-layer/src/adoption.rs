@@ -4,7 +4,7 @@ use sanso_state::{Cut, Offset};
 
 /// What to do about one view partition and a version that it has not adopted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Decision {
+pub enum Decision {
     /// Look again in the next run: the speed layer has not reached the cut, and the audit could not
     /// compare everything.
     Wait,
@@ -14,7 +14,7 @@ pub(crate) enum Decision {
 
 /// Decides. `applied`: the view partition's; `auditable`: whether there is anything to compare;
 /// `waited`: runs it has waited already.
-pub(crate) fn decide(applied: &[Offset], cut: &Cut, auditable: bool, waited: u32, wait_max: u32) -> Decision {
+pub fn decide(applied: &[Offset], cut: &Cut, auditable: bool, waited: u32, wait_max: u32) -> Decision {
     let reached = applied.iter().zip(cut.offsets()).all(|(applied, cut)| applied >= cut);
     if auditable && !reached && waited < wait_max { Decision::Wait } else { Decision::Adopt }
 }

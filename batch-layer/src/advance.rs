@@ -16,16 +16,16 @@ use sanso_view::newest::{Known, Verdict, judge};
 
 /// What a segment adds to (sign 1) and takes away from (sign -1) a source's newest rows.
 #[derive(Clone, Debug)]
-pub(crate) struct Effects {
+pub struct Effects {
     /// The rows, of the source's columns.
-    pub(crate) rows: RecordBatch,
+    pub rows: RecordBatch,
     /// For each row 1 or -1.
-    pub(crate) signs: Vec<i64>,
+    pub signs: Vec<i64>,
 }
 
 impl Effects {
     /// Puts the effects of several parts of the table together; None for none.
-    pub(crate) fn join(parts: &[Effects]) -> Result<Option<Effects>, ArrowError> {
+    pub fn join(parts: &[Effects]) -> Result<Option<Effects>, ArrowError> {
         let Some(first) = parts.first() else { return Ok(None) };
         let rows = concat_batches(first.rows.schema_ref(), parts.iter().map(|part| &part.rows))?;
         let signs = parts.iter().flat_map(|part| part.signs.iter().copied()).collect();
@@ -35,30 +35,30 @@ impl Effects {
 
 /// One part of the table, advanced.
 #[derive(Clone, Debug)]
-pub(crate) struct Advanced {
+pub struct Advanced {
     /// The newest rows, archived columns, in order of identity.
-    pub(crate) rows: RecordBatch,
+    pub rows: RecordBatch,
     /// The effects of each segment that has any.
-    pub(crate) effects: BTreeMap<SegmentId, Effects>,
+    pub effects: BTreeMap<SegmentId, Effects>,
     /// The records of each segment that conflict with what was known before them.
-    pub(crate) conflicts: BTreeMap<SegmentId, Vec<Conflict>>,
+    pub conflicts: BTreeMap<SegmentId, Vec<Conflict>>,
 }
 
 /// A record that is refused because another of its identity and version came before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Conflict {
+pub struct Conflict {
     /// Its offset.
-    pub(crate) offset: Offset,
+    pub offset: Offset,
     /// The version of both.
-    pub(crate) version: i64,
+    pub version: i64,
     /// The offset of the one that came before.
-    pub(crate) known: Offset,
+    pub known: Offset,
 }
 
 /// Advances a part that holds `previous` over the rows that each segment has for it.
 ///
 /// All rows have the archived columns; segments come in order, their rows in offset order.
-pub(crate) fn advance(
+pub fn advance(
     source: &Source,
     previous: Vec<RecordBatch>,
     segments: Vec<(SegmentId, RecordBatch)>,

@@ -13,22 +13,22 @@ use sanso_view::{Lifted, View};
 use crate::advance::Effects;
 
 /// Lifts rows into a view's groups, one map for each view partition.
-pub(crate) struct Lifting(Vec<Groups>);
+pub struct Lifting(Vec<Groups>);
 
 impl Lifting {
     /// Begins without rows.
-    pub(crate) fn new(view: &View) -> Self {
+    pub fn new(view: &View) -> Self {
         Self(vec![Groups::new(); view.partitions as usize])
     }
 
     /// Lifts rows of the source's columns and adds (`sign` 1) or takes away (`sign` -1) each.
     /// A row whose expressions fail contributes nothing, as in the speed layer.
-    pub(crate) fn lift(&mut self, view: &View, rows: &RecordBatch, sign: impl Fn(usize) -> i64) {
+    pub fn lift(&mut self, view: &View, rows: &RecordBatch, sign: impl Fn(usize) -> i64) {
         self.take(view, &view.lift(rows), sign);
     }
 
     /// Takes rows that are lifted already, as [`Lifting::lift`] does.
-    pub(crate) fn take(&mut self, view: &View, lifted: &Lifted, sign: impl Fn(usize) -> i64) {
+    pub fn take(&mut self, view: &View, lifted: &Lifted, sign: impl Fn(usize) -> i64) {
         for (groups, rows) in self.0.iter_mut().zip(lifted.by_view_partition(view.partitions)) {
             let chosen: Vec<(u32, i64)> = rows.iter().map(|row| (row.at, sign(row.row))).collect();
             groups.update(&view.kinds, &lifted.grouped, &chosen);
@@ -36,30 +36,27 @@ impl Lifting {
     }
 
     /// Adds what was lifted elsewhere.
-    pub(crate) fn combine(&mut self, other: &Self) {
+    pub fn combine(&mut self, other: &Self) {
         self.0.iter_mut().zip(&other.0).for_each(|(mine, theirs)| mine.combine(theirs));
     }
 
     /// Returns the groups by view partition.
-    pub(crate) fn finish(self) -> Vec<Groups> {
+    pub fn finish(self) -> Vec<Groups> {
         self.0
     }
 }
 
 /// What one segment adds to a view.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Contribution {
+pub struct Contribution {
     /// The segment.
-    pub(crate) segment: SegmentId,
+    pub segment: SegmentId,
     /// The groups by view partition.
-    pub(crate) parts: Vec<Groups>,
+    pub parts: Vec<Groups>,
 }
 
 /// Computes a view's contributions, one for each segment, those without effects included.
-pub(crate) fn contributions(
-    view: &View,
-    effects: &BTreeMap<SegmentId, Option<Effects>>,
-) -> Vec<Contribution> {
+pub fn contributions(view: &View, effects: &BTreeMap<SegmentId, Option<Effects>>) -> Vec<Contribution> {
     let contribution = |(&segment, effects): (&SegmentId, &Option<Effects>)| {
         let mut lifting = Lifting::new(view);
         if let Some(effects) = effects {

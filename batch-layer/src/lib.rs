@@ -21,12 +21,12 @@
 //! Not promised: two batch layers on one dataset (the second is refused); an audit of a segment that
 //! the speed layer does not reach in time (it is counted as skipped).
 
-mod adoption;
-mod advance;
+pub mod adoption;
+pub mod advance;
 mod archive;
 mod audit;
 mod config;
-mod contribution;
+pub mod contribution;
 mod error;
 mod lineage;
 mod metrics;
@@ -36,6 +36,7 @@ mod service;
 mod source_run;
 mod version;
 
+pub use archive::archived_rows;
 pub use config::BatchConfig;
 pub use error::{BatchError, Result};
 pub use report::{RunReport, SourceReport};

@@ -49,6 +49,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "sanso-state",
             "sanso-view",
             "sanso-core",
+            "sanso-cluster",
             "sanso-dataset",
             "sanso-catalog",
             "sanso-batch",

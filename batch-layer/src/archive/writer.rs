@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::{concat_batches, filter_record_batch};
-use sanso_dataset::{Dataset, QuarantineFile, SegmentFile};
+use arrow::error::ArrowError;
+use sanso_dataset::{Dataset, QuarantineFile, SegmentFile, with_log_columns};
 use sanso_log::{Log, LogError, Record, partition_for_key};
 use sanso_state::{LogPartition, Quarantined, Refusal, SegmentId, conflict_reason, misplaced_reason};
 use sanso_view::Source;
@@ -96,6 +97,17 @@ fn decode(source: &Source, partition: LogPartition, records: &[Record]) -> Rows 
     let rows = filter_record_batch(&decoded.rows, &BooleanArray::from(placed))
         .expect("the filter has one element for each row");
     Rows { rows, offsets, append_times_us, refused }
+}
+
+/// Returns what a segment's file holds of some records: the rows of those that can be decoded and
+/// are of this log partition, with the columns of the log. Pure.
+pub fn archived_rows(
+    source: &Source,
+    partition: LogPartition,
+    records: &[Record],
+) -> std::result::Result<RecordBatch, ArrowError> {
+    let Rows { rows, offsets, append_times_us, .. } = decode(source, partition, records);
+    with_log_columns(&rows, offsets, append_times_us)
 }
 
 fn quarantined(partition: LogPartition, record: &Record, kind: Refusal, reason: String) -> Quarantined {

@@ -204,6 +204,11 @@ impl Engine {
         home_of(id, self.map.borrow().partitions.len() as u32)
     }
 
+    /// Returns whom to ask in the stead of a node that this one doesn't hear; see [`Node::detour`].
+    pub(crate) fn detour(&self, to: Instance, turn: usize) -> Option<NodeId> {
+        self.with(|node, now_us| node.detour(to, turn, now_us))
+    }
+
     /// Ends the thread.
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);

@@ -18,6 +18,7 @@ use sanso_state::{AggregateKind, Fingerprint};
 use tokio::sync::Semaphore;
 
 use crate::engine::{Engine, Outside};
+use crate::relay::RELAY;
 use crate::voters::ControlPart;
 use crate::wire::{self, ReadAnswer, ReadCall, Reply, SubmitAnswer, SubmitCall};
 
@@ -179,7 +180,7 @@ impl Hub {
         }
     }
 
-    async fn submitted(&self, body: &[u8]) -> Result<SubmitAnswer, Refusal> {
+    pub(crate) async fn submitted(&self, body: &[u8]) -> Result<SubmitAnswer, Refusal> {
         let SubmitCall { partition, write } =
             at_length(body.len(), || wire::decode(body)).map_err(refused)?;
         let write = at_length(write.len(), || wire::encoded(write.into_vec().into())).map_err(refused)?;
@@ -202,7 +203,7 @@ impl Hub {
     }
 }
 
-fn refused(error: wire::WireError) -> Refusal {
+pub(crate) fn refused(error: wire::WireError) -> Refusal {
     Refusal::Failed(error.to_string())
 }
 
@@ -307,6 +308,7 @@ impl Handler for Hub {
     async fn call(&self, _from: Speaker, kind: &str, body: Bytes) -> Result<Bytes, Refusal> {
         match kind {
             SUBMIT => Ok(wire::encode(&self.submitted(&body).await?).into()),
+            RELAY => Ok(wire::encode(&self.relayed(body).await?).into()),
             READ => Ok(wire::encode(&self.read(&body)?).into()),
             MAP => match self.known_map() {
                 Some(map) => Ok(wire::encode(&*map).into()),

@@ -16,11 +16,12 @@ mod engine;
 mod hub;
 mod life;
 pub mod owners;
+mod relay;
 mod seat;
 mod start;
 mod store;
 mod voters;
-mod wire;
+pub mod wire;
 
 // The tests in here share files with those outside, which know the package by its name.
 #[cfg(test)]

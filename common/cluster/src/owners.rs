@@ -7,7 +7,18 @@
 
 use std::collections::BTreeMap;
 
-use sanso_core::cluster::NodeId;
+use sanso_core::cluster::{ClusterMap, NodeId, Standing};
+
+/// Returns the members that answer and are not being emptied, of those that have a role.
+pub fn usable(map: &ClusterMap, has_role: impl Fn(NodeId) -> bool) -> Vec<NodeId> {
+    let usable = map.members.iter().filter(|(_, member)| member.standing == Standing::Up && !member.draining);
+    usable.map(|(node, _)| *node).filter(|node| has_role(*node)).collect()
+}
+
+/// Says which node does a job that one node does at a time.
+pub fn holder_of(job: &str, nodes: &[NodeId]) -> Option<NodeId> {
+    assign(&[()], nodes, |(), node| weight(job, 0, node)).remove(&())
+}
 
 /// Assigns `jobs` to nodes, each of them at most its fair share. Empty when there is no node.
 pub fn assign<J: Ord + Clone>(

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::engine::Engine;
 use crate::hub::{Hub, READ, SUBMIT, at_length, is_good};
+use crate::relay::{RELAY, until_detour};
 use crate::wire::{self, Question, ReadAnswer, ReadCall, Reply, SubmitAnswer, SubmitCall};
 
 /// How long a write is tried; longer than a failover takes.
@@ -29,7 +30,7 @@ const READ_MAX: Duration = Duration::from_secs(5);
 const CALL_MAX: Duration = Duration::from_secs(1);
 /// What a write may take longer for each of its bytes: whole blocks are sent, and sent on, and kept. Of
 /// a primary that is lost in the meantime the map tells.
-const WRITE_BYTE: Duration = Duration::from_nanos(100);
+pub(crate) const WRITE_BYTE: Duration = Duration::from_nanos(100);
 /// How long a better answer is waited for, once there is one of a replica that can't know whether it
 /// has everything.
 const BETTER_MAX: Duration = Duration::from_millis(40);
@@ -94,6 +95,7 @@ impl ClusterStore {
         let partition = home_of(id, map.partitions.len() as u32);
         let mut maps = engine.maps();
         let mut last = "no primary is known".to_owned();
+        let mut turn = 0;
         while Instant::now() < deadline {
             let map = maps.borrow_and_update().clone();
             let primary = map.partitions.get(partition.0 as usize).and_then(|assignment| assignment.primary);
@@ -105,8 +107,11 @@ impl ClusterStore {
                 }
                 Some(primary) => {
                     let call = SubmitCall { partition, write: ByteBuf::from(write.bytes().to_vec()) };
+                    turn += 1;
+                    let detour = engine.detour(primary, turn);
+                    let (node, kind) = detour.map_or((primary.node, SUBMIT), |by| (by, RELAY));
                     // One who waits on a primary that is lost goes on as soon as there is another.
-                    let asked = self.0.ask(primary.node, SUBMIT, wire::encode(&call), CALL_MAX + heavy);
+                    let asked = self.0.ask(node, kind, wire::encode(&call), CALL_MAX + heavy);
                     let moved = maps.wait_for(|map| {
                         let now = map.partitions.get(partition.0 as usize).and_then(|now| now.primary);
                         now.is_some_and(|now| now.instance != primary)
@@ -117,11 +122,12 @@ impl ClusterStore {
                         }) {
                             Ok(answer) => answer,
                             Err(error) => {
-                                last = format!("{}: {error}", primary.node);
+                                last = format!("{node}: {error}");
                                 SubmitAnswer::Unknown
                             }
                         },
                         _ = moved => continue,
+                        () = until_detour(engine, primary), if detour.is_none() => continue,
                     }
                 }
             };

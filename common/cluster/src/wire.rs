@@ -115,7 +115,7 @@ struct DeltaDocument {
 }
 
 /// Encodes a write; `kinds` are those of its view.
-pub(crate) fn write(write: Write, kinds: &[AggregateKind]) -> Encoded {
+pub fn write(write: Write, kinds: &[AggregateKind]) -> Encoded {
     let document = match &write {
         Write::Create { id, config, base } => WriteDocument::Create {
             id: (*id).into(),
@@ -185,7 +185,7 @@ fn decoded_write(bytes: &[u8]) -> Result<Write, WireError> {
 }
 
 /// Decodes a write that came with its bytes.
-pub(crate) fn encoded(bytes: Arc<[u8]>) -> Result<Encoded, WireError> {
+pub fn encoded(bytes: Arc<[u8]>) -> Result<Encoded, WireError> {
     Ok(Encoded::new(decoded_write(&bytes)?, bytes, read_back))
 }
 
@@ -275,7 +275,7 @@ impl PartitionDocument {
 }
 
 /// Encodes a message of the core. A snapshot takes its time.
-pub(crate) fn message(message: Message<Hosted>) -> Vec<u8> {
+pub fn message(message: Message<Hosted>) -> Vec<u8> {
     let document = match message {
         Message::Heartbeat(heartbeat) => MessageDocument::Heartbeat(heartbeat),
         Message::Map(map) => MessageDocument::Map((*map).clone()),
@@ -302,7 +302,7 @@ pub(crate) fn message(message: Message<Hosted>) -> Vec<u8> {
 }
 
 /// Decodes a message of the core.
-pub(crate) fn decoded_message(bytes: &[u8]) -> Result<Message<Hosted>, WireError> {
+pub fn decoded_message(bytes: &[u8]) -> Result<Message<Hosted>, WireError> {
     Ok(match decode(bytes)? {
         MessageDocument::Heartbeat(heartbeat) => Message::Heartbeat(heartbeat),
         MessageDocument::Map(map) => Message::Map(Arc::new(map)),

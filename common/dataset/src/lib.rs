@@ -46,7 +46,10 @@ pub use newest::NewestBase;
 pub use open::{Credentials, DatasetConfig};
 pub use quarantine::QuarantineFile;
 pub use replays::{ReplayDone, ReplayPlan, ReplayRecord};
-pub use schema::{APPEND_TIME_COLUMN, OFFSET_COLUMN, append_times, archived_schema, offsets, source_columns};
+pub use schema::{
+    APPEND_TIME_COLUMN, OFFSET_COLUMN, append_times, archived_schema, offsets, source_columns,
+    with_log_columns,
+};
 
 #[cfg(test)]
 mod quarantine_tests;

@@ -21,7 +21,7 @@ pub fn archived_schema(source: &Schema) -> SchemaRef {
 }
 
 /// Adds the two columns of the log to rows of a source. `append_times_us` in microseconds UTC.
-pub(crate) fn with_log_columns(
+pub fn with_log_columns(
     rows: &RecordBatch,
     offsets: Vec<u64>,
     append_times_us: Vec<i64>,

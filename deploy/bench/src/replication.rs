@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use sanso_cluster::{ClusterConfig, ClusterNode, KindsOf, MemberAddress, NodeConfig, NodeId, Timings};
+use sanso_cluster::{
+    ClusterConfig, ClusterNode, KindsOf, MemberAddress, NodeConfig, NodeId, Timings, VERSIONS,
+};
 use sanso_core::{PartitionId, PartitionStore, home_of};
 use sanso_state::{
     AggregateFunction, AggregateKind, Block, Delta, Entry, Fingerprint, GroupId, Groups, LogPartition,
@@ -97,6 +99,7 @@ impl Cluster {
                 insecure: false,
                 core: NodeConfig::default(),
                 control: Timings::default(),
+                versions: VERSIONS,
             };
             let kinds_of: KindsOf = Arc::new(|_| Some(kinds()));
             nodes.push(ClusterNode::start(config, kinds_of).await?);

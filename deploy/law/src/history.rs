@@ -137,6 +137,11 @@ impl History {
         }
     }
 
+    /// Loses the last slot of each log partition, which no log may that has acknowledged them.
+    pub(crate) fn lose_end(&mut self) {
+        self.log.iter_mut().for_each(|slots| _ = slots.pop());
+    }
+
     /// Reads `[from, to)` of one log partition as the log would give it.
     pub(crate) fn chunk(&self, partition: u32, from: u64, to: u64) -> Chunk {
         let record = |offset: u64| {

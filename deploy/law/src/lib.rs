@@ -12,6 +12,7 @@
 //!
 //! `SANSO_LAW_SEEDS=10000 SANSO_LAW_START=0` runs more; a failing seed is printed.
 
+pub mod cluster;
 mod history;
 pub mod system;
 mod world;

@@ -14,9 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use sanso_batch::{BatchConfig, BatchLayer};
 use sanso_catalog::{Catalog, CatalogHandle, Registered, Share, Shares, StatusBoard};
-use sanso_cluster::{
-    ClusterConfig, ClusterMap, ClusterNode, KindsOf, NodeConfig, NodeId, Standing, Timings, owners,
-};
+use sanso_cluster::{ClusterConfig, ClusterMap, ClusterNode, KindsOf, NodeConfig, NodeId, Timings, owners};
 use sanso_core::{PartitionId, PartitionStore, ReadRequest, StoreError};
 use sanso_dataset::{Credentials, Dataset};
 use sanso_log::Log;
@@ -225,12 +223,6 @@ fn cluster_config(file: &NodeFile) -> anyhow::Result<ClusterConfig> {
     })
 }
 
-/// Returns the members that answer and are not being emptied, of some nodes.
-fn usable(map: &ClusterMap, of: &BTreeSet<NodeId>) -> Vec<NodeId> {
-    let usable = map.members.iter().filter(|(_, member)| member.standing == Standing::Up && !member.draining);
-    usable.map(|(node, _)| *node).filter(|node| of.contains(node)).collect()
-}
-
 /// Follows which log partitions are this node's, by the map.
 async fn follow_shares(world: World, speed: BTreeSet<NodeId>, stop: watch::Receiver<bool>) {
     let mut maps = world.cluster.maps();
@@ -242,7 +234,7 @@ async fn follow_shares(world: World, speed: BTreeSet<NodeId>, stop: watch::Recei
     let weight = |job: &(String, LogPartition), node| owners::weight(&job.0, job.1.0, node);
     let follow = async {
         loop {
-            let nodes = usable(&maps.borrow_and_update(), &speed);
+            let nodes = owners::usable(&maps.borrow_and_update(), |node| speed.contains(&node));
             let mut mine = Shares::new();
             for (job, (feeds, follows)) in owners::assign_with_followers(&jobs, &nodes, weight) {
                 if feeds == me {
@@ -270,8 +262,7 @@ async fn follow_shares(world: World, speed: BTreeSet<NodeId>, stop: watch::Recei
 async fn run_batch(world: World, nodes: BTreeSet<NodeId>, stop: watch::Receiver<bool>) {
     let me = world.cluster.me().node;
     let is_mine = |map: &Arc<ClusterMap>| {
-        let owner = owners::assign(&[()], &usable(map, &nodes), |(), node| owners::weight("batch", 0, node));
-        owner.get(&()) == Some(&me)
+        owners::holder_of("batch", &owners::usable(map, |node| nodes.contains(&node))) == Some(me)
     };
     let follow = async {
         let mut maps = world.cluster.maps();

@@ -31,8 +31,8 @@ mod node;
 mod placement;
 mod protocol;
 mod replica;
-#[cfg(test)]
-mod sim;
+#[cfg(any(test, feature = "simulation"))]
+pub mod sim;
 mod supervisor;
 
 pub use detector::{Detector, DetectorConfig, Heartbeat};

@@ -313,6 +313,20 @@ impl<S: State> Node<S> {
         member && (heard + 1) * 2 > self.map.members.len()
     }
 
+    /// Returns a member that may reach another one which this node doesn't hear: each turn the next
+    /// one. None while it hears that one, or nobody. Control hears both ends of one broken link and
+    /// removes neither, so whoever has to reach the other end goes round.
+    pub fn detour(&self, to: Instance, turn: usize, now_us: u64) -> Option<NodeId> {
+        if !self.detector.suspects(to, now_us) {
+            return None;
+        }
+        let others = self.map.members.iter().filter(|(node, _)| ![self.me.node, to.node].contains(node));
+        let others = others.map(|(node, m)| Instance { node: *node, incarnation: m.incarnation });
+        let heard: Vec<NodeId> =
+            others.filter(|other| !self.detector.suspects(*other, now_us)).map(|other| other.node).collect();
+        heard.get(turn % heard.len().max(1)).copied()
+    }
+
     /// Returns the newest map that this node has.
     pub fn map(&self) -> &Arc<ClusterMap> {
         &self.map

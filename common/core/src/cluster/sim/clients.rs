@@ -5,12 +5,19 @@ use std::sync::Arc;
 
 use rand::RngExt;
 
-use super::ledger::Write;
-use super::truth::Violation;
-use super::world::{Answered, CLIENTS_TO_US, Happening, NODES, PARTITIONS, World};
+use super::guests::{Guests, Violation};
+use super::ledger::{Ledger, WRITERS, Write};
+use super::truth::Truth;
+use super::world::{GUESTS_TO_US, NODES, World, alive};
 use crate::cluster::{
-    Answer, ClusterMap, Event, HedgeConfig, Hedger, NodeId, Partition, Position, Read, RequestId,
+    Answer, ClusterMap, Event, HedgeConfig, Hedger, Instance, NodeId, Partition, Position, Read, RequestId,
+    Shown,
 };
+
+pub(super) const PARTITIONS: u32 = 4;
+pub(super) const REPLICAS: usize = 3;
+/// The last of them remembers nothing.
+const READERS: usize = 5;
 
 /// A writer gives up waiting for a node after so long and asks another.
 pub(super) const WRITE_TIMEOUT_US: u64 = 40_000;
@@ -90,53 +97,209 @@ impl Reader {
     }
 }
 
-/// What clients do when something happens to them.
-impl World {
-    pub(super) fn client(&mut self, happening: Happening) -> Result<(), Violation> {
+/// Writers and readers, and what they were promised.
+pub(super) struct Clients {
+    pub(super) writers: Vec<Writer>,
+    pub(super) readers: Vec<Reader>,
+    truth: Truth,
+}
+
+impl Clients {
+    pub(super) fn new(map: &Arc<ClusterMap>) -> Self {
+        let writer = |w: usize| Writer::new(Partition(w as u32 % PARTITIONS), map.clone());
+        Self {
+            writers: (0..WRITERS).map(writer).collect(),
+            readers: (0..READERS).map(|_| Reader::new(map.clone())).collect(),
+            truth: Truth::default(),
+        }
+    }
+}
+
+/// What happens to clients.
+pub(super) enum Happening {
+    WriteNext(usize),
+    WriteArrives {
+        writer: usize,
+        attempt: u64,
+        node: NodeId,
+        write: Write,
+    },
+    WriteAnswered {
+        writer: usize,
+        attempt: u64,
+        answer: Answer<(bool, u64)>,
+        map: Arc<ClusterMap>,
+    },
+    WriteGivenUp {
+        writer: usize,
+        attempt: u64,
+    },
+    WriteAgain {
+        writer: usize,
+        attempt: u64,
+    },
+    ReadNext(usize),
+    ReadArrives {
+        reader: usize,
+        read: u64,
+        node: NodeId,
+        seen: Position,
+    },
+    ReadAnswered {
+        reader: usize,
+        read: u64,
+        node: NodeId,
+        shown: Option<Answered>,
+        map: Option<Arc<ClusterMap>>,
+    },
+    Hedge {
+        reader: usize,
+        read: u64,
+    },
+}
+
+/// What a reader is told.
+#[derive(Clone, Copy)]
+pub(super) struct Answered {
+    pub(super) at: Position,
+    pub(super) digest: u64,
+    pub(super) fresh: bool,
+}
+
+impl Guests for Clients {
+    type State = Ledger;
+    type Happening = Happening;
+
+    fn begin(world: &mut World<Self>) {
+        (0..WRITERS).for_each(|writer| world.after(500_000, Happening::WriteNext(writer)));
+        (0..READERS).for_each(|reader| world.after(600_000, Happening::ReadNext(reader)));
+    }
+
+    fn process_of(happening: &Happening) -> Option<NodeId> {
         match happening {
-            Happening::WriteNext(writer) => self.write_next(writer),
+            Happening::ReadArrives { node, .. } => Some(*node),
+            _ => None,
+        }
+    }
+
+    fn happen(world: &mut World<Self>, happening: Happening) -> Result<(), Violation> {
+        match happening {
+            Happening::WriteNext(writer) => world.write_next(writer),
             Happening::WriteArrives { writer, attempt, node, write } => {
-                if self.life(node).is_none() {
-                    let late_us = self.network.client_us();
-                    self.after(late_us, Happening::WriteGivenUp { writer, attempt });
+                if world.life(node).is_none() {
+                    let late_us = world.network.client_us();
+                    world.after(late_us, Happening::WriteGivenUp { writer, attempt });
                 }
                 let request = RequestId(((writer as u64) << 32) | attempt);
-                let partition = self.writers[writer].partition;
-                return self.step(node, Event::Submit(partition, request, write));
+                let partition = world.guests.writers[writer].partition;
+                return world.step(node, Event::Submit(partition, request, write));
             }
             Happening::WriteAnswered { writer, attempt, answer, map } => {
-                return self.write_answered(writer, attempt, &answer, map);
+                return world.write_answered(writer, attempt, &answer, map);
             }
             Happening::WriteGivenUp { writer, attempt } => {
-                if self.writers[writer].busy && self.writers[writer].attempt == attempt {
-                    self.writers[writer].asks_anybody = true;
-                    self.write(writer);
+                if world.guests.writers[writer].busy && world.guests.writers[writer].attempt == attempt {
+                    world.guests.writers[writer].asks_anybody = true;
+                    world.write(writer);
                 }
             }
             Happening::WriteAgain { writer, attempt } => {
-                if self.writers[writer].busy && self.writers[writer].attempt == attempt {
-                    self.write(writer);
+                if world.guests.writers[writer].busy && world.guests.writers[writer].attempt == attempt {
+                    world.write(writer);
                 }
             }
-            Happening::ReadNext(reader) => self.read_next(reader),
+            Happening::ReadNext(reader) => world.read_next(reader),
             Happening::ReadArrives { reader, read, node, seen } => {
-                return self.read(reader, read, node, seen);
+                return world.read_arrives(reader, read, node, seen);
             }
             Happening::ReadAnswered { reader, read, node, shown, map } => {
-                return self.read_answered(reader, read, node, shown, map);
+                return world.read_answered(reader, read, node, shown, map);
             }
-            Happening::Hedge { reader, read } => self.hedge(reader, read),
-            _ => unreachable!("the world does the rest itself"),
+            Happening::Hedge { reader, read } => world.hedge(reader, read),
         }
         Ok(())
     }
 
+    fn unmet(world: &mut World<Self>, node: NodeId, happening: Happening) {
+        if let Happening::ReadArrives { reader, read, .. } = happening {
+            world.after(1_000, Happening::ReadAnswered { reader, read, node, shown: None, map: None });
+        }
+    }
+
+    /// Tells writers that their connection to a node is broken.
+    fn killed(world: &mut World<Self>, node: NodeId) {
+        for number in 0..world.guests.writers.len() {
+            let writer = &world.guests.writers[number];
+            if writer.busy && writer.target == Some(node) {
+                let attempt = writer.attempt;
+                world.after(1_000, Happening::WriteGivenUp { writer: number, attempt });
+            }
+        }
+    }
+
+    fn stepped(world: &mut World<Self>, node: NodeId) -> Result<(), Violation> {
+        let World { guests, machines, now_us, .. } = world;
+        let Some(node) = &machines[node.0 as usize].node else { return Ok(()) };
+        guests.truth.look(node, PARTITIONS, *now_us)
+    }
+
+    fn answered(
+        world: &mut World<Self>,
+        by: Instance,
+        request: RequestId,
+        answer: Answer<(bool, u64)>,
+        map: Arc<ClusterMap>,
+    ) -> Result<(), Violation> {
+        let (writer, attempt) = ((request.0 >> 32) as usize, request.0 & 0xffff_ffff);
+        if let Answer::Done { at, .. } = &answer {
+            let partition = world.guests.writers[writer].partition;
+            let World { guests, control, machines, .. } = world;
+            guests
+                .truth
+                .acknowledge(partition, *at, by, &control.map, |instance| alive(machines, instance))?;
+        }
+        let late_us = world.network.client_us();
+        world.after(late_us, Happening::WriteAnswered { writer, attempt, answer, map });
+        Ok(())
+    }
+
+    fn committed(world: &mut World<Self>, map: &ClusterMap) -> Result<(), Violation> {
+        let World { guests, machines, .. } = world;
+        guests.truth.committed(map, |instance| alive(machines, instance))
+    }
+
+    fn settled(world: &World<Self>) -> Result<(), Violation> {
+        for (partition, assignment) in world.control.map.assignments() {
+            let states: Vec<_> = world.in_sync(partition).map(|replica| replica.state()).collect();
+            if states.iter().any(|state| *state != states[0]) {
+                return Err(format!("the replicas of {partition} are not equal at the end"));
+            }
+            let writers = world.guests.writers.iter().enumerate();
+            for (number, writer) in writers.filter(|(_, writer)| writer.partition == partition) {
+                let applied = states[0].applied[number];
+                if writer.seen.life == assignment.life && applied < writer.acknowledged {
+                    return Err(format!("{partition} has lost {applied}..{}", writer.acknowledged));
+                }
+                if writer.busy {
+                    return Err(format!("writer {number} waits still"));
+                }
+            }
+        }
+        if world.guests.readers.iter().any(|reader| reader.on_its_way.is_some()) {
+            return Err("a reader waits still".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// What clients do when something happens to them.
+impl World<Clients> {
     fn write_next(&mut self, number: usize) {
-        if self.now_us >= CLIENTS_TO_US {
+        if self.now_us >= GUESTS_TO_US {
             return;
         }
         let size = self.rng.random_range(1..100);
-        let writer = &mut self.writers[number];
+        let writer = &mut self.guests.writers[number];
         (writer.from, writer.to) = (writer.acknowledged, writer.acknowledged + size);
         (writer.begun_us, writer.busy) = (self.now_us, true);
         self.write(number);
@@ -146,7 +309,7 @@ impl World {
     fn write(&mut self, number: usize) {
         let turn = self.rng.random_range(1..NODES);
         let late_us = self.network.client_us();
-        let writer = &mut self.writers[number];
+        let writer = &mut self.guests.writers[number];
         writer.attempt += 1;
         let primary = writer.map.assignment(writer.partition).primary.map(|primary| primary.instance.node);
         let anybody = NodeId((writer.target.map_or(0, |node| node.0) + turn) % NODES);
@@ -166,7 +329,7 @@ impl World {
         map: Arc<ClusterMap>,
     ) -> Result<(), Violation> {
         let now_us = self.now_us;
-        let writer = &mut self.writers[number];
+        let writer = &mut self.guests.writers[number];
         if map.version > writer.map.version {
             writer.map = map;
         }
@@ -213,23 +376,12 @@ impl World {
         Ok(())
     }
 
-    /// Tells clients that their connection to a node is broken.
-    pub(super) fn clients_lose(&mut self, node: NodeId) {
-        for number in 0..self.writers.len() {
-            let writer = &self.writers[number];
-            if writer.busy && writer.target == Some(node) {
-                let attempt = writer.attempt;
-                self.after(1_000, Happening::WriteGivenUp { writer: number, attempt });
-            }
-        }
-    }
-
     fn read_next(&mut self, number: usize) {
-        if self.now_us >= CLIENTS_TO_US {
+        if self.now_us >= GUESTS_TO_US {
             return;
         }
         let partition = Partition(self.rng.random_range(0..PARTITIONS));
-        let reader = &mut self.readers[number];
+        let reader = &mut self.guests.readers[number];
         reader.partition = partition;
         reader.read += 1;
         reader.begun_us = self.now_us;
@@ -243,7 +395,7 @@ impl World {
     fn ask(&mut self, number: usize, node: Option<NodeId>) {
         let late_us = self.network.client_us();
         let anybody = NodeId(self.rng.random_range(0..NODES));
-        let reader = &self.readers[number];
+        let reader = &self.guests.readers[number];
         let seen = reader.seen.get(&reader.partition).copied().unwrap_or_default();
         let (read, node) = (reader.read, node.unwrap_or(anybody));
         self.after(late_us, Happening::ReadArrives { reader: number, read, node, seen });
@@ -251,15 +403,15 @@ impl World {
 
     /// Looks again when the read is due.
     fn watch(&mut self, number: usize) {
-        let reader = &self.readers[number];
+        let reader = &self.guests.readers[number];
         if let Some(on_its_way) = &reader.on_its_way {
             let (due_us, read) = (on_its_way.due_us().max(self.now_us + 1), reader.read);
-            self.at(due_us, Happening::Hedge { reader: number, read });
+            self.after(due_us - self.now_us, Happening::Hedge { reader: number, read });
         }
     }
 
     fn hedge(&mut self, number: usize, read: u64) {
-        let reader = &mut self.readers[number];
+        let reader = &mut self.guests.readers[number];
         let Some(on_its_way) = reader.on_its_way.as_mut().filter(|_| reader.read == read) else { return };
         if on_its_way.due_us() <= self.now_us {
             let asked = reader.hedger.due(on_its_way, &reader.map, self.now_us);
@@ -271,6 +423,30 @@ impl World {
         self.watch(number);
     }
 
+    /// Lets a node answer a read.
+    fn read_arrives(
+        &mut self,
+        reader: usize,
+        read: u64,
+        node: NodeId,
+        seen: Position,
+    ) -> Result<(), Violation> {
+        let (partition, stale) =
+            (self.guests.readers[reader].partition, self.guests.readers[reader].read != read);
+        let map = self.node(node).map(|node| node.map().clone());
+        let mut shown = None;
+        if map.is_some() {
+            let found = if stale { None } else { self.read(node, partition, seen) };
+            let answered =
+                |s: Shown<'_, Ledger>| Answered { at: s.at, digest: s.state.digest, fresh: s.fresh };
+            shown = found.and_then(Result::ok).map(answered);
+            Clients::stepped(self, node)?;
+        }
+        let late_us = self.network.client_us();
+        self.after(late_us, Happening::ReadAnswered { reader, read, node, shown, map });
+        Ok(())
+    }
+
     fn read_answered(
         &mut self,
         number: usize,
@@ -279,7 +455,7 @@ impl World {
         shown: Option<Answered>,
         map: Option<Arc<ClusterMap>>,
     ) -> Result<(), Violation> {
-        let reader = &mut self.readers[number];
+        let reader = &mut self.guests.readers[number];
         if let Some(map) = map.filter(|map| map.version > reader.map.version) {
             reader.map = map;
         }
@@ -305,9 +481,9 @@ impl World {
         reader.on_its_way = None;
         reader.done += 1;
         reader.worst_us = reader.worst_us.max(self.now_us - begun_us);
-        self.truth.answered(partition, seen, answered, begun_us)?;
-        if number + 1 < self.readers.len() {
-            self.readers[number].seen.insert(partition, answered.at);
+        self.guests.truth.answered(partition, seen, answered, begun_us)?;
+        if number + 1 < self.guests.readers.len() {
+            self.guests.readers[number].seen.insert(partition, answered.at);
         }
         let think_us = self.rng.random_range(200..3_000);
         self.after(think_us, Happening::ReadNext(number));

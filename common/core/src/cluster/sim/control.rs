@@ -6,8 +6,8 @@ use std::sync::Arc;
 use rand::RngExt;
 
 use super::faults::{FAULTS_FROM_US, Moment};
-use super::truth::Violation;
-use super::world::{Happening, NODES, World, alive, describe};
+use super::guests::{Guests, Violation};
+use super::world::{Happening, NODES, World, describe};
 use crate::cluster::{Change, ClusterMap, Event, Incarnation, Message, Node, NodeId};
 
 /// Time from the loss of the leader to the next one, at least, in microseconds.
@@ -26,6 +26,18 @@ pub(super) struct Control {
 }
 
 impl Control {
+    /// Begins with a map without members, led by the first node.
+    pub(super) fn new(map: Arc<ClusterMap>) -> Self {
+        Self {
+            map,
+            leader: NodeId(0),
+            leader_life: Incarnation(1),
+            silent_since_us: None,
+            election_us: 0,
+            stopped_until_us: 0,
+        }
+    }
+
     /// Commits a change, if it changes anything; the new map is to be told.
     pub(super) fn commit(&mut self, change: &Change) -> Option<Arc<ClusterMap>> {
         let mut map = (*self.map).clone();
@@ -35,13 +47,13 @@ impl Control {
     }
 }
 
-impl World {
+impl<G: Guests> World<G> {
     pub(super) fn proposed(&mut self, from: NodeId, change: Change) {
         let leader = self.control.leader;
         let reaches = from == leader || self.network.connects(from, leader);
         if reaches && self.leads() {
             let late_us = self.rng.random_range(1_000..5_000);
-            self.after(late_us, Happening::Commits(change));
+            self.after_own(late_us, Happening::Commits(change));
         }
     }
 
@@ -52,8 +64,7 @@ impl World {
         let Some(map) = self.control.commit(change) else { return Ok(()) };
         self.tell(|| format!("version {}: {change:?}", map.version));
         map.assignments().for_each(|(partition, assignment)| self.tell(|| describe(partition, assignment)));
-        let Self { truth, machines, .. } = self;
-        truth.committed(&map, |instance| alive(machines, instance))?;
+        G::committed(self, &map)?;
         let leader = self.control.leader;
         self.step(leader, Event::Map(map.clone()))?;
         if let Some(me) = self.machines[leader.0 as usize].node.as_ref().map(Node::me) {
@@ -86,7 +97,7 @@ impl World {
     }
 
     pub(super) fn watch_control(&mut self) -> Result<(), Violation> {
-        self.after(10_000, Happening::WatchControl);
+        self.after_own(10_000, Happening::WatchControl);
         if self.leads() {
             self.control.silent_since_us = None;
             return Ok(());

@@ -3,21 +3,24 @@
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use super::truth::Violation;
+use super::guests::{Guests, Violation};
 use super::world::{Happening, NODES, World};
 use crate::cluster::NodeId;
 
 /// A fault, and how long until it is mended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fault {
-    pub(super) kind: Kind,
-    pub(super) node: NodeId,
-    pub(super) lasts_us: u64,
+pub struct Fault {
+    /// What goes wrong.
+    pub kind: Kind,
+    /// Where.
+    pub node: NodeId,
+    /// How long, in microseconds.
+    pub lasts_us: u64,
 }
 
 /// What goes wrong with a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
     /// Its process is killed; it starts again with empty memory.
     Crash,
     /// Its process is stopped, and continues with all that has come meanwhile.
@@ -38,11 +41,13 @@ pub(super) enum Kind {
     Silence,
     /// Maps that are sent to it are lost.
     Uninformed,
+    /// All processes are killed, and all of them start again.
+    Blackout,
 }
 
 /// When to strike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Moment {
+pub enum Moment {
     /// At a time, in microseconds.
     At(u64),
     /// When control commits the n-th change after the start of faults.
@@ -50,25 +55,30 @@ pub(super) enum Moment {
     /// When a primary proposes an admission, the n-th time. What it strikes are
     /// the primary and the learner.
     Admission(u32),
+    /// When the guests say so, the n-th time. What it strikes are two nodes that they name.
+    Named(&'static str, u32),
 }
 
 /// The faults of one run.
 #[derive(Clone, Debug)]
-pub(super) struct Plan {
-    pub(super) faults: Vec<(Moment, Fault)>,
+pub struct Plan {
+    /// What goes wrong, and when.
+    pub faults: Vec<(Moment, Fault)>,
     /// Of 10,000 messages between nodes, so many are lost.
-    pub(super) lost: u32,
+    pub lost: u32,
     /// Whether stalls are held against their bounds: one fault only.
-    pub(super) single: bool,
+    pub single: bool,
 }
 
-pub(super) const FAULTS_FROM_US: u64 = 1_000_000;
-const FAULTS_TO_US: u64 = 2_500_000;
+/// No fault begins before, in microseconds.
+pub const FAULTS_FROM_US: u64 = 1_000_000;
+/// No fault begins after, in microseconds.
+pub const FAULTS_TO_US: u64 = 2_500_000;
 
 impl Plan {
     /// Draws a plan: one fault alone, several at random, or several aimed at
     /// moments at which something changes.
-    pub(super) fn draw(rng: &mut StdRng, nodes: u16) -> Self {
+    pub fn draw(rng: &mut StdRng, nodes: u16) -> Self {
         let style = rng.random_range(0..6);
         let lost = [0, 0, 50, 200][rng.random_range(0..4)];
         if style == 0 {
@@ -131,7 +141,8 @@ fn at_admissions(rng: &mut StdRng, nodes: u16) -> Vec<(Moment, Fault)> {
     faults
 }
 
-fn fault(rng: &mut StdRng, nodes: u16) -> Fault {
+/// Draws a fault of any kind that strikes one node, or two that don't hear each other.
+pub fn fault(rng: &mut StdRng, nodes: u16) -> Fault {
     let node = NodeId(rng.random_range(0..nodes));
     let other = NodeId((node.0 + rng.random_range(1..nodes)) % nodes);
     let kind = match rng.random_range(0..13) {
@@ -148,9 +159,9 @@ fn fault(rng: &mut StdRng, nodes: u16) -> Fault {
     Fault { kind, node, lasts_us: rng.random_range(30_000..1_200_000) }
 }
 
-impl World {
+impl<G: Guests> World<G> {
     /// Begins the faults that wait for this moment, at the nodes that it is about.
-    pub(super) fn strike(&mut self, moment: Moment, pair: Option<(NodeId, NodeId)>) {
+    pub fn strike(&mut self, moment: Moment, pair: Option<(NodeId, NodeId)>) {
         if self.now_us >= FAULTS_TO_US {
             return;
         }
@@ -166,9 +177,10 @@ impl World {
                 // The primary before control has committed the admission, or the learner after it.
                 (Kind::Crash, Some((node, _))) if self.rng.random() => fault.node = node,
                 (Kind::Crash, Some((_, other))) => (fault.node, late_us) = (other, late_us + 3_000),
+                (_, Some((node, _))) if matches!(moment, Moment::Named(..)) => fault.node = node,
                 _ => {}
             }
-            self.after(late_us, Happening::Begins(fault));
+            self.after_own(late_us, Happening::Begins(fault));
         }
     }
 
@@ -190,8 +202,9 @@ impl World {
             Kind::Starve => self.at(self.now_us, Happening::Nap(node, self.now_us + fault.lasts_us)),
             Kind::Uninformed => _ = self.network.uninformed.insert(node),
             Kind::Silence => self.control.stopped_until_us = self.now_us + fault.lasts_us,
+            Kind::Blackout => others.for_each(|node| self.kill(node)),
         }
-        self.after(fault.lasts_us, Happening::Mended(fault));
+        self.after_own(fault.lasts_us, Happening::Mended(fault));
     }
 
     pub(super) fn mended(&mut self, fault: Fault) -> Result<(), Violation> {
@@ -205,6 +218,13 @@ impl World {
             }
             Kind::Delay => _ = self.network.delay_us.remove(&node),
             Kind::Uninformed => _ = self.network.uninformed.remove(&node),
+            Kind::Blackout => {
+                for node in (0..NODES).map(NodeId) {
+                    if self.life(node).is_none() {
+                        self.start(node);
+                    }
+                }
+            }
             Kind::Crash | Kind::Starve | Kind::Silence => {}
         }
         Ok(())
@@ -215,9 +235,9 @@ impl World {
         let (asleep_us, awake_us) =
             (self.rng.random_range(5_000..60_000), self.rng.random_range(1_000..20_000));
         self.machines[node.0 as usize].stopped = true;
-        self.after(asleep_us, Happening::Wakes(node));
+        self.after_own(asleep_us, Happening::Wakes(node));
         if self.now_us < until_us {
-            self.after(asleep_us + awake_us, Happening::Nap(node, until_us));
+            self.after_own(asleep_us + awake_us, Happening::Nap(node, until_us));
         }
     }
 }

@@ -2,6 +2,7 @@
 //! compare-and-apply as a view partition takes deltas, and a digest of all
 //! writes in order, by which two histories are told apart.
 
+use super::world::mix;
 use crate::cluster::State;
 
 /// Writers of a simulated cluster.
@@ -37,12 +38,4 @@ impl State for Ledger {
         }
         (accepted, *applied)
     }
-}
-
-/// Scatters a number's bits (the finisher of SplitMix64).
-pub(super) fn mix(number: u64) -> u64 {
-    let mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
 }

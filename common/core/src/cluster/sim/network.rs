@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 use crate::cluster::NodeId;
 
 /// Carries messages; says when one arrives, if it does.
-pub(super) struct Network {
+pub struct Network {
     rng: StdRng,
     /// Of 10,000 messages between nodes, so many are lost.
     pub(super) lost: u32,
@@ -35,7 +35,7 @@ impl Network {
     }
 
     /// Returns when a message sent now arrives; what arrives keeps its order.
-    pub(super) fn carry(&mut self, from: NodeId, to: NodeId, now_us: u64) -> Option<u64> {
+    pub fn carry(&mut self, from: NodeId, to: NodeId, now_us: u64) -> Option<u64> {
         let latency_us = self.latency_us(from, to);
         if self.cut.contains(&(from, to)) || self.rng.random_range(0..10_000) < self.lost {
             return None;
@@ -54,7 +54,7 @@ impl Network {
     }
 
     /// Draws what a client's message takes: no fault between nodes touches it.
-    pub(super) fn client_us(&mut self) -> u64 {
+    pub fn client_us(&mut self) -> u64 {
         self.rng.random_range(200..1_000)
     }
 
@@ -71,7 +71,7 @@ impl Network {
     }
 
     /// Says whether a message and its answer pass.
-    pub(super) fn connects(&self, a: NodeId, b: NodeId) -> bool {
+    pub fn connects(&self, a: NodeId, b: NodeId) -> bool {
         !self.cut.contains(&(a, b)) && !self.cut.contains(&(b, a))
     }
 }

@@ -2,16 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use super::clients::Answered;
+use super::guests::Violation;
 use super::ledger::Ledger;
-use super::world::Answered;
 use crate::cluster::{ClusterMap, Epoch, Instance, Node, Partition, Position};
 
 /// What is called fresh is no older, whatever is cut off: the time without touch
 /// that goes unsaid, and what a change of the map takes.
 const STALE_US: u64 = 600_000;
-
-/// A broken promise, in words.
-pub(super) type Violation = String;
 
 /// One history of a partition, as far as a primary has committed it.
 #[derive(Default)]

@@ -1,5 +1,5 @@
-//! A simulated cluster: nodes, network, control, clients and faults under one
-//! clock. One seed decides everything.
+//! A simulated cluster: nodes, network, control and faults under one clock, and
+//! guests that use it. One seed decides everything.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,38 +7,34 @@ use std::sync::Arc;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::clients::{Reader, Writer};
 use super::control::Control;
 use super::faults::{Fault, Kind, Moment, Plan};
-use super::ledger::{Ledger, WRITERS, Write, mix};
+use super::guests::{Guests, Violation};
 use super::network::Network;
-use super::truth::{Truth, Violation};
-use crate::cluster::mutant::{Mutant, Mutants};
+use crate::cluster::mutant::Mutants;
 use crate::cluster::{
-    Answer, Assignment, Change, ClusterMap, Event, Holder, Incarnation, Instance, Message, Node, NodeConfig,
-    NodeId, Output, Partition, Position, ReplicaConfig, RequestId,
+    Assignment, Change, ClusterMap, Event, Holder, Incarnation, Instance, Message, Node, NodeConfig, NodeId,
+    Output, Partition, Position, ReadRefusal, Replica, ReplicaConfig, Shown,
 };
 
-pub(super) const NODES: u16 = 5;
-pub(super) const PARTITIONS: u32 = 4;
-const REPLICAS: usize = 3;
-/// The last of them remembers nothing.
-const READERS: usize = 5;
+/// How many nodes a simulated cluster has.
+pub const NODES: u16 = 5;
 const TICK_US: u64 = 20_000;
 /// After the last fault is mended.
 const HEALS_US: u64 = 4_000_000;
-/// Clients stop here, and nothing may be on its way at the end.
-pub(super) const CLIENTS_TO_US: u64 = 6_000_000;
-pub(super) const END_US: u64 = 6_500_000;
+/// Guests ask for nothing after this, and nothing may be on its way at the end.
+pub const GUESTS_TO_US: u64 = 6_000_000;
+/// Where a run ends.
+pub const END_US: u64 = 6_500_000;
 
 /// What happens at a time.
-pub(super) enum Happening {
+pub(super) enum Happening<G: Guests> {
     Tick(NodeId, Incarnation),
     Arrives {
         from: Instance,
         to: NodeId,
         to_life: Incarnation,
-        message: Message<Ledger>,
+        message: Message<G::State>,
     },
     Broken {
         at: NodeId,
@@ -53,126 +49,93 @@ pub(super) enum Happening {
     Mended(Fault),
     Nap(NodeId, u64),
     Wakes(NodeId),
-    WriteNext(usize),
-    WriteArrives {
-        writer: usize,
-        attempt: u64,
-        node: NodeId,
-        write: Write,
-    },
-    WriteAnswered {
-        writer: usize,
-        attempt: u64,
-        answer: Answer<(bool, u64)>,
-        map: Arc<ClusterMap>,
-    },
-    WriteGivenUp {
-        writer: usize,
-        attempt: u64,
-    },
-    WriteAgain {
-        writer: usize,
-        attempt: u64,
-    },
-    ReadNext(usize),
-    ReadArrives {
-        reader: usize,
-        read: u64,
-        node: NodeId,
-        seen: Position,
-    },
-    ReadAnswered {
-        reader: usize,
-        read: u64,
-        node: NodeId,
-        shown: Option<Answered>,
-        map: Option<Arc<ClusterMap>>,
-    },
-    Hedge {
-        reader: usize,
-        read: u64,
-    },
-}
-
-/// What a reader is told.
-#[derive(Clone, Copy)]
-pub(super) struct Answered {
-    pub(super) at: Position,
-    pub(super) digest: u64,
-    pub(super) fresh: bool,
+    Guest(G::Happening),
 }
 
 /// What came to a stopped process, to be met when it continues.
-enum Held {
-    Event(Event<Ledger>),
-    Read { reader: usize, read: u64, seen: Position },
+enum Held<G: Guests> {
+    Event(Event<G::State>),
+    Guest(G::Happening),
 }
 
 /// A machine: its process, if it runs.
-pub(super) struct Machine {
-    pub(super) node: Option<Node<Ledger>>,
+pub(super) struct Machine<G: Guests> {
+    pub(super) node: Option<Node<G::State>>,
     incarnation: u64,
     pub(super) stopped: bool,
-    held: Vec<Held>,
+    held: Vec<Held<G>>,
     /// Its clock's lead over the others'.
     skew_us: u64,
 }
 
-/// What a run has come to.
+/// What a run has come to, beside what its guests know.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Outcome {
+pub struct Outcome {
     /// A digest of all that happened.
-    pub(super) trace: u64,
-    pub(super) worst_write_us: u64,
-    pub(super) worst_read_us: u64,
-    pub(super) writes: u64,
-    pub(super) reads: u64,
-    pub(super) faults: u32,
+    pub trace: u64,
+    /// How many faults there were.
+    pub faults: u32,
     /// Partitions that began another life.
-    pub(super) lives_lost: u32,
+    pub lives_lost: u32,
     /// The one fault of the run, if it was one.
-    pub(super) single: Option<Kind>,
+    pub single: Option<Kind>,
 }
 
-pub(super) struct World {
+/// How large the cluster is.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// The number of partitions.
+    pub partitions: u32,
+    /// The replicas of each.
+    pub replicas: usize,
+    pub(crate) mutants: Mutants,
+}
+
+impl Setting {
+    /// So many partitions, each with so many replicas.
+    pub fn new(partitions: u32, replicas: usize) -> Self {
+        Self { partitions, replicas, mutants: Mutants::default() }
+    }
+}
+
+/// The cluster, and who uses it.
+pub struct World<G: Guests> {
+    /// Who uses it.
+    pub guests: G,
+    /// Draws what guests do.
+    pub rng: StdRng,
+    /// The links.
+    pub network: Network,
     pub(super) now_us: u64,
-    queue: BTreeMap<(u64, u64), Box<Happening>>,
+    queue: BTreeMap<(u64, u64), Box<Happening<G>>>,
     serial: u64,
-    pub(super) rng: StdRng,
-    pub(super) network: Network,
     pub(super) control: Control,
-    pub(super) machines: Vec<Machine>,
-    pub(super) writers: Vec<Writer>,
-    pub(super) readers: Vec<Reader>,
-    pub(super) truth: Truth,
+    pub(super) machines: Vec<Machine<G>>,
     pub(super) plan: Plan,
     pub(super) faults: u32,
     pub(super) changes: u32,
     admissions: u32,
     trace: u64,
-    mutants: Mutants,
+    setting: Setting,
     /// Whether to print what happens: for one seed that fails.
     told: bool,
 }
 
-impl World {
-    pub(super) fn new(seed: u64, mutant: Option<Mutant>) -> Self {
+impl<G: Guests> World<G> {
+    /// Founds a cluster. `plan` draws what goes wrong, `guests` come when there is a first map.
+    pub fn new(
+        seed: u64,
+        setting: Setting,
+        plan: impl FnOnce(&mut StdRng) -> Plan,
+        guests: impl FnOnce(&mut StdRng, &Arc<ClusterMap>) -> G,
+    ) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let plan = Plan::draw(&mut rng, NODES);
-        let mutants = Mutants(mutant);
-        let mut map = ClusterMap::new(PARTITIONS, REPLICAS);
-        map.mutants = mutants;
+        let plan = plan(&mut rng);
+        let mut map = ClusterMap::new(setting.partitions, setting.replicas);
+        map.mutants = setting.mutants;
         let map = Arc::new(map);
         let mut network = Network::new(rng.random());
         network.lost = plan.lost;
-        let control = Control {
-            map: map.clone(),
-            leader: NodeId(0),
-            leader_life: Incarnation(1),
-            silent_since_us: None,
-            election_us: 0,
-            stopped_until_us: 0,
-        };
         let machine = |rng: &mut StdRng| Machine {
             node: None,
             incarnation: 0,
@@ -181,25 +144,22 @@ impl World {
             skew_us: rng.random_range(0..1_000_000_000),
         };
         let machines = (0..NODES).map(|_| machine(&mut rng)).collect();
+        let guests = guests(&mut rng, &map);
         let mut world = Self {
+            guests,
+            rng,
+            network,
             now_us: 0,
             queue: BTreeMap::new(),
             serial: 0,
-            rng,
-            network,
-            control,
+            control: Control::new(map),
             machines,
-            writers: (0..WRITERS)
-                .map(|w| Writer::new(Partition(w as u32 % PARTITIONS), map.clone()))
-                .collect(),
-            readers: (0..READERS).map(|_| Reader::new(map.clone())).collect(),
-            truth: Truth::default(),
             plan,
             faults: 0,
             changes: 0,
             admissions: 0,
             trace: seed,
-            mutants,
+            setting,
             told: std::env::var_os("TRACE").is_some(),
         };
         world.begin();
@@ -213,8 +173,7 @@ impl World {
         self.step(NodeId(0), Event::Leads(true)).expect("nothing is promised yet");
         self.at(0, Happening::WatchControl);
         self.at(HEALS_US, Happening::Heals);
-        (0..WRITERS).for_each(|writer| self.at(500_000, Happening::WriteNext(writer)));
-        (0..READERS).for_each(|reader| self.at(600_000, Happening::ReadNext(reader)));
+        G::begin(self);
         for (moment, fault) in self.plan.faults.clone() {
             if let Moment::At(at_us) = moment {
                 self.at(at_us, Happening::Begins(fault));
@@ -223,7 +182,7 @@ impl World {
     }
 
     /// Runs to the end, or to the first broken promise.
-    pub(super) fn run(mut self) -> Result<Outcome, Violation> {
+    pub fn run(&mut self) -> Result<Outcome, Violation> {
         while let Some(((at_us, serial), happening)) = self.queue.pop_first() {
             if at_us > END_US {
                 break;
@@ -232,26 +191,21 @@ impl World {
             self.trace = mix(self.trace ^ at_us ^ serial.rotate_left(32));
             self.happen(*happening).map_err(|violation| format!("at {at_us} us: {violation}"))?;
         }
-        self.settled()?;
-        let lives_lost = self.control.map.partitions.iter().map(|assignment| assignment.life - 1).sum();
-        let single = self.plan.single.then(|| self.plan.faults[0].1.kind);
+        self.recovered()?;
+        G::settled(self)?;
         Ok(Outcome {
             trace: self.trace,
-            worst_write_us: self.writers.iter().map(|writer| writer.worst_us).max().unwrap_or(0),
-            worst_read_us: self.readers.iter().map(|reader| reader.worst_us).max().unwrap_or(0),
-            writes: self.writers.iter().map(|writer| writer.done).sum(),
-            reads: self.readers.iter().map(|reader| reader.done).sum(),
             faults: self.faults,
-            lives_lost,
-            single,
+            lives_lost: self.control.map.partitions.iter().map(|assignment| assignment.life - 1).sum(),
+            single: self.plan.single.then(|| self.plan.faults[0].1.kind),
         })
     }
 
-    fn happen(&mut self, happening: Happening) -> Result<(), Violation> {
+    fn happen(&mut self, happening: Happening<G>) -> Result<(), Violation> {
         match happening {
             Happening::Tick(node, life) => {
                 if self.life(node) == Some(life) {
-                    self.after(TICK_US, Happening::Tick(node, life));
+                    self.after_own(TICK_US, Happening::Tick(node, life));
                     self.step(node, Event::Tick)?;
                 }
             }
@@ -269,13 +223,25 @@ impl World {
             Happening::Mended(fault) => self.mended(fault)?,
             Happening::Nap(node, until_us) => self.nap(node, until_us),
             Happening::Wakes(node) => self.wake(node)?,
-            other => self.client(other)?,
+            Happening::Guest(happening) => self.meet(happening)?,
         }
         Ok(())
     }
 
+    /// Lets something happen to the guests, or keeps it for when its process continues.
+    fn meet(&mut self, happening: G::Happening) -> Result<(), Violation> {
+        if let Some(node) = G::process_of(&happening) {
+            let machine = &mut self.machines[node.0 as usize];
+            if machine.stopped {
+                machine.held.push(Held::Guest(happening));
+                return Ok(());
+            }
+        }
+        G::happen(self, happening)
+    }
+
     /// Lets a node take an event, does what it wants, and looks at what it shows.
-    pub(super) fn step(&mut self, at: NodeId, event: Event<Ledger>) -> Result<(), Violation> {
+    pub fn step(&mut self, at: NodeId, event: Event<G::State>) -> Result<(), Violation> {
         let machine = &mut self.machines[at.0 as usize];
         let Some(node) = &mut machine.node else { return Ok(()) };
         if machine.stopped {
@@ -285,7 +251,7 @@ impl World {
         let outputs = node.step(event, self.now_us + machine.skew_us);
         let me = node.me();
         let map = node.map().clone();
-        self.truth.look(node, PARTITIONS, self.now_us)?;
+        G::stepped(self, at)?;
         for output in outputs {
             match output {
                 Output::Send(to, message) => self.send(me, to, message),
@@ -295,9 +261,9 @@ impl World {
                         self.strike(Moment::Admission(self.admissions), Some((at, holder.instance.node)));
                     }
                     let late_us = self.network.latency_us(at, self.control.leader);
-                    self.after(late_us, Happening::Proposed(at, change));
+                    self.after_own(late_us, Happening::Proposed(at, change));
                 }
-                Output::Answer(request, answer) => self.answer(me, request, answer, map.clone())?,
+                Output::Answer(request, answer) => G::answered(self, me, request, answer, map.clone())?,
                 Output::Superseded => {
                     self.kill(at);
                     self.start(at);
@@ -307,31 +273,14 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn send(&mut self, from: Instance, to: NodeId, message: Message<Ledger>) {
+    pub(super) fn send(&mut self, from: Instance, to: NodeId, message: Message<G::State>) {
         if matches!(message, Message::Map(_)) && self.network.uninformed.contains(&to) {
             return;
         }
         let Some(arrives_us) = self.network.carry(from.node, to, self.now_us) else { return };
         let to_life = Incarnation(self.machines[to.0 as usize].incarnation);
+        let message = G::carried(self, (from.node, to), message);
         self.at(arrives_us, Happening::Arrives { from, to, to_life, message });
-    }
-
-    fn answer(
-        &mut self,
-        primary: Instance,
-        request: RequestId,
-        answer: Answer<(bool, u64)>,
-        map: Arc<ClusterMap>,
-    ) -> Result<(), Violation> {
-        let (writer, attempt) = ((request.0 >> 32) as usize, request.0 & 0xffff_ffff);
-        if let Answer::Done { at, .. } = &answer {
-            let partition = self.writers[writer].partition;
-            let Self { truth, control, machines, .. } = self;
-            truth.acknowledge(partition, *at, primary, &control.map, |instance| alive(machines, instance))?;
-        }
-        let late_us = self.network.client_us();
-        self.after(late_us, Happening::WriteAnswered { writer, attempt, answer, map });
-        Ok(())
     }
 
     pub(super) fn wake(&mut self, node: NodeId) -> Result<(), Violation> {
@@ -340,13 +289,15 @@ impl World {
         for held in std::mem::take(&mut machine.held) {
             match held {
                 Held::Event(event) => self.step(node, event)?,
-                Held::Read { reader, read, seen } => self.read(reader, read, node, seen)?,
+                Held::Guest(happening) => self.meet(happening)?,
             }
         }
         Ok(())
     }
 
     pub(super) fn start(&mut self, node: NodeId) {
+        #[cfg(test)]
+        let mutants = self.setting.mutants;
         let machine = &mut self.machines[node.0 as usize];
         machine.incarnation += 1;
         let life = Incarnation(machine.incarnation);
@@ -354,9 +305,13 @@ impl World {
         // Few, so that learners need the state as well as the log.
         config.replica = ReplicaConfig { kept_max: 24, entries_max: 16, ..config.replica };
         let me = Instance { node, incarnation: life };
-        machine.node = Some(Node::new(me, config, Ledger::default()).broken_by(self.mutants));
+        let fresh = Node::new(me, config, G::State::default());
+        #[cfg(test)]
+        let fresh = fresh.broken_by(mutants);
+        machine.node = Some(fresh);
         let late_us = self.rng.random_range(0..TICK_US);
-        self.after(late_us, Happening::Tick(node, life));
+        self.after_own(late_us, Happening::Tick(node, life));
+        G::started(self, node);
     }
 
     pub(super) fn kill(&mut self, node: NodeId) {
@@ -367,105 +322,117 @@ impl World {
             self.breaks(other, node);
         }
         for held in held {
-            if let Held::Read { reader, read, .. } = held {
-                self.after(1_000, Happening::ReadAnswered { reader, read, node, shown: None, map: None });
+            if let Held::Guest(happening) = held {
+                G::unmet(self, node, happening);
             }
         }
-        self.clients_lose(node);
+        G::killed(self, node);
     }
 
     /// Tells a node, unless it is cut off, that its connection to a dead one is broken.
     fn breaks(&mut self, at: NodeId, peer: NodeId) {
         if self.network.connects(at, peer) {
-            self.after(1_000, Happening::Broken { at, peer });
+            self.after_own(1_000, Happening::Broken { at, peer });
         }
     }
 
-    /// Lets a node answer a read, or keeps it for when the process continues.
-    pub(super) fn read(
+    /// Shows a partition as a node has it to someone who has seen `seen` of it. None when there is
+    /// no such process.
+    pub fn read(
         &mut self,
-        reader: usize,
-        read: u64,
         at: NodeId,
+        partition: Partition,
         seen: Position,
-    ) -> Result<(), Violation> {
-        let partition = self.readers[reader].partition;
+    ) -> Option<Result<Shown<'_, G::State>, ReadRefusal>> {
         let machine = &mut self.machines[at.0 as usize];
-        if machine.stopped {
-            machine.held.push(Held::Read { reader, read, seen });
-            return Ok(());
-        }
-        let (shown, map) = match &mut machine.node {
-            None => (None, None),
-            Some(node) => {
-                let stale = self.readers[reader].read != read;
-                let now_us = self.now_us + machine.skew_us;
-                let shown = if stale { None } else { node.read(partition, seen, now_us).ok() };
-                let shown = shown.map(|s| Answered { at: s.at, digest: s.state.digest, fresh: s.fresh });
-                self.truth.look(node, PARTITIONS, self.now_us)?;
-                (shown, Some(node.map().clone()))
-            }
-        };
-        let late_us = self.network.client_us();
-        self.after(late_us, Happening::ReadAnswered { reader, read, node: at, shown, map });
-        Ok(())
+        let now_us = self.now_us + machine.skew_us;
+        Some(machine.node.as_mut()?.read(partition, seen, now_us))
     }
 
-    /// Looks whether all is well again some time after the last fault.
-    fn settled(&self) -> Result<(), Violation> {
+    /// Says whether a node hears from most members; false when its process does not run.
+    pub fn is_in_touch(&self, at: NodeId) -> bool {
+        let machine = &self.machines[at.0 as usize];
+        machine.node.as_ref().is_some_and(|node| node.is_in_touch(self.now_us + machine.skew_us))
+    }
+
+    /// Returns whom a node asks in the stead of one that it doesn't hear.
+    pub fn detour(&self, at: NodeId, to: Instance, turn: usize) -> Option<NodeId> {
+        let machine = &self.machines[at.0 as usize];
+        machine.node.as_ref()?.detour(to, turn, self.now_us + machine.skew_us)
+    }
+
+    /// Looks whether all partitions have all their replicas again, and these are alike.
+    fn recovered(&self) -> Result<(), Violation> {
         for (partition, assignment) in self.control.map.assignments() {
-            let nodes = assignment.in_sync.iter().filter_map(|held| alive(&self.machines, held.instance));
-            let replicas: Vec<_> = nodes.filter_map(|node| node.replica(partition)).collect();
-            if replicas.len() != REPLICAS || assignment.primary.is_none() {
+            let ends: Vec<_> =
+                self.in_sync(partition).map(|replica| (replica.commit(), replica.end())).collect();
+            if ends.len() != self.setting.replicas || assignment.primary.is_none() {
                 return Err(format!("{partition} has not recovered: {assignment:?}"));
             }
-            if replicas.iter().any(|r| {
-                (r.commit(), r.end(), r.state())
-                    != (replicas[0].end(), replicas[0].end(), replicas[0].state())
-            }) {
-                return Err(format!("the replicas of {partition} are not equal at the end"));
+            if ends.iter().any(|end| *end != (ends[0].1, ends[0].1)) {
+                return Err(format!("the replicas of {partition} are not equally far at the end: {ends:?}"));
             }
-            for (number, writer) in self.writers.iter().enumerate().filter(|(_, w)| w.partition == partition)
-            {
-                let applied = replicas[0].state().applied[number];
-                if writer.seen.life == assignment.life && applied < writer.acknowledged {
-                    return Err(format!("{partition} has lost {applied}..{}", writer.acknowledged));
-                }
-                if writer.busy {
-                    return Err(format!("writer {number} waits still"));
-                }
-            }
-        }
-        if self.readers.iter().any(|reader| reader.on_its_way.is_some()) {
-            return Err("a reader waits still".to_owned());
         }
         Ok(())
+    }
+
+    /// Iterates the replicas in sync of a partition, by control's map.
+    pub fn in_sync(&self, partition: Partition) -> impl Iterator<Item = &Replica<G::State>> {
+        let holders = &self.control.map.assignment(partition).in_sync;
+        let nodes = holders.iter().filter_map(|held| alive(&self.machines, held.instance));
+        nodes.filter_map(move |node| node.replica(partition))
+    }
+
+    /// Returns the map as control has it.
+    pub fn committed_map(&self) -> &Arc<ClusterMap> {
+        &self.control.map
+    }
+
+    /// Returns a node whose process runs, stopped or not.
+    pub fn node(&self, node: NodeId) -> Option<&Node<G::State>> {
+        self.machines[node.0 as usize].node.as_ref()
     }
 
     /// Returns the life that runs on a machine.
-    pub(super) fn life(&self, node: NodeId) -> Option<Incarnation> {
-        self.machines[node.0 as usize].node.as_ref().map(|node| node.me().incarnation)
+    pub fn life(&self, node: NodeId) -> Option<Incarnation> {
+        self.node(node).map(|node| node.me().incarnation)
     }
 
+    /// Returns the time, in microseconds since the beginning.
+    pub fn now_us(&self) -> u64 {
+        self.now_us
+    }
+
+    /// Tells what happens, to a person who follows one seed.
     #[allow(clippy::print_stderr, reason = "asked for, to follow one seed")]
-    pub(super) fn tell(&self, what: impl FnOnce() -> String) {
+    pub fn tell(&self, what: impl FnOnce() -> String) {
         if self.told {
             eprintln!("{:>9} {}", self.now_us, what());
         }
     }
 
-    pub(super) fn after(&mut self, late_us: u64, happening: Happening) {
+    /// Mixes something into the digest of all that happened.
+    pub fn trace(&mut self, what: u64) {
+        self.trace = mix(self.trace ^ what);
+    }
+
+    /// Lets something happen to the guests after a while.
+    pub fn after(&mut self, late_us: u64, happening: G::Happening) {
+        self.after_own(late_us, Happening::Guest(happening));
+    }
+
+    pub(super) fn after_own(&mut self, late_us: u64, happening: Happening<G>) {
         self.at(self.now_us + late_us, happening);
     }
 
-    pub(super) fn at(&mut self, at_us: u64, happening: Happening) {
+    pub(super) fn at(&mut self, at_us: u64, happening: Happening<G>) {
         self.serial += 1;
         self.queue.insert((at_us, self.serial), Box::new(happening));
     }
 }
 
 /// Returns the node of a life that is not over, stopped or not.
-pub(super) fn alive(machines: &[Machine], instance: Instance) -> Option<&Node<Ledger>> {
+pub(super) fn alive<G: Guests>(machines: &[Machine<G>], instance: Instance) -> Option<&Node<G::State>> {
     machines[instance.node.0 as usize].node.as_ref().filter(|node| node.me() == instance)
 }
 
@@ -475,4 +442,12 @@ pub(super) fn describe(partition: Partition, assignment: &Assignment) -> String 
     let (life, epoch) = (assignment.life, assignment.epoch.0);
     let (in_sync, learners) = (list(&assignment.in_sync), list(&assignment.learners));
     format!("  {partition}: life {life}, epoch {epoch}: {primary} of [{in_sync}], learners [{learners}]")
+}
+
+/// Scatters a number's bits (the finisher of SplitMix64).
+pub fn mix(number: u64) -> u64 {
+    let mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }

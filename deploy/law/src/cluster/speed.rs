@@ -1,0 +1,301 @@
+//! The speed layer on one node: for each log partition a task that drives the real worker as
+//! `speed-layer/src/task.rs` does, as long as the map says that this node feeds or follows it.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use sanso_catalog::Share;
+use sanso_cluster::owners;
+use sanso_core::PartitionId;
+use sanso_core::cluster::ClusterMap;
+use sanso_core::cluster::sim::GUESTS_TO_US;
+use sanso_speed::{Answer, Chunk, TargetStart, Worker};
+use sanso_state::{Entry, LogPartition, Offset, Outcome};
+use sanso_view::{Source, View};
+
+use super::mutant::Mutant;
+use super::outside::Disk;
+use super::process::{Process, Wish};
+use super::store::Failed;
+use crate::history::PARTITIONS;
+
+const FLUSH_US: u64 = 50_000;
+const HEARTBEAT_US: u64 = 1_000_000;
+const COLLAPSE_US: u64 = 700_000;
+const RETRY_US: u64 = 500_000;
+const CHUNK_MAX: u64 = 24;
+const QUEUE_MAX: usize = 6;
+
+/// What a worker's task is given.
+#[derive(Clone)]
+pub(super) struct Work {
+    pub(super) process: Rc<Process>,
+    pub(super) source: Arc<Source>,
+    pub(super) views: Rc<[Arc<View>]>,
+    pub(super) partition: u32,
+    pub(super) mutant: Option<Mutant>,
+}
+
+impl Work {
+    /// Works whenever the map says so.
+    pub(super) async fn run(self) {
+        loop {
+            self.process.until_map(|map| self.share(map).is_some()).await;
+            if self.session().await.is_err() {
+                self.process.sleep(RETRY_US).await;
+            }
+        }
+    }
+
+    fn share(&self, map: &ClusterMap) -> Option<Share> {
+        let jobs: Vec<u32> = (0..PARTITIONS).collect();
+        let weight = |job: &u32, node| owners::weight(&self.source.name, *job, node);
+        let nodes = owners::usable(map, |_| true);
+        let both = owners::assign_with_followers(&jobs, &nodes, weight);
+        let (feeds, follows) = *both.get(&self.partition)?;
+        let me = self.process.me.node;
+        if feeds == me {
+            return Some(Share::Feeds);
+        }
+        (follows == Some(me)).then_some(Share::Follows)
+    }
+
+    async fn session(&self) -> Result<(), Failed> {
+        let (node, l) = (self.process.me.node.0, self.partition);
+        let disk = self.process.outside(move |outside| outside.disk(node, l)).await;
+        if disk.is_empty() {
+            let base = self.base_cut().await?.unwrap_or(Offset::MAX);
+            let built = self.process.outside(move |outside| outside.rebuild(l, base)).await;
+            disk.replace(built);
+        }
+        let worker = Worker::new(Arc::clone(&self.source), LogPartition(l), disk.clone(), QUEUE_MAX);
+        let now_us = self.process.now_us();
+        let session = Session {
+            work: self,
+            worker,
+            disk,
+            live: Vec::new(),
+            unresolved: true,
+            followed: None,
+            unflushed: 0,
+            end: 0,
+            last_flush_us: now_us,
+            last_heartbeat_us: now_us,
+            last_collapse_us: now_us,
+            collapse_to: None,
+        };
+        session.run().await
+    }
+
+    fn ids(&self) -> impl Iterator<Item = (Arc<View>, PartitionId)> {
+        let views = self.views.iter();
+        views.flat_map(|view| {
+            let id = |index| PartitionId { view: view.fingerprint, index };
+            (0..view.partitions).map(move |index| (Arc::clone(view), id(index)))
+        })
+    }
+
+    /// Returns the lowest base cut of the view partitions, none where there are none.
+    async fn base_cut(&self) -> Result<Option<Offset>, Failed> {
+        let mut least = None;
+        for (_, id) in self.ids() {
+            let cut = match self.process.progress(id).await {
+                Ok(progress) => progress.cut.at(LogPartition(self.partition)),
+                Err(Failed::NotLive) => continue,
+                Err(unreachable) => return Err(unreachable),
+            };
+            least = Some(least.map_or(cut, |least: Offset| least.min(cut)));
+        }
+        Ok(least)
+    }
+}
+
+/// One run of a worker from what is on the disk.
+struct Session<'a> {
+    work: &'a Work,
+    worker: Worker<Disk>,
+    disk: Disk,
+    live: Vec<TargetStart>,
+    unresolved: bool,
+    /// The share that the targets were taken for.
+    followed: Option<Share>,
+    unflushed: u64,
+    end: Offset,
+    last_flush_us: u64,
+    last_heartbeat_us: u64,
+    last_collapse_us: u64,
+    collapse_to: Option<Offset>,
+}
+
+impl Session<'_> {
+    async fn run(mut self) -> Result<(), Failed> {
+        let process = &self.work.process;
+        while let Some(share) = self.work.share(&process.map()) {
+            if self.followed != Some(share) || self.unresolved {
+                self.follow(share).await;
+            }
+            let read = self.read_and_feed().await;
+            self.flush_if_due(read);
+            self.send().await;
+            self.heartbeat().await;
+            self.collapse().await?;
+            if self.worker.next_read_offset() >= self.end && read == 0 {
+                self.wait().await;
+            }
+        }
+        self.worker.flush();
+        self.send().await;
+        Ok(())
+    }
+
+    /// Takes the view partitions as targets, if this worker feeds them.
+    async fn follow(&mut self, share: Share) {
+        let mut live = Vec::new();
+        self.unresolved = false;
+        for (view, id) in self.work.ids().filter(|_| share == Share::Feeds) {
+            match self.work.process.progress(id).await {
+                Ok(progress) => {
+                    let applied = progress.applied[self.work.partition as usize];
+                    live.push(TargetStart { view, index: id.index, applied });
+                }
+                Err(_) => self.unresolved = true,
+            }
+        }
+        if share == Share::Feeds && self.followed != Some(share) {
+            self.work.process.wish(Wish::Moment("fed", self.work.process.me.node));
+        }
+        self.followed = Some(share);
+        self.live = live;
+        self.worker.targets_changed(self.live.clone());
+    }
+
+    async fn read_and_feed(&mut self) -> u64 {
+        let (l, from) = (self.work.partition, self.worker.next_read_offset());
+        let read = self.work.process.outside(move |outside| {
+            let end = outside.history.end(l);
+            let to = end.min(from + CHUNK_MAX);
+            (outside.history.chunk(l, from, to.max(from)), end)
+        });
+        let (chunk, end): (Chunk, Offset) = read.await;
+        self.end = end;
+        let offsets = chunk.to - chunk.from;
+        if offsets > 0 {
+            // What is refused is looked at in the law without a cluster.
+            let fed = self.worker.feed(&chunk, &mut Vec::new());
+            fed.unwrap_or_else(|error| panic!("memory does not fail: {error}"));
+            self.unflushed += offsets;
+        }
+        offsets
+    }
+
+    fn flush_if_due(&mut self, read: u64) {
+        let rested = self.work.process.now_us() >= self.last_flush_us + FLUSH_US;
+        let caught_up = self.worker.next_read_offset() >= self.end;
+        if self.unflushed > 0 && rested && (caught_up || read > 0) {
+            self.worker.flush();
+            self.unflushed = 0;
+            self.last_flush_us = self.work.process.now_us();
+        }
+    }
+
+    /// Sends the closed deltas, each target's one after the other.
+    async fn send(&mut self) {
+        for id in self.worker.targets() {
+            loop {
+                let Some(mut delta) = self.worker.outgoing(id).next().cloned() else { break };
+                if self.work.mutant == Some(Mutant::DeltaKept) {
+                    let before = self.disk.sent.borrow_mut().insert(id, delta.clone());
+                    // What an earlier feeder had under way.
+                    if let Some(before) = before.filter(|before| before.to > delta.from) {
+                        delta.groups.combine(&before.groups);
+                    }
+                }
+                if !self.submit(id, Entry::Delta(delta)).await {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Submits one entry; says whether the target moved on.
+    async fn submit(&mut self, id: PartitionId, entry: Entry) -> bool {
+        let process = &self.work.process;
+        let Some(target) = self.live.iter().find(|target| target.id() == id) else { return false };
+        let kinds = Arc::clone(&target.view.kinds);
+        let Ok(mut outcome) = process.enter(id, entry.clone(), &kinds).await else {
+            self.drop_target(id);
+            return false;
+        };
+        match (self.work.mutant, &outcome, entry) {
+            (Some(Mutant::RefusalIgnored), Outcome::Refused { .. }, _) => return false,
+            (Some(Mutant::DeltaMoved), Outcome::Refused { applied, .. }, Entry::Delta(mut delta)) => {
+                let size = self.work.source.segments().size();
+                if delta.to > *applied && applied / size == (delta.to - 1) / size {
+                    delta.from = *applied;
+                    if let Ok(moved) = process.enter(id, Entry::Delta(delta), &kinds).await {
+                        outcome = moved;
+                    }
+                }
+            }
+            _ => {}
+        }
+        match self.worker.on_outcome(id, &outcome) {
+            Answer::Advanced => true,
+            Answer::Invalid(reason) => {
+                process
+                    .wish(Wish::Broken(format!("{id} takes a delta of {} for ever: {reason}", process.me)));
+                false
+            }
+            Answer::Resumed(_) => {
+                process.wish(Wish::Moment("resumed", process.me.node));
+                false
+            }
+            Answer::Ignored => false,
+        }
+    }
+
+    /// Drops a target until the view partitions are looked at again.
+    fn drop_target(&mut self, id: PartitionId) {
+        self.live.retain(|target| target.id() != id);
+        self.worker.targets_changed(self.live.clone());
+        self.unresolved = true;
+    }
+
+    async fn heartbeat(&mut self) {
+        let now_us = self.work.process.now_us();
+        if now_us < self.last_heartbeat_us + HEARTBEAT_US || now_us >= GUESTS_TO_US {
+            return;
+        }
+        self.last_heartbeat_us = self.work.process.now_us();
+        for id in self.worker.targets() {
+            if let Some(delta) = self.worker.heartbeat(id) {
+                self.submit(id, Entry::Delta(delta)).await;
+            }
+        }
+    }
+
+    async fn collapse(&mut self) -> Result<(), Failed> {
+        if self.work.process.now_us() < self.last_collapse_us + COLLAPSE_US || self.unresolved {
+            return Ok(());
+        }
+        self.last_collapse_us = self.work.process.now_us();
+        if let Some(floor) = self.collapse_to {
+            self.worker.collapse(floor).unwrap_or_else(|error| panic!("memory does not fail: {error}"));
+        }
+        self.collapse_to = self.work.base_cut().await.unwrap_or(None);
+        Ok(())
+    }
+
+    /// Waits for records, a newer map, or the next deadline.
+    async fn wait(&mut self) {
+        let process = &self.work.process;
+        let mut until_us = self.last_heartbeat_us + HEARTBEAT_US;
+        if self.unflushed > 0 {
+            until_us = until_us.min(self.last_flush_us + FLUSH_US);
+        }
+        if self.unresolved {
+            until_us = until_us.min(process.now_us() + FLUSH_US);
+        }
+        process.beyond(self.work.partition, self.worker.next_read_offset(), until_us).await;
+    }
+}
