@@ -30,8 +30,11 @@ impl Lifting {
     /// Takes rows that are lifted already, as [`Lifting::lift`] does.
     pub fn take(&mut self, view: &View, lifted: &Lifted, sign: impl Fn(usize) -> i64) {
         for (groups, rows) in self.0.iter_mut().zip(lifted.by_view_partition(view.partitions)) {
-            let chosen: Vec<(u32, i64)> = rows.iter().map(|row| (row.at, sign(row.row))).collect();
-            groups.update(&view.kinds, &lifted.grouped, &chosen);
+            for wanted in [1, -1] {
+                let rows = rows.iter().filter(|row| sign(row.row) == wanted);
+                let chosen: Vec<u32> = rows.map(|row| row.at).collect();
+                groups.update(&view.kinds, &lifted.grouped, &chosen, wanted);
+            }
         }
     }
 

@@ -360,8 +360,8 @@ impl<I: NewestIndex> Worker<I> {
             let next = target.next();
             if next >= self.position && target.queue().len() < self.queue_max {
                 let taken = rows.iter().filter(|lifted| effects.offsets[lifted.row] >= next);
-                let chosen: Vec<(u32, i64)> = taken.map(|lifted| (lifted.at, sign)).collect();
-                target.open_mut().update(&view.kinds, &lifted.grouped, &chosen);
+                let chosen: Vec<u32> = taken.map(|lifted| lifted.at).collect();
+                target.open_mut().update(&view.kinds, &lifted.grouped, &chosen, sign);
             }
         }
     }

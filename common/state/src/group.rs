@@ -39,6 +39,7 @@ pub(crate) fn home_of(key: &[u8]) -> u64 {
 }
 
 /// Scales a hash to the number of partitions.
+#[inline]
 pub(crate) fn scaled(home: u64, partitions: u32) -> u32 {
     assert!(partitions > 0, "a view has at least one partition");
     ((u128::from(home) * u128::from(partitions)) >> 64) as u32

@@ -1,62 +1,53 @@
 //! Many groups.
 //!
 //! ```text
-//!   key ──▶ windows, ascending: (start, slot), (start, slot), …
-//!                                       │
-//!                  states by slot: rows, then each aggregate's
+//!   key ──▶ line: key │ window │ rows, then each aggregate's
+//!             └─ of several windows: (start, line), (start, line), …
 //! ```
 //!
-//! A key's bytes are kept once, whatever the number of its windows, and a range
-//! of time of one key is found without touching another. Rows are taken some at
-//! a time, an aggregate at a time, and nothing is sorted before somebody asks
-//! for an order.
+//! A key with one window is one line: what it is found by and its numbers lie
+//! side by side. Where a key has several windows, a range of time is found
+//! without touching another key. Rows are taken some at a time, an aggregate at
+//! a time, and nothing is sorted before somebody asks for an order.
 
 use std::fmt;
 use std::ops::RangeBounds;
 
-use crate::aggregate::{AggregateKind, States};
+use crate::aggregate::{AggregateKind, HEAD, States};
 use crate::codec::{DecodeError, Reader, write_i64, write_u64};
 use crate::group::{GroupId, GroupState};
-use crate::keys::{KeyMap, hash_of};
-use crate::rows::GroupedRows;
-use crate::series::Series;
+use crate::keys::{Key, KeyBytes, Places};
+use crate::line::{AT_ONCE, FREE, MANY, NONE, ONE, Sought, WINDOW, head, key, window_start};
+use crate::rows::{GroupedRows, Wanted};
+use crate::series::{Series, Windows};
 use crate::value::Value;
-
-/// Groups that are found first and changed after: what was found is still near
-/// when it is changed, and the processor waits for many of them at a time.
-const AT_ONCE: usize = 1024;
 
 /// A map of groups in normal form: none is the neutral element. Equal when
 /// they hold equal groups, in whatever order these came.
 #[derive(Clone, Default)]
 pub struct Groups {
-    /// The windows of each key; none where all groups of a key are gone.
-    keys: KeyMap<Series>,
-    /// By slot; a free slot holds the neutral element.
+    places: Places,
+    /// The lines: a key in three words, the start of a window, and the state,
+    /// which is neutral where the line is no group's.
     states: States,
-    /// The number of slots, and those of them that are free.
-    slots: u32,
+    /// For each line, the hash of its key.
+    hashes: Vec<u32>,
+    /// The bytes of the keys that are too long for their lines.
+    long: Vec<u8>,
+    /// The windows of keys that have, or had, several.
+    many: Vec<Many>,
+    /// Lines of nothing.
     free: Vec<u32>,
+    /// The number of groups.
+    len: usize,
 }
 
-/// Some groups to find.
-#[derive(Default)]
-struct Wanted<'a> {
-    /// Keys with their hashes; once where several groups one after the other have one.
-    keys: Vec<(u32, &'a [u8])>,
-    /// For each group, which of the keys, and the start of its window.
-    groups: Vec<(u32, i64)>,
-    latest: Option<u32>,
-}
-
-impl<'a> Wanted<'a> {
-    /// Adds a group. Where `run` is that of the group before, so is the key.
-    fn push(&mut self, run: u32, window_start: i64, key: impl FnOnce() -> (u32, &'a [u8])) {
-        if self.latest.replace(run) != Some(run) {
-            self.keys.push(key());
-        }
-        self.groups.push((self.keys.len() as u32 - 1, window_start));
-    }
+/// The windows of a key.
+#[derive(Clone)]
+struct Many {
+    windows: Windows,
+    /// The window whose line is the key's; none when that is gone.
+    own: Option<i64>,
 }
 
 impl Groups {
@@ -67,29 +58,27 @@ impl Groups {
 
     /// Returns the number of groups.
     pub fn len(&self) -> usize {
-        self.slots as usize - self.free.len()
+        self.len
     }
 
     /// Says whether there is no group.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len == 0
     }
 
-    /// Adds (1) or retracts (-1) the chosen rows: index and sign of each.
-    pub fn update(&mut self, kinds: &[AggregateKind], rows: &GroupedRows, chosen: &[(u32, i64)]) {
-        if self.slots == 0 {
+    /// Adds (`sign` = 1) or retracts (`sign` = -1) the rows with these indexes.
+    pub fn update(&mut self, kinds: &[AggregateKind], rows: &GroupedRows, chosen: &[u32], sign: i64) {
+        if self.states.lines() == 0 {
             self.states = States::of(kinds);
         }
+        self.states.admit(&rows.inputs, chosen.len(), sign);
+        let mut sought = Sought::among(rows.keys.long());
         for chosen in chosen.chunks(AT_ONCE) {
-            let mut wanted = Wanted::default();
-            for &(row, _) in chosen {
-                let row = row as usize;
-                let key = || (rows.keys.hash(row), rows.keys.get(row));
-                wanted.push(rows.keys.run(row), rows.windows[row], key);
+            sought.fill(chosen.iter().map(|&row| rows.wanted(row as usize)));
+            self.find_all(&mut sought);
+            if self.states.update(sought.lines(), chosen, sign, &rows.inputs) {
+                self.remove_zeros(sought.lines());
             }
-            let (numbers, slots) = self.slots(&wanted);
-            self.states.update(&slots, chosen, &rows.inputs);
-            self.remove_zeros(&wanted, &numbers, &slots);
         }
     }
 
@@ -102,21 +91,17 @@ impl Groups {
 
     /// Adds one group's state.
     pub fn combine_one(&mut self, id: &GroupId, state: &GroupState) {
-        if self.slots == 0 {
+        if self.states.lines() == 0 {
             self.states = States::like(&state.aggregates);
         }
-        let number = self.keys.number(hash_of(&id.key), &id.key);
-        let slot = self.slot(number, id.window_start);
-        self.states.grow(self.slots as usize);
-        self.states.combine_one(slot, state);
-        if self.states.is_zero(slot) {
-            self.remove(number, id.window_start);
-        }
+        let line = self.find_or_add(&Wanted::new(&id.key, id.window_start));
+        self.states.combine_one(line, state);
+        self.remove_zeros(&[line]);
     }
 
     /// Adds all groups of `other`.
     pub fn combine(&mut self, other: &Groups) {
-        if self.slots == 0 {
+        if self.states.lines() == 0 {
             self.clone_from(other);
         } else {
             self.merge(other, false);
@@ -129,97 +114,215 @@ impl Groups {
     }
 
     fn merge(&mut self, other: &Groups, away: bool) {
-        if self.slots == 0 {
+        if self.states.lines() == 0 {
             self.states = States::like_states(&other.states);
         }
-        let mut all = other.each().peekable();
-        while all.peek().is_some() {
-            let (mut wanted, mut theirs) = (Wanted::default(), Vec::with_capacity(AT_ONCE));
-            for (number, window_start, slot) in all.by_ref().take(AT_ONCE) {
-                wanted.push(number, window_start, || (other.keys.hash(number), other.keys.key(number)));
-                theirs.push(slot);
-            }
-            let (numbers, slots) = self.slots(&wanted);
-            self.states.merge(&slots, &other.states, &theirs, away);
-            self.remove_zeros(&wanted, &numbers, &slots);
+        if other.is_empty() {
+            return;
         }
-    }
-
-    /// Returns the numbers of the keys and the slots of the groups; new ones
-    /// hold the neutral element.
-    fn slots(&mut self, wanted: &Wanted<'_>) -> (Vec<u32>, Vec<u32>) {
-        let numbers = self.keys.numbers(&wanted.keys);
-        let slot = |&(key, window_start): &(u32, i64)| self.slot(numbers[key as usize], window_start);
-        let slots = wanted.groups.iter().map(slot).collect();
-        self.states.grow(self.slots as usize);
-        (numbers, slots)
-    }
-
-    /// Removes those of some groups that became neutral.
-    fn remove_zeros(&mut self, wanted: &Wanted<'_>, numbers: &[u32], slots: &[u32]) {
-        for (&(key, window_start), &slot) in wanted.groups.iter().zip(slots) {
-            if self.states.is_zero(slot) {
-                self.remove(numbers[key as usize], window_start);
+        self.states.admit_states(&other.states);
+        let (mut sought, mut theirs) = (Sought::among(&other.long), Vec::with_capacity(AT_ONCE));
+        let mut all = other.lines();
+        loop {
+            theirs.clear();
+            theirs.extend(all.by_ref().take(AT_ONCE));
+            if theirs.is_empty() {
+                break;
+            }
+            sought.fill(theirs.iter().map(|&(line, window_start)| other.wanted(line, window_start)));
+            self.find_all(&mut sought);
+            let theirs = theirs.iter().map(|&(line, _)| line);
+            if self.states.merge(sought.lines(), &other.states, theirs, away) {
+                self.remove_zeros(sought.lines());
             }
         }
     }
 
-    /// Returns the slot of a key's window; a new one holds the neutral element,
-    /// once the states have grown to it.
-    fn slot(&mut self, number: u32, window_start: i64) -> u32 {
-        let Self { keys, slots, free, .. } = self;
-        keys.value_mut(number).slot(window_start, || {
-            free.pop().unwrap_or_else(|| {
-                *slots = slots.checked_add(1).expect("fewer than 2^32 groups");
-                *slots - 1
-            })
+    /// Finds the lines of groups; new ones hold the neutral element.
+    ///
+    /// In steps, each of which reads what the one before has found for all of
+    /// them: so the processor waits for the memory of many at a time.
+    fn find_all(&mut self, sought: &mut Sought<'_>) {
+        let Sought { count, hashes, heads, long, lines } = sought;
+        let (hashes, heads, lines) = (&hashes[..*count], &heads[..*count], &mut lines[..*count]);
+        self.places.touch(hashes);
+        lines.iter_mut().zip(hashes).for_each(|(line, &hash)| *line = self.places.candidate(hash));
+        self.states.touch(lines);
+        for ((line, head), &hash) in lines.iter_mut().zip(heads).zip(hashes) {
+            if !self.states.has_head(*line, head) {
+                let wanted = Wanted { hash, key: key(head), long, window_start: window_start(head) };
+                *line = self.find_or_add(&wanted);
+            }
+        }
+    }
+
+    /// Returns the line of a group; a new one holds the neutral element.
+    fn find_or_add(&mut self, wanted: &Wanted<'_>) -> u32 {
+        let line = match self.line_of_key(wanted) {
+            Ok(line) => line,
+            Err(free) => return self.add_key(wanted, free),
+        };
+        let held = self.head(line);
+        match key(held).mark() {
+            ONE if window_start(held) == wanted.window_start => line,
+            ONE => {
+                self.become_many(line);
+                self.find_or_add_window(line, wanted)
+            }
+            NONE => {
+                self.len += 1;
+                *self.states.head_mut(line) = head(key(self.head(line)).marked(ONE), wanted.window_start);
+                line
+            }
+            _ => self.find_or_add_window(line, wanted),
+        }
+    }
+
+    /// Returns the line of a key, or the place for it.
+    fn line_of_key(&self, wanted: &Wanted<'_>) -> Result<u32, usize> {
+        let is_it = |line| key(self.head(line)).is(&self.long, wanted.key, wanted.long);
+        self.places.find(wanted.hash, is_it)
+    }
+
+    fn add_key(&mut self, wanted: &Wanted<'_>, free: usize) -> u32 {
+        let key = wanted.key.at(self.long.len()).marked(ONE);
+        if key.is_long() {
+            self.long.extend_from_slice(&wanted.key.bytes(wanted.long));
+        }
+        let line = push(&mut self.states, &mut self.hashes, head(key, wanted.window_start), wanted.hash);
+        self.places.add(wanted.hash, line, free);
+        self.len += 1;
+        line
+    }
+
+    /// Makes the line of a key with one window that of a key with several.
+    fn become_many(&mut self, line: u32) {
+        let held = *self.head(line);
+        let mut windows = Windows::default();
+        windows.line(window_start(&held), || line);
+        *self.states.head_mut(line) = head(key(&held).marked(MANY), self.many.len() as i64);
+        self.many.push(Many { windows, own: Some(window_start(&held)) });
+    }
+
+    /// Returns the line of a window of a key that has, or had, several.
+    fn find_or_add_window(&mut self, key_line: u32, wanted: &Wanted<'_>) -> u32 {
+        let windows = window_start(self.head(key_line)) as usize;
+        let Self { many, states, hashes, free, len, .. } = self;
+        many[windows].windows.line(wanted.window_start, || {
+            *len += 1;
+            let head = head(Key([key_line.into(), 0, 0]).marked(WINDOW), wanted.window_start);
+            match free.pop() {
+                Some(line) => {
+                    (*states.head_mut(line), hashes[line as usize]) = (head, wanted.hash);
+                    line
+                }
+                None => push(states, hashes, head, wanted.hash),
+            }
         })
     }
 
-    /// Removes a group that became neutral; one that is gone already stays so.
-    fn remove(&mut self, number: u32, window_start: i64) {
-        if let Some(slot) = self.keys.value_mut(number).remove(window_start) {
-            self.states.clear_slot(slot);
-            self.free.push(slot);
+    /// Removes those of some groups that became neutral; one that is gone already stays so.
+    fn remove_zeros(&mut self, lines: &[u32]) {
+        for &line in lines {
+            if !self.states.is_zero(line) {
+                continue;
+            }
+            let held = *self.head(line);
+            match key(&held).mark() {
+                ONE => *self.states.head_mut(line) = head(key(&held).marked(NONE), 0),
+                MANY => {
+                    let many = &mut self.many[window_start(&held) as usize];
+                    let Some(own) = many.own.take() else { continue };
+                    many.windows.remove(own);
+                }
+                WINDOW => {
+                    let many = window_start(self.head(held[0] as u32)) as usize;
+                    self.many[many].windows.remove(window_start(&held));
+                    *self.states.head_mut(line) = head(Key([0; Key::WORDS]).marked(FREE), 0);
+                    self.free.push(line);
+                }
+                _ => continue,
+            }
+            self.len -= 1;
         }
     }
 
-    /// Iterates number of key, start of window and slot, in no order.
-    fn each(&self) -> impl Iterator<Item = (u32, i64, u32)> {
-        self.keys
-            .iter()
-            .flat_map(|(key, series)| series.range(..).map(move |(start, slot)| (key, start, slot)))
+    fn head(&self, line: u32) -> &[u64; HEAD] {
+        self.states.head(line)
+    }
+
+    /// Returns the start of a line's window, if the line is a group's.
+    fn window_start(&self, line: u32) -> Option<i64> {
+        let held = self.head(line);
+        match key(held).mark() {
+            ONE | WINDOW => Some(window_start(held)),
+            MANY => self.many[window_start(held) as usize].own,
+            _ => None,
+        }
+    }
+
+    /// Iterates the groups' lines and windows, in no order.
+    fn lines(&self) -> impl Iterator<Item = (u32, i64)> {
+        let all = 0..self.states.lines() as u32;
+        all.filter_map(|line| self.window_start(line).map(|window_start| (line, window_start)))
+    }
+
+    /// Returns the key of a group's line.
+    fn key(&self, line: u32) -> Key {
+        let held = key(self.head(line));
+        if held.mark() == WINDOW { key(self.head(held.0[0] as u32)) } else { held }
+    }
+
+    fn bytes(&self, line: u32) -> KeyBytes<'_> {
+        self.key(line).bytes(&self.long)
+    }
+
+    /// Returns a line's group, to find it elsewhere.
+    fn wanted(&self, line: u32, window_start: i64) -> Wanted<'_> {
+        let (hash, key) = (self.hashes[line as usize], self.key(line).wanted());
+        Wanted { hash, key, long: &self.long, window_start }
     }
 
     /// Returns the windows of a key.
-    fn series(&self, key: &[u8]) -> &Series {
-        self.keys.find(hash_of(key), key).unwrap_or(&Series::Empty)
+    fn series(&self, wanted: &Wanted<'_>) -> Series<'_> {
+        self.line_of_key(wanted).map_or(Series::Empty, |line| self.series_at(line))
     }
 
-    /// Returns the keys that have groups and are chosen, in order.
-    fn ordered(&self, chosen: impl Fn(&[u8]) -> bool) -> Vec<u32> {
-        let held = self.keys.iter().filter(|(_, series)| !series.is_empty());
-        let mut keys: Vec<u32> = held.map(|(key, _)| key).filter(|&key| chosen(self.keys.key(key))).collect();
-        keys.sort_unstable_by_key(|&key| self.keys.key(key));
+    /// Returns the windows of the key of a line.
+    fn series_at(&self, line: u32) -> Series<'_> {
+        let held = self.head(line);
+        match key(held).mark() {
+            ONE => Series::One(window_start(held), line),
+            MANY => Series::Many(&self.many[window_start(held) as usize].windows),
+            _ => Series::Empty,
+        }
+    }
+
+    /// Returns the keys that have groups and are chosen, with their lines, in order.
+    fn ordered(&self, chosen: impl Fn(&[u8]) -> bool) -> Vec<(KeyBytes<'_>, u32)> {
+        let held = (0..self.states.lines() as u32).filter(|&line| !self.series_at(line).is_empty());
+        let keys = held.map(|line| (self.bytes(line), line)).filter(|(key, _)| chosen(key));
+        let mut keys: Vec<_> = keys.collect();
+        keys.sort_unstable_by_key(|(key, _)| *key);
         keys
     }
 
     /// Returns one group's state.
     pub fn get(&self, id: &GroupId) -> Option<GroupState> {
-        self.series(&id.key).get(id.window_start).map(|slot| self.states.get(slot))
+        let wanted = Wanted::new(&id.key, id.window_start);
+        self.series(&wanted).get(id.window_start).map(|line| self.states.get(line))
     }
 
     /// Iterates the groups' names, in no order.
     pub fn ids(&self) -> impl Iterator<Item = GroupId> {
-        self.each().map(|(key, window_start, _)| GroupId { key: self.keys.key(key).into(), window_start })
+        self.lines().map(|(line, window_start)| GroupId { key: (*self.bytes(line)).into(), window_start })
     }
 
     /// Iterates in order of key and window.
     pub fn iter(&self) -> impl Iterator<Item = (GroupId, GroupState)> {
-        self.ordered(|_| true).into_iter().flat_map(move |number| {
-            let key = self.keys.key(number);
-            self.keys.value(number).range(..).map(move |(window_start, slot)| {
-                (GroupId { key: key.into(), window_start }, self.states.get(slot))
+        self.ordered(|_| true).into_iter().flat_map(move |(key, line)| {
+            self.series_at(line).range(..).map(move |(window_start, line)| {
+                (GroupId { key: (*key).into(), window_start }, self.states.get(line))
             })
         })
     }
@@ -227,13 +330,12 @@ impl Groups {
     /// Appends the canonical encoding: groups in order.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         write_u64(out, self.len() as u64);
-        for number in self.ordered(|_| true) {
-            let key = self.keys.key(number);
-            for (window_start, slot) in self.keys.value(number).range(..) {
+        for (key, line) in self.ordered(|_| true) {
+            for (window_start, line) in self.series_at(line).range(..) {
                 write_u64(out, key.len() as u64);
-                out.extend_from_slice(key);
+                out.extend_from_slice(&key);
                 write_i64(out, window_start);
-                self.states.write(slot, out);
+                self.states.write(line, out);
             }
         }
     }
@@ -252,10 +354,9 @@ impl Groups {
                 return Err(reader.broken("groups are not in order"));
             }
             last = Some((key, window_start));
-            let number = groups.keys.number(hash_of(key), key);
-            let slot = groups.slot(number, window_start);
-            groups.states.push_read(reader)?;
-            if groups.states.is_zero(slot) {
+            let line = groups.find_or_add(&Wanted::new(key, window_start));
+            groups.states.read(line, reader)?;
+            if groups.states.is_zero(line) {
                 return Err(reader.broken("a group holds nothing"));
             }
         }
@@ -285,15 +386,14 @@ impl Groups {
         to: Option<&[u8]>,
     ) -> Vec<(GroupId, GroupState)> {
         let inside = |key: &[u8]| from <= key && to.is_none_or(|to| key < to);
-        let mut keys: Vec<&[u8]> =
-            base.ordered(inside).into_iter().map(|number| base.keys.key(number)).collect();
-        keys.extend(speed.ordered(inside).into_iter().map(|number| speed.keys.key(number)));
+        let mut keys = base.ordered(inside);
+        keys.extend(speed.ordered(inside));
         // Two ascending runs: a stable sort merges them.
-        keys.sort();
-        keys.dedup();
+        keys.sort_by_key(|(key, _)| *key);
+        keys.dedup_by_key(|(key, _)| *key);
         let mut out = Vec::with_capacity(keys.len());
-        for key in keys {
-            combine_windows(base, speed, key, .., &mut out);
+        for (key, _) in keys {
+            combine_windows(base, speed, &key, .., &mut out);
         }
         out
     }
@@ -307,8 +407,9 @@ fn combine_windows(
     range: impl RangeBounds<i64> + Clone,
     out: &mut Vec<(GroupId, GroupState)>,
 ) {
-    let mut left = base.series(key).range(range.clone()).peekable();
-    let mut right = speed.series(key).range(range).peekable();
+    let wanted = Wanted::new(key, 0);
+    let mut left = base.series(&wanted).range(range.clone()).peekable();
+    let mut right = speed.series(&wanted).range(range).peekable();
     loop {
         let window_start = match (left.peek(), right.peek()) {
             (Some(a), Some(b)) => a.0.min(b.0),
@@ -316,8 +417,8 @@ fn combine_windows(
             (None, Some(b)) => b.0,
             (None, None) => return,
         };
-        let mine = left.next_if(|window| window.0 == window_start).map(|(_, slot)| base.states.get(slot));
-        let theirs = right.next_if(|window| window.0 == window_start).map(|(_, slot)| speed.states.get(slot));
+        let mine = left.next_if(|window| window.0 == window_start).map(|(_, line)| base.states.get(line));
+        let theirs = right.next_if(|window| window.0 == window_start).map(|(_, line)| speed.states.get(line));
         let state = match (mine, theirs) {
             (Some(mut mine), Some(theirs)) => {
                 mine.combine(&theirs);
@@ -331,16 +432,21 @@ fn combine_windows(
     }
 }
 
+/// Adds a line with the neutral state.
+fn push(states: &mut States, hashes: &mut Vec<u32>, head: [u64; HEAD], hash: u32) -> u32 {
+    let line = u32::try_from(hashes.len()).ok().filter(|&line| line != u32::MAX);
+    hashes.push(hash);
+    states.push(head);
+    line.expect("fewer than 2^32 - 1 groups")
+}
+
 impl PartialEq for Groups {
     fn eq(&self, other: &Self) -> bool {
-        let same = |mine: u32, theirs: u32| self.states.equal(mine, &other.states, theirs);
-        let equal = |(key, series): (u32, &Series)| {
-            let found = other.keys.find(self.keys.hash(key), self.keys.key(key));
-            let theirs = found.unwrap_or(&Series::Empty);
-            let mut windows = series.range(..).zip(theirs.range(..));
-            series.len() == theirs.len() && windows.all(|(a, b)| a.0 == b.0 && same(a.1, b.1))
+        let equal = |(line, window_start)| {
+            let theirs = other.series(&self.wanted(line, window_start)).get(window_start);
+            theirs.is_some_and(|theirs| self.states.equal(line, &other.states, theirs))
         };
-        self.len() == other.len() && self.keys.iter().all(equal)
+        self.len() == other.len() && self.lines().all(equal)
     }
 }
 

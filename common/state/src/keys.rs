@@ -1,14 +1,15 @@
-//! A map from grouping keys: entries in the order met, each key's bytes kept once.
+//! Grouping keys in a form that is quick to compare, and where each is found.
 //!
 //! ```text
-//!   hash ──▶ place: hash, number ──▶ entry: hash, bytes, value
+//!   hash ──▶ place: hash, line ──▶ line: key, window, numbers
 //! ```
 //!
-//! A key that is there costs two reads of memory, of a place and of an entry,
-//! which holds the bytes too unless they are many. Keys are never removed.
+//! Keys are never removed.
 
+use std::cmp::Ordering;
 use std::hash::BuildHasher;
-use std::hint::black_box;
+use std::hint::{black_box, select_unpredictable};
+use std::ops::Deref;
 use std::sync::LazyLock;
 
 use hashbrown::DefaultHashBuilder;
@@ -17,191 +18,224 @@ use hashbrown::DefaultHashBuilder;
 /// Seeded at random: keys come from outside. No result depends on it.
 static HASHER: LazyLock<DefaultHashBuilder> = LazyLock::new(DefaultHashBuilder::default);
 
-/// Hashes a key for every [`KeyMap`] of this process.
+/// Hashes a key for the [`Places`] of this process.
 pub(crate) fn hash_of(key: &[u8]) -> u32 {
     (HASHER.hash_one(key) >> 32) as u32
 }
 
-/// Values by key, numbered from 0.
+/// A key in three words.
+///
+/// ```text
+///   short   up to 23 bytes, zeros         │ length │ mark
+///   long    where among others │ length │ 0 │   24 │ mark
+/// ```
+///
+/// So two short keys are told apart without a call, and without a look elsewhere.
+/// The three bits of the mark are the line's that holds the key; nothing else
+/// about the key depends on them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Key(pub(crate) [u64; Key::WORDS]);
+
+/// What the line that holds a key is: see [`crate::groups::Groups`].
+pub(crate) type Mark = u64;
+
+/// The mark of a long key that is looked for. No line has it, so no line is
+/// taken for its key's before their bytes are compared.
+const LONG_WANTED: Mark = 7;
+
+/// Bytes of three words, less the last.
+const SHORT_MAX: usize = 23;
+const LONG: u8 = SHORT_MAX as u8 + 1;
+const MARK_SHIFT: u32 = 61;
+
+impl Key {
+    pub(crate) const WORDS: usize = 3;
+
+    /// Makes the form of a key that is looked for; a long one's lies at 0.
+    ///
+    /// # Panics
+    /// On a key of 2^32 bytes.
+    pub(crate) fn of(key: &[u8]) -> Self {
+        let mut bytes = [0; SHORT_MAX + 1];
+        match bytes[..SHORT_MAX].get_mut(..key.len()) {
+            Some(short) => {
+                short.copy_from_slice(key);
+                bytes[SHORT_MAX] = key.len() as u8;
+                let (words, _) = bytes.as_chunks();
+                Self([words[0], words[1], words[2]].map(u64::from_le_bytes))
+            }
+            None => {
+                let length = u32::try_from(key.len()).expect("a key of less than 2^32 bytes");
+                Self([0, length.into(), u64::from(LONG) << 56]).marked(LONG_WANTED)
+            }
+        }
+    }
+
+    /// Returns the same key, with its bytes, if it is long, at another place.
+    pub(crate) fn at(self, start: usize) -> Self {
+        if self.is_long() { Self([start as u64, self.0[1], self.0[2]]) } else { self }
+    }
+
+    /// Returns the form in which this key is looked for elsewhere.
+    pub(crate) fn wanted(self) -> Self {
+        self.marked(if self.is_long() { LONG_WANTED } else { 0 })
+    }
+
+    pub(crate) fn mark(self) -> Mark {
+        self.0[2] >> MARK_SHIFT
+    }
+
+    #[must_use]
+    pub(crate) fn marked(self, mark: Mark) -> Self {
+        Self([self.0[0], self.0[1], self.0[2] << 3 >> 3 | mark << MARK_SHIFT])
+    }
+
+    pub(crate) fn is_long(self) -> bool {
+        (self.0[2] >> 56) as u8 & 0x1f == LONG
+    }
+
+    /// Returns the key's bytes; those of a long one are among `long`.
+    pub(crate) fn bytes(self, long: &[u8]) -> KeyBytes<'_> {
+        if self.is_long() {
+            return KeyBytes::Long(&long[self.0[0] as usize..][..self.0[1] as usize]);
+        }
+        let mut bytes = [0; SHORT_MAX + 1];
+        bytes
+            .as_chunks_mut()
+            .0
+            .iter_mut()
+            .zip(self.marked(0).0)
+            .for_each(|(to, word)| *to = word.to_le_bytes());
+        KeyBytes::Short(bytes)
+    }
+
+    /// Says whether two forms are of the same key; each with where its bytes are if it is long.
+    pub(crate) fn is(self, long: &[u8], other: Self, other_long: &[u8]) -> bool {
+        match self.is_long() {
+            false => self.marked(0) == other.marked(0),
+            true => other.is_long() && *self.bytes(long) == *other.bytes(other_long),
+        }
+    }
+}
+
+/// The bytes of a key.
+#[derive(Clone, Copy)]
+pub(crate) enum KeyBytes<'a> {
+    Short([u8; SHORT_MAX + 1]),
+    Long(&'a [u8]),
+}
+
+impl Deref for KeyBytes<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Short(bytes) => &bytes[..bytes[SHORT_MAX].into()],
+            Self::Long(bytes) => bytes,
+        }
+    }
+}
+
+impl PartialEq for KeyBytes<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for KeyBytes<'_> {}
+
+impl PartialOrd for KeyBytes<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for KeyBytes<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (**self).cmp(&**other)
+    }
+}
+
+/// Where the lines of keys are: open addressing by hash, linear probing.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct KeyMap<T> {
-    /// A power of two of them, or none; at most three quarters are taken. A
+pub(crate) struct Places {
+    /// A power of two of them, or none; at most half are taken. A
     /// key's place is the first free one from where its hash points.
     places: Vec<Place>,
-    entries: Vec<Entry<T>>,
-    /// The bytes of the keys that are too long for their entries.
-    long: Vec<u8>,
+    taken: usize,
 }
 
 /// Says which key's place it is, if any.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     hash: u32,
-    number: u32,
+    line: u32,
 }
 
-const FREE: Place = Place { hash: 0, number: u32::MAX };
+const FREE: Place = Place { hash: 0, line: u32::MAX };
 const PLACES_MIN: usize = 8;
-
-/// Keys of more bytes do not lie in their entries.
-const SHORT_MAX: usize = 40;
-
-/// What a look-up needs, with a [`crate::series::Series`] one line of cache.
-#[derive(Clone, Debug)]
-#[repr(align(64))]
-struct Entry<T> {
-    hash: u32,
-    length: u32,
-    /// The key's bytes, or in the first eight where they lie among the long ones.
-    bytes: [u8; SHORT_MAX],
-    value: T,
-}
-
-impl<T> Entry<T> {
-    fn key<'a>(&'a self, long: &'a [u8]) -> &'a [u8] {
-        let length = self.length as usize;
-        match self.bytes.get(..length) {
-            Some(key) => key,
-            None => {
-                let (start, _) = self.bytes.split_first_chunk().expect("room for a number");
-                &long[usize::from_le_bytes(*start)..][..length]
-            }
-        }
-    }
-}
-
-impl<T: Default> KeyMap<T> {
-    /// Returns the number of a key; one not met before gets the next number and
-    /// a default value. `hash` is [`hash_of`] it.
-    ///
-    /// # Panics
-    /// When there are 2^32 - 1 keys, or a key of 2^32 bytes.
-    pub(crate) fn number(&mut self, hash: u32, key: &[u8]) -> u32 {
-        match self.place(hash, key) {
-            Ok(number) => number,
-            Err(free) => self.add(free, hash, key),
-        }
-    }
-
-    /// Returns the numbers of many keys, as [`KeyMap::number`] each.
-    ///
-    /// In steps, each of which reads what the one before has found for all
-    /// keys: so the processor waits for the memory of many keys at a time.
-    pub(crate) fn numbers(&mut self, keys: &[(u32, &[u8])]) -> Vec<u32> {
-        if !self.places.is_empty() {
-            let place = |(hash, _): &(u32, &[u8])| self.places[first(*hash, self.places.len())].hash;
-            black_box(keys.iter().map(place).fold(0, |all, hash| all ^ hash));
-        }
-        let mut numbers: Vec<u32> = keys.iter().map(|(hash, _)| self.candidate(*hash)).collect();
-        let length = |number: &u32| self.entries.get(*number as usize).map_or(0, |entry| entry.length);
-        black_box(numbers.iter().map(length).fold(0, |all, length| all ^ length));
-        for (number, (hash, key)) in numbers.iter_mut().zip(keys) {
-            if self.entries.get(*number as usize).is_none_or(|entry| entry.key(&self.long) != *key) {
-                *number = self.number(*hash, key);
-            }
-        }
-        numbers
-    }
-
-    fn add(&mut self, free: usize, hash: u32, key: &[u8]) -> u32 {
-        let number = u32::try_from(self.entries.len()).ok().filter(|&number| number != FREE.number);
-        let number = number.expect("fewer than 2^32 - 1 keys");
-        let length = u32::try_from(key.len()).expect("a key of less than 2^32 bytes");
-        let mut bytes = [0; SHORT_MAX];
-        match bytes.get_mut(..key.len()) {
-            Some(bytes) => bytes.copy_from_slice(key),
-            None => {
-                bytes[..size_of::<usize>()].copy_from_slice(&self.long.len().to_le_bytes());
-                self.long.extend_from_slice(key);
-            }
-        }
-        self.entries.push(Entry { hash, length, bytes, value: T::default() });
-        if self.entries.len() * 4 > self.places.len() * 3 {
-            self.grow();
-        } else {
-            self.places[free] = Place { hash, number };
-        }
-        number
-    }
-
-    /// Doubles the places and finds each key's anew.
-    fn grow(&mut self) {
-        let doubled = (self.places.len() * 2).max(PLACES_MIN);
-        self.places.clear();
-        self.places.resize(doubled, FREE);
-        for (number, entry) in (0..).zip(&self.entries) {
-            let mut at = first(entry.hash, doubled);
-            while self.places[at].number != FREE.number {
-                at = (at + 1) & (doubled - 1);
-            }
-            self.places[at] = Place { hash: entry.hash, number };
-        }
-    }
-}
 
 /// Returns where a hash points among so many places, a power of two.
 fn first(hash: u32, places: usize) -> usize {
     ((u64::from(hash) * places as u64) >> 32) as usize
 }
 
-impl<T> KeyMap<T> {
-    /// Returns the number of a key, or the free place that would be its.
-    fn place(&self, hash: u32, key: &[u8]) -> Result<u32, usize> {
-        if self.places.is_empty() {
-            return Err(0);
+impl Places {
+    /// Reads the places that some hashes point to, and nothing that depends on
+    /// them: so the processor waits for all of them at once.
+    pub(crate) fn touch(&self, hashes: &[u32]) {
+        if let Some(mask) = self.places.len().checked_sub(1) {
+            let place = |&hash| self.places[first(hash, self.places.len()) & mask].hash;
+            black_box(hashes.iter().map(place).fold(0, |all, hash| all ^ hash));
         }
-        let mask = self.places.len() - 1;
+    }
+
+    /// Returns the line that a hash is mostly of: without a branch that the
+    /// processor could only guess. It may be another key's, or no line's number.
+    pub(crate) fn candidate(&self, hash: u32) -> u32 {
+        let Some(mask) = self.places.len().checked_sub(1) else { return FREE.line };
+        let at = first(hash, self.places.len());
+        let (one, next) = (self.places[at & mask], self.places[(at + 1) & mask]);
+        select_unpredictable(one.hash == hash, one.line, next.line)
+    }
+
+    /// Returns the line with this hash that is the one looked for, or the free
+    /// place that would be its, for [`Places::add`].
+    pub(crate) fn find(&self, hash: u32, is_it: impl Fn(u32) -> bool) -> Result<u32, usize> {
+        let Some(mask) = self.places.len().checked_sub(1) else { return Err(0) };
         let mut at = first(hash, self.places.len());
         loop {
             let place = self.places[at & mask];
-            if place.number == FREE.number {
+            if place.line == FREE.line {
                 return Err(at & mask);
             }
-            if place.hash == hash && self.entries[place.number as usize].key(&self.long) == key {
-                return Ok(place.number);
+            if place.hash == hash && is_it(place.line) {
+                return Ok(place.line);
             }
             at += 1;
         }
     }
 
-    /// Returns the first number whose key has this hash, or [`FREE`]'s.
-    fn candidate(&self, hash: u32) -> u32 {
-        let Some(mask) = self.places.len().checked_sub(1) else { return FREE.number };
-        let mut at = first(hash, self.places.len());
-        while self.places[at & mask].hash != hash && self.places[at & mask].number != FREE.number {
+    /// Adds the line of a key that has none, at its free place.
+    pub(crate) fn add(&mut self, hash: u32, line: u32, free: usize) {
+        self.taken += 1;
+        if self.taken * 2 > self.places.len() {
+            let places = vec![FREE; (self.places.len() * 2).max(PLACES_MIN)];
+            let before = std::mem::replace(&mut self.places, places);
+            before.into_iter().filter(|place| place.line != FREE.line).for_each(|place| self.put(place));
+            self.put(Place { hash, line });
+        } else {
+            self.places[free] = Place { hash, line };
+        }
+    }
+
+    fn put(&mut self, place: Place) {
+        let mask = self.places.len() - 1;
+        let mut at = first(place.hash, self.places.len());
+        while self.places[at & mask].line != FREE.line {
             at += 1;
         }
-        self.places[at & mask].number
-    }
-
-    /// Returns the value of a key that was met. `hash` is [`hash_of`] it.
-    pub(crate) fn find(&self, hash: u32, key: &[u8]) -> Option<&T> {
-        self.place(hash, key).ok().map(|number| self.value(number))
-    }
-
-    /// Returns the key of a number.
-    pub(crate) fn key(&self, number: u32) -> &[u8] {
-        self.entries[number as usize].key(&self.long)
-    }
-
-    /// Returns the hash of a number's key.
-    pub(crate) fn hash(&self, number: u32) -> u32 {
-        self.entries[number as usize].hash
-    }
-
-    /// Returns the value of a number's key.
-    pub(crate) fn value(&self, number: u32) -> &T {
-        &self.entries[number as usize].value
-    }
-
-    /// Returns the value of a number's key, to change.
-    pub(crate) fn value_mut(&mut self, number: u32) -> &mut T {
-        &mut self.entries[number as usize].value
-    }
-
-    /// Iterates numbers and values, in the order met.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
-        (0_u32..).zip(self.entries.iter().map(|entry| &entry.value))
+        self.places[at & mask] = place;
     }
 }
 
@@ -210,24 +244,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_whose_hashes_collide_are_told_apart() {
-        let mut map = KeyMap::<u8>::default();
-        assert_eq!(map.find(7, b"a"), None);
-        // Every tenth key is too long for its entry.
-        let tail = |key: usize| if key % 10 == 9 { "-".repeat(SHORT_MAX) } else { String::new() };
-        let keys: Vec<String> = (0..100).map(|key| format!("key {key}{}", tail(key))).collect();
-        // Three hashes for all keys, one of them at the last place, so that probing goes round.
-        let hash = |at: usize| [0, 7, u32::MAX][at % 3];
+    fn keys_are_what_their_bytes_are() {
+        let lengths = [0, 1, 7, 8, 22, 23, 24, 100];
+        let keys: Vec<Vec<u8>> =
+            lengths.iter().flat_map(|&n| [vec![0; n], vec![1; n], vec![255; n]]).collect();
+        let mut long = b"others before".to_vec();
         for (at, key) in keys.iter().enumerate() {
-            assert_eq!(map.number(hash(at), key.as_bytes()), at as u32);
+            let held = Key::of(key).at(long.len()).marked(3);
+            long.extend_from_slice(key);
+            assert_eq!((&*held.bytes(&long), held.mark()), (&**key, 3));
+            assert_eq!(held.wanted(), Key::of(key).at(held.0[0] as usize));
+            for (other_at, other) in keys.iter().enumerate() {
+                // Of no bytes there is one key, however it was made.
+                let same = at == other_at || key.is_empty() && other.is_empty();
+                assert_eq!(held.is(&long, Key::of(other), other), same, "{key:?} {other:?}");
+                assert!(!Key::of(other).is_long() || held.marked(0) != Key::of(other));
+            }
         }
-        for (at, key) in keys.iter().enumerate() {
-            assert_eq!(map.number(hash(at), key.as_bytes()), at as u32);
-            assert_eq!(map.key(at as u32), key.as_bytes());
-            assert!(map.find(hash(at + 1), key.as_bytes()).is_none());
+    }
+
+    #[test]
+    fn lines_whose_hashes_collide_are_told_apart() {
+        let mut places = Places::default();
+        assert_eq!((places.find(7, |_| true), places.candidate(7)), (Err(0), u32::MAX));
+        // Three hashes for all lines, one of them at the last place, so that probing goes round.
+        let hash = |line: u32| [0, 7, u32::MAX][line as usize % 3];
+        for line in 0..100 {
+            let free = places.find(hash(line), |found| found == line).expect_err("not there yet");
+            places.add(hash(line), line, free);
         }
-        let all: Vec<_> = (0..).map(hash).zip(keys.iter().map(String::as_bytes)).collect();
-        assert_eq!(map.numbers(&all), (0..100).collect::<Vec<u32>>());
-        assert_eq!(KeyMap::<u8>::default().numbers(&all), (0..100).collect::<Vec<u32>>());
+        for line in 0..100 {
+            assert_eq!(places.find(hash(line), |found| found == line), Ok(line));
+            assert!(places.find(hash(line + 1), |found| found == line).is_err());
+        }
     }
 }

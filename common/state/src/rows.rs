@@ -1,7 +1,7 @@
 //! Rows on their way into groups, column by column.
 
 use crate::group::{GroupId, home_of, scaled};
-use crate::keys::hash_of;
+use crate::keys::{Key, KeyBytes, hash_of};
 use crate::value::Value;
 
 /// Rows that know their groups and what each aggregate takes of them.
@@ -19,26 +19,47 @@ pub struct GroupedRows {
 /// after the other is kept once.
 #[derive(Clone, Debug, Default)]
 pub struct KeyColumn {
-    bytes: Vec<u8>,
-    runs: Vec<Run>,
+    /// For each run of rows with one key: the key, which view partition is its
+    /// home, and its hash. They are read at different times.
+    keys: Vec<Key>,
+    homes: Vec<u64>,
+    hashes: Vec<u32>,
+    /// The bytes of long keys.
+    long: Vec<u8>,
     /// For each row, the index of its run.
     of: Vec<u32>,
 }
 
-/// A key of one or several rows.
-#[derive(Clone, Copy, Debug)]
-struct Run {
-    end: usize,
-    home: u64,
-    hash: u32,
+/// A group to find.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    /// The key's [`hash_of`].
+    pub(crate) hash: u32,
+    /// The key, as [`Key::wanted`].
+    pub(crate) key: Key,
+    /// Where its bytes are if it is long.
+    pub(crate) long: &'a [u8],
+    /// The start of the window.
+    pub(crate) window_start: i64,
+}
+
+impl<'a> Wanted<'a> {
+    pub(crate) fn new(key: &'a [u8], window_start: i64) -> Self {
+        Self { hash: hash_of(key), key: Key::of(key), long: key, window_start }
+    }
 }
 
 impl KeyColumn {
     /// Adds a row's key.
     pub fn push(&mut self, key: &[u8]) {
-        if self.of.last().is_none_or(|&run| self.key(run as usize) != key) {
-            self.bytes.extend_from_slice(key);
-            self.runs.push(Run { end: self.bytes.len(), home: home_of(key), hash: hash_of(key) });
+        let form = Key::of(key);
+        if self.keys.last().is_none_or(|last| !last.is(&self.long, form, key)) {
+            self.keys.push(form.at(self.long.len()));
+            self.homes.push(home_of(key));
+            self.hashes.push(hash_of(key));
+            if form.is_long() {
+                self.long.extend_from_slice(key);
+            }
         }
         self.push_again();
     }
@@ -48,23 +69,24 @@ impl KeyColumn {
     /// # Panics
     /// When there is none.
     pub fn push_again(&mut self) {
-        let runs = u32::try_from(self.runs.len()).expect("fewer than 2^32 rows");
+        let runs = u32::try_from(self.keys.len()).expect("fewer than 2^32 rows");
         self.of.push(runs.checked_sub(1).expect("a row before"));
     }
 
-    fn key(&self, run: usize) -> &[u8] {
-        let start = run.checked_sub(1).map_or(0, |before| self.runs[before].end);
-        &self.bytes[start..self.runs[run].end]
+    /// Returns a row's key.
+    pub(crate) fn get(&self, row: usize) -> KeyBytes<'_> {
+        self.keys[self.of[row] as usize].bytes(&self.long)
     }
 
-    /// Returns a row's key.
-    pub fn get(&self, row: usize) -> &[u8] {
-        self.key(self.of[row] as usize)
+    /// Returns where the bytes of long keys are.
+    pub(crate) fn long(&self) -> &[u8] {
+        &self.long
     }
 
     /// Returns which of `partitions` view partitions holds a row's key, as [`crate::partition_of`] it.
+    #[inline]
     pub fn partition(&self, row: usize, partitions: u32) -> u32 {
-        scaled(self.runs[self.of[row] as usize].home, partitions)
+        scaled(self.homes[self.of[row] as usize], partitions)
     }
 
     /// Returns the number of rows.
@@ -76,15 +98,6 @@ impl KeyColumn {
     pub fn is_empty(&self) -> bool {
         self.of.is_empty()
     }
-
-    /// Returns a row's run: equal for rows one after the other that have one key.
-    pub(crate) fn run(&self, row: usize) -> u32 {
-        self.of[row]
-    }
-
-    pub(crate) fn hash(&self, row: usize) -> u32 {
-        self.runs[self.of[row] as usize].hash
-    }
 }
 
 /// What each row gives to one aggregate.
@@ -94,22 +107,105 @@ pub enum Inputs {
     Rows(Option<Vec<bool>>),
     /// To what computes with numbers: an integer, or a decimal's mantissa. None
     /// where it is null, or the aggregate's filter leaves the row out.
-    Numbers(Vec<Option<i128>>),
+    Numbers(Numbers),
     /// To what keeps its values; none as with numbers.
     Values(Vec<Option<Value>>),
+}
+
+/// Numbers, any of which may be null. Collected from an iterator.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Numbers {
+    values: Width,
+    /// Which are not null; absent, none is.
+    present: Option<Vec<bool>>,
+    magnitude_max: u128,
+}
+
+/// The values, 0 where they are null. Those of readings fit 64 bits.
+#[derive(Clone, Debug, PartialEq)]
+enum Width {
+    Narrow(Vec<i64>),
+    Wide(Vec<i128>),
+}
+
+impl Numbers {
+    /// Returns a row's number.
+    pub fn get(&self, row: usize) -> Option<i128> {
+        let value = match &self.values {
+            Width::Narrow(values) => values[row].into(),
+            Width::Wide(values) => values[row],
+        };
+        self.present.as_ref().is_none_or(|present| present[row]).then_some(value)
+    }
+
+    /// Returns the numbers, if all have 64 bits and none is null.
+    pub(crate) fn narrow(&self) -> Option<&[i64]> {
+        match &self.values {
+            Width::Narrow(values) if self.present.is_none() => Some(values),
+            _ => None,
+        }
+    }
+
+    /// Returns how far from zero the numbers are at most.
+    pub(crate) fn magnitude_max(&self) -> u128 {
+        self.magnitude_max
+    }
+
+    fn push(&mut self, number: Option<i128>) {
+        let row = match &self.values {
+            Width::Narrow(values) => values.len(),
+            Width::Wide(values) => values.len(),
+        };
+        if number.is_none() {
+            self.present.get_or_insert_with(|| vec![true; row]);
+        }
+        if let Some(present) = &mut self.present {
+            present.push(number.is_some());
+        }
+        let number = number.unwrap_or_default();
+        self.magnitude_max = self.magnitude_max.max(number.unsigned_abs());
+        match (&mut self.values, i64::try_from(number)) {
+            (Width::Narrow(values), Ok(number)) => values.push(number),
+            (Width::Narrow(values), Err(_)) => {
+                let wide = values.iter().copied().map(i128::from).chain([number]);
+                self.values = Width::Wide(wide.collect());
+            }
+            (Width::Wide(values), _) => values.push(number),
+        }
+    }
+}
+
+impl FromIterator<Option<i128>> for Numbers {
+    fn from_iter<I: IntoIterator<Item = Option<i128>>>(numbers: I) -> Self {
+        let numbers = numbers.into_iter();
+        let values = Width::Narrow(Vec::with_capacity(numbers.size_hint().0));
+        let mut all = Self { values, present: None, magnitude_max: 0 };
+        numbers.for_each(|number| all.push(number));
+        all
+    }
 }
 
 impl GroupedRows {
     /// Returns one row's group and inputs, as [`crate::GroupState::update`] takes them.
     pub fn row(&self, at: usize) -> (GroupId, Box<[Option<Value>]>) {
-        let key = self.keys.get(at).into();
+        let key = (*self.keys.get(at)).into();
         let input = |inputs: &Inputs| match inputs {
             Inputs::Rows(counted) => {
                 counted.as_ref().is_none_or(|counted| counted[at]).then_some(Value::Int(1))
             }
-            Inputs::Numbers(numbers) => numbers[at].map(Value::Decimal),
+            Inputs::Numbers(numbers) => numbers.get(at).map(Value::Decimal),
             Inputs::Values(values) => values[at].clone(),
         };
         (GroupId { key, window_start: self.windows[at] }, self.inputs.iter().map(input).collect())
+    }
+    /// Returns the group of a row, to find it.
+    pub(crate) fn wanted(&self, row: usize) -> Wanted<'_> {
+        let (keys, run) = (&self.keys, self.keys.of[row] as usize);
+        Wanted {
+            hash: keys.hashes[run],
+            key: keys.keys[run],
+            long: &keys.long,
+            window_start: self.windows[row],
+        }
     }
 }

@@ -2,20 +2,19 @@
 
 use std::ops::{Bound, RangeBounds};
 
-/// Slots by start of window. Many keys have one window ever; others have years
-/// of them, which come in any order.
-#[derive(Clone, Debug, Default)]
-pub(crate) enum Series {
-    #[default]
+/// A key's lines by start of window. Many keys have one window ever; others
+/// have years of them, which come in any order.
+#[derive(Clone, Copy)]
+pub(crate) enum Series<'a> {
     Empty,
     One(i64, u32),
-    Many(Box<Windows>),
+    Many(&'a Windows),
 }
 
 /// So many windows lie side by side: one that comes out of order moves no more.
 const CHUNK_MAX: usize = 128;
 
-/// Starts and slots, ascending, in chunks; no chunk is empty.
+/// Starts and lines, ascending, in chunks; no chunk is empty.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Windows {
     chunks: Vec<Vec<(i64, u32)>>,
@@ -26,7 +25,8 @@ pub(crate) struct Windows {
 }
 
 impl Windows {
-    fn slot(&mut self, start: i64, new: impl FnOnce() -> u32) -> u32 {
+    /// Returns the line of a window; one not met before gets a `new` one.
+    pub(crate) fn line(&mut self, start: i64, new: impl FnOnce() -> u32) -> u32 {
         let (chunk, at) = self.last;
         let near = self.chunks.get(chunk).and_then(|chunk| chunk.get(at..)).unwrap_or_default();
         if let Some(after) = near.iter().take(2).position(|window| window.0 == start) {
@@ -39,9 +39,9 @@ impl Windows {
                 self.chunks[chunk][at].1
             }
             Err((chunk, at)) => {
-                let slot = new();
-                self.insert(chunk, at, (start, slot));
-                slot
+                let line = new();
+                self.insert(chunk, at, (start, line));
+                line
             }
         }
     }
@@ -76,17 +76,24 @@ impl Windows {
         self.last = (chunk, at);
     }
 
-    fn remove(&mut self, start: i64) -> Option<u32> {
+    fn get(&self, start: i64) -> Option<u32> {
+        self.place(start).ok().map(|(chunk, at)| self.chunks[chunk][at].1)
+    }
+
+    pub(crate) fn remove(&mut self, start: i64) -> Option<u32> {
         let (chunk, at) = self.place(start).ok()?;
-        let (_, slot) = self.chunks[chunk].remove(at);
+        let (_, line) = self.chunks[chunk].remove(at);
         if self.chunks[chunk].is_empty() {
             self.chunks.remove(chunk);
         }
         self.len -= 1;
-        Some(slot)
+        Some(line)
     }
 
-    fn range(&self, range: impl RangeBounds<i64>) -> impl Iterator<Item = (i64, u32)> {
+    pub(crate) fn range<R: RangeBounds<i64>>(
+        &self,
+        range: R,
+    ) -> impl Iterator<Item = (i64, u32)> + use<'_, R> {
         let start = range.start_bound().cloned();
         let before = move |window: &(i64, u32)| match start {
             Bound::Included(start) => window.0 < start,
@@ -99,63 +106,31 @@ impl Windows {
     }
 }
 
-impl Series {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    pub(crate) fn len(&self) -> usize {
+impl<'a> Series<'a> {
+    pub(crate) fn is_empty(self) -> bool {
         match self {
-            Self::Empty => 0,
-            Self::One(..) => 1,
-            Self::Many(windows) => windows.len,
+            Self::Empty => true,
+            Self::One(..) => false,
+            Self::Many(windows) => windows.len == 0,
         }
     }
 
-    /// Returns the slot of a window; one not met before gets a `new` one.
-    pub(crate) fn slot(&mut self, start: i64, new: impl FnOnce() -> u32) -> u32 {
-        match self {
-            Self::Empty => {
-                let slot = new();
-                *self = Self::One(start, slot);
-                slot
-            }
-            Self::One(held, slot) if *held == start => *slot,
-            Self::One(held, held_slot) => {
-                let mut windows = Windows::default();
-                windows.slot(*held, || *held_slot);
-                let slot = windows.slot(start, new);
-                *self = Self::Many(Box::new(windows));
-                slot
-            }
-            Self::Many(windows) => windows.slot(start, new),
-        }
-    }
-
-    pub(crate) fn get(&self, start: i64) -> Option<u32> {
+    pub(crate) fn get(self, start: i64) -> Option<u32> {
         match self {
             Self::Empty => None,
-            Self::One(held, slot) => (*held == start).then_some(*slot),
-            Self::Many(windows) => windows.place(start).ok().map(|(chunk, at)| windows.chunks[chunk][at].1),
+            Self::One(held, line) => (held == start).then_some(line),
+            Self::Many(windows) => windows.get(start),
         }
     }
 
-    pub(crate) fn remove(&mut self, start: i64) -> Option<u32> {
-        match self {
-            Self::Many(windows) => windows.remove(start),
-            _ => {
-                let slot = self.get(start)?;
-                *self = Self::Empty;
-                Some(slot)
-            }
-        }
-    }
-
-    /// Iterates starts and slots, ascending.
-    pub(crate) fn range(&self, range: impl RangeBounds<i64>) -> impl Iterator<Item = (i64, u32)> {
+    /// Iterates starts and lines, ascending.
+    pub(crate) fn range<R: RangeBounds<i64>>(
+        self,
+        range: R,
+    ) -> impl Iterator<Item = (i64, u32)> + use<'a, R> {
         let (one, many) = match self {
             Self::Empty => (None, None),
-            Self::One(start, slot) => (range.contains(start).then_some((*start, *slot)), None),
+            Self::One(start, line) => (range.contains(&start).then_some((start, line)), None),
             Self::Many(windows) => (None, Some(windows.range(range))),
         };
         one.into_iter().chain(many.into_iter().flatten())
@@ -190,21 +165,21 @@ mod tests {
 
         #[test]
         fn windows_are_a_sorted_map(changes in changes(), from in 0_i64..600, count in 0_i64..600) {
-            let (mut series, mut plain, mut next) = (Series::default(), BTreeMap::new(), 0);
+            let (mut windows, mut plain, mut next) = (Windows::default(), BTreeMap::new(), 0);
             for (start, adds) in changes {
                 if adds {
                     let expected = *plain.entry(start).or_insert(next);
-                    prop_assert_eq!(series.slot(start, || next), expected);
+                    prop_assert_eq!(windows.line(start, || next), expected);
                     next += u32::from(expected == next);
                 } else {
-                    prop_assert_eq!(series.remove(start), plain.remove(&start));
+                    prop_assert_eq!(windows.remove(start), plain.remove(&start));
                 }
-                prop_assert_eq!(series.get(start), plain.get(&start).copied());
+                prop_assert_eq!(windows.get(start), plain.get(&start).copied());
             }
-            prop_assert_eq!(series.len(), plain.len());
-            prop_assert!(series.range(..).eq(plain.iter().map(|(start, slot)| (*start, *slot))));
-            let some = plain.range(from..from + count).map(|(start, slot)| (*start, *slot));
-            prop_assert!(series.range(from..from + count).eq(some));
+            prop_assert_eq!(windows.len, plain.len());
+            prop_assert!(windows.range(..).eq(plain.iter().map(|(start, line)| (*start, *line))));
+            let some = plain.range(from..from + count).map(|(start, line)| (*start, *line));
+            prop_assert!(windows.range(from..from + count).eq(some));
         }
     }
 }

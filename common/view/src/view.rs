@@ -7,8 +7,8 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBa
 use arrow::compute::{filter_record_batch, take};
 use arrow::datatypes::{DataType, Decimal128Type, Field, Int64Type, SchemaRef, TimestampMicrosecondType};
 use sanso_state::{
-    AggregateKind, Fingerprint, GroupId, GroupState, GroupedRows, Inputs, KeyColumn, Takes, Value, ValueType,
-    ViewPartitionConfig, Windows, partition_of,
+    AggregateKind, Fingerprint, GroupId, GroupState, GroupedRows, Inputs, KeyColumn, Numbers, Takes, Value,
+    ValueType, ViewPartitionConfig, Windows, partition_of,
 };
 
 use crate::definition::ViewDefinition;
@@ -452,7 +452,7 @@ fn spread(values: &ArrayRef, admitted: &BooleanArray) -> ArrayRef {
 }
 
 /// Reads numbers: integers, or the mantissas of decimals.
-fn numbers(values: &ArrayRef) -> Vec<Option<i128>> {
+fn numbers(values: &ArrayRef) -> Numbers {
     match values.data_type() {
         DataType::Int64 => values.as_primitive::<Int64Type>().iter().map(|v| v.map(i128::from)).collect(),
         DataType::Decimal128(_, _) => values.as_primitive::<Decimal128Type>().iter().collect(),

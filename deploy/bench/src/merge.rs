@@ -176,9 +176,9 @@ fn lifted(span: &[Tuple], names: &[Box<[u8]>]) -> GroupedRows {
 fn group(kinds: &[AggregateKind], rows: &GroupedRows, open: &mut [Groups]) {
     let mut chosen = vec![Vec::with_capacity(rows.windows.len()); VIEW_PARTITIONS as usize];
     for row in 0..rows.windows.len() {
-        chosen[rows.keys.partition(row, VIEW_PARTITIONS) as usize].push((row as u32, 1));
+        chosen[rows.keys.partition(row, VIEW_PARTITIONS) as usize].push(row as u32);
     }
-    open.iter_mut().zip(chosen).for_each(|(groups, chosen)| groups.update(kinds, rows, &chosen));
+    open.iter_mut().zip(chosen).for_each(|(groups, chosen)| groups.update(kinds, rows, &chosen, 1));
 }
 
 impl Engine {

@@ -76,9 +76,9 @@ pub(crate) fn check_decoding(source: &Source, lines: &[&[u8]]) {
 pub(crate) fn check_lifting(view: &View, lines: &[&[u8]]) {
     let rows = view.source.decode(lines.iter().copied()).rows;
     let lifted = view.lift(&rows);
-    let chosen = |sign: i64| lifted.rows().map(|row| (row.at, sign)).collect::<Vec<_>>();
+    let chosen: Vec<u32> = lifted.rows().map(|row| row.at).collect();
     let mut groups = Groups::new();
-    groups.update(&view.kinds, &lifted.grouped, &chosen(1));
+    groups.update(&view.kinds, &lifted.grouped, &chosen, 1);
     let mut one_by_one = Groups::new();
     for row in 0..rows.num_rows() {
         let alone = view.lift(&rows.slice(row, 1));
@@ -96,7 +96,7 @@ pub(crate) fn check_lifting(view: &View, lines: &[&[u8]]) {
     let history: Vec<oracle::Record<'_>> = (0..).zip(lines.iter().copied()).collect();
     let folded = oracle::fold(view, &[&history]);
     assert!(folded.iter().all(|(_, state)| state.rows >= 0));
-    groups.update(&view.kinds, &lifted.grouped, &chosen(-1));
+    groups.update(&view.kinds, &lifted.grouped, &chosen, -1);
     assert!(groups.is_empty(), "what is taken back leaves nothing");
 }
 

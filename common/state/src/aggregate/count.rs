@@ -46,6 +46,7 @@ impl Mergeable for Rows {
 
 impl Words for Rows {
     const WORDS: usize = 1;
+    const NARROW: usize = 0;
 
     fn load(words: &[u64]) -> Self {
         Self(words[0].cast_signed())
@@ -53,6 +54,14 @@ impl Words for Rows {
 
     fn store(&self, words: &mut [u64]) {
         words[0] = self.0.cast_unsigned();
+    }
+
+    fn load_narrow(rows: i64, _: &[u64]) -> Self {
+        Self(rows)
+    }
+
+    fn narrowed(&self, rows: i64) -> Option<i128> {
+        (self.0 == rows).then_some(0)
     }
 }
 
@@ -89,6 +98,7 @@ impl Mergeable for Count {
 
 impl Words for Count {
     const WORDS: usize = 1;
+    const NARROW: usize = 0;
 
     fn load(words: &[u64]) -> Self {
         Self(words[0].cast_signed())
@@ -96,5 +106,13 @@ impl Words for Count {
 
     fn store(&self, words: &mut [u64]) {
         words[0] = self.0.cast_unsigned();
+    }
+
+    fn load_narrow(rows: i64, _: &[u64]) -> Self {
+        Self(rows)
+    }
+
+    fn narrowed(&self, rows: i64) -> Option<i128> {
+        (self.0 == rows).then_some(0)
     }
 }

@@ -14,6 +14,7 @@
 //! wraps, so an intermediate overflow is undone by what follows.
 
 mod average;
+mod column;
 mod count;
 mod distinct;
 mod extremes;
@@ -27,6 +28,7 @@ mod sum;
 mod variance;
 mod wide;
 
+pub(crate) use column::HEAD;
 pub use count::{Count, Rows};
 pub use kind::{AggregateFunction, AggregateKind, Takes};
 pub use multiset::Multiset;

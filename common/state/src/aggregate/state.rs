@@ -28,13 +28,27 @@ pub(crate) trait Mergeable: Default + Eq {
 }
 
 /// A state of a fixed number of words; the neutral element is zeros.
+///
+/// While a group's number of rows tells the rest of it, fewer words do: the
+/// narrow form.
 pub(crate) trait Words: Mergeable {
-    /// How many.
+    /// How many words.
     const WORDS: usize;
+    /// How many words the narrow form has.
+    const NARROW: usize = Self::WORDS;
     /// Reads it from the first of these.
     fn load(words: &[u64]) -> Self;
     /// Writes it to the first of these.
     fn store(&self, words: &mut [u64]);
+    /// Reads the narrow form of a group of so many rows.
+    fn load_narrow(_rows: i64, words: &[u64]) -> Self {
+        Self::load(words)
+    }
+    /// Returns the only number of the narrow form, or 0 where it has none; None
+    /// where so many rows don't tell the rest.
+    fn narrowed(&self, _rows: i64) -> Option<i128> {
+        None
+    }
 }
 
 /// The state of one aggregate over one group of rows.
@@ -143,15 +157,18 @@ impl AggregateState {
 
     /// Reads a state of an aggregate of this kind.
     pub(crate) fn read(kind: &AggregateKind, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let mut zero = kind.zero();
-        match &mut zero {
-            Self::Rows(state) => *state = Mergeable::read(reader)?,
-            Self::Count(state) => *state = Mergeable::read(reader)?,
-            Self::Sum(state) => *state = Mergeable::read(reader)?,
-            Self::Moments(state) => **state = Mergeable::read(reader)?,
-            Self::Values(state) => *state = Mergeable::read(reader)?,
-            Self::Quantiles(state) => *state = Mergeable::read(reader)?,
-        }
-        Ok(zero)
+        kind.zero().read_like(reader)
+    }
+
+    /// Reads a state of the same aggregate as this.
+    pub(crate) fn read_like(&self, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(match self {
+            Self::Rows(_) => Self::Rows(Mergeable::read(reader)?),
+            Self::Count(_) => Self::Count(Mergeable::read(reader)?),
+            Self::Sum(_) => Self::Sum(Mergeable::read(reader)?),
+            Self::Moments(_) => Self::Moments(Box::new(Mergeable::read(reader)?)),
+            Self::Values(_) => Self::Values(Mergeable::read(reader)?),
+            Self::Quantiles(_) => Self::Quantiles(Mergeable::read(reader)?),
+        })
     }
 }

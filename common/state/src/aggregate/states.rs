@@ -1,69 +1,62 @@
-//! The states of many groups.
+//! The states of many groups, a line each.
 //!
 //! ```text
-//!   words    slot 0: rows │ sum │ count ║ slot 1: rows │ sum │ count ║ …
-//!   columns  of what has no fixed size, by slot
+//!   words    line 0: head │ rows │ sum │ count ║ line 1: head │ rows │ sum │ count ║ …
+//!   columns  of what has no fixed size, by line
 //! ```
 //!
-//! Most states are a few wrapping numbers. Those of one group lie side by side,
-//! so that updating a group reads one place in memory, whatever its aggregates.
+//! Most states are a few wrapping numbers. Those of one group lie behind what
+//! names it (the head, which is its owner's), so that finding a group and
+//! updating it reads one place in memory, whatever its aggregates.
+//!
+//! Counts begin narrow: without a word, as what they count is all rows. So do
+//! sums: as one word, of as many values as there are rows. The first null,
+//! filtered row, or sum that might not fit widens its column, of all lines and
+//! for good. What is held is the same in both forms.
 
+use std::hint::black_box;
+
+use crate::aggregate::column::{At, Column, HEAD, ROWS, add, change};
 use crate::aggregate::kind::AggregateKind;
 use crate::aggregate::{AggregateState, Count, Mergeable, Moments, Multiset, Quantiles, Rows, Sum, Words};
 use crate::codec::{DecodeError, Reader, write_i64};
 use crate::group::GroupState;
-use crate::rows::Inputs;
-use crate::value::Value;
+use crate::rows::{Inputs, Numbers};
 
-/// A group's states, one for each slot. The number of rows is a group's first word.
+/// A group's states, one for each line.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct States {
     words: Vec<u64>,
-    /// Words of one slot; 0 until the aggregates are known.
+    /// Words of one line; 0 until the aggregates are known.
     stride: usize,
     columns: Vec<Column>,
-}
-
-/// Where the states of one aggregate are: from which word of a slot on, or here.
-#[derive(Clone, Debug)]
-enum Column {
-    Rows(usize),
-    Count(usize),
-    Sum(usize),
-    Moments(usize),
-    Values(Vec<Multiset<Value>>),
-    Quantiles(Vec<Quantiles>),
 }
 
 const OTHER: &str = "states of different aggregates";
 
 impl States {
-    /// Creates states of these aggregates, without slots.
+    /// Creates states of these aggregates, without lines.
     pub(crate) fn of(kinds: &[AggregateKind]) -> Self {
         let zeros: Vec<_> = kinds.iter().map(AggregateKind::zero).collect();
         Self::like(&zeros)
     }
 
-    /// Creates states of the same aggregates as these, without slots.
+    /// Creates states of the same aggregates as these, without lines.
     pub(crate) fn like(states: &[AggregateState]) -> Self {
-        let mut stride = 1;
-        let mut place = |words| {
-            stride += words;
-            stride - words
-        };
         let columns = states.iter().map(|state| match state {
-            AggregateState::Rows(_) => Column::Rows(place(Rows::WORDS)),
-            AggregateState::Count(_) => Column::Count(place(Count::WORDS)),
-            AggregateState::Sum(_) => Column::Sum(place(Sum::WORDS)),
-            AggregateState::Moments(_) => Column::Moments(place(Moments::WORDS)),
+            AggregateState::Rows(_) => Column::Rows(At::new(true)),
+            AggregateState::Count(_) => Column::Count(At::new(true)),
+            AggregateState::Sum(_) => Column::Sum(At::new(true)),
+            AggregateState::Moments(_) => Column::Moments(At::new(false)),
             AggregateState::Values(_) => Column::Values(Vec::new()),
             AggregateState::Quantiles(_) => Column::Quantiles(Vec::new()),
         });
-        let columns = columns.collect();
-        Self { words: Vec::new(), stride, columns }
+        let mut this = Self { words: Vec::new(), stride: 0, columns: columns.collect() };
+        this.place_columns();
+        this
     }
 
-    /// Creates states of the other's aggregates, without slots.
+    /// Creates states of the other's aggregates, without lines.
     pub(crate) fn like_states(other: &Self) -> Self {
         let columns = other.columns.iter().map(|column| match column {
             Column::Values(_) => Column::Values(Vec::new()),
@@ -73,211 +66,345 @@ impl States {
         Self { words: Vec::new(), stride: other.stride, columns: columns.collect() }
     }
 
-    /// Adds slots with the neutral state until there are `slots`.
-    pub(crate) fn grow(&mut self, slots: usize) {
-        self.words.resize(slots * self.stride, 0);
+    fn place_columns(&mut self) {
+        self.stride = ROWS + 1;
+        for column in &mut self.columns {
+            let words = column.words();
+            if let Some(at) = column.at_mut() {
+                at.word = self.stride;
+            }
+            self.stride += words;
+        }
+    }
+
+    /// Gives a column its full width in every line.
+    fn widen(&mut self, column: usize) {
+        let (before, stride) = (std::mem::take(&mut self.words), self.stride);
+        let places: Vec<Option<At>> = self.columns.iter().map(Column::at).collect();
+        self.columns[column].at_mut().expect("a column in words").narrow = None;
+        self.place_columns();
+        self.words.resize(before.len() / stride * self.stride, 0);
+        let lines = before.chunks_exact(stride).zip(self.words.chunks_exact_mut(self.stride));
+        for (before, line) in lines {
+            line[..=ROWS].copy_from_slice(&before[..=ROWS]);
+            for (column, from) in self.columns.iter().zip(&places) {
+                match (column, *from) {
+                    (Column::Rows(at), Some(from)) => at.take::<Rows>(from, before, line),
+                    (Column::Count(at), Some(from)) => at.take::<Count>(from, before, line),
+                    (Column::Sum(at), Some(from)) => at.take::<Sum>(from, before, line),
+                    (Column::Moments(at), Some(from)) => at.take::<Moments>(from, before, line),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Returns the number of lines; 0 as long as the aggregates are not known.
+    pub(crate) fn lines(&self) -> usize {
+        self.words.len().checked_div(self.stride).unwrap_or(0)
+    }
+
+    /// Adds a line with the neutral state.
+    pub(crate) fn push(&mut self, head: [u64; HEAD]) {
+        let start = self.words.len();
+        self.words.resize(start + self.stride, 0);
+        self.words[start..][..HEAD].copy_from_slice(&head);
         for column in &mut self.columns {
             match column {
-                Column::Values(states) => states.resize_with(slots, Default::default),
-                Column::Quantiles(states) => states.resize_with(slots, Default::default),
+                Column::Values(states) => states.push(Multiset::default()),
+                Column::Quantiles(states) => states.push(Quantiles::default()),
                 _ => {}
             }
         }
     }
 
-    fn slot(&self, slot: u32) -> &[u64] {
-        &self.words[slot as usize * self.stride..][..self.stride]
+    fn line(&self, line: u32) -> &[u64] {
+        &self.words[line as usize * self.stride..][..self.stride]
     }
 
-    /// Returns how many rows a slot's group has.
-    pub(crate) fn rows(&self, slot: u32) -> i64 {
-        self.slot(slot)[0].cast_signed()
+    fn line_mut(&mut self, line: u32) -> &mut [u64] {
+        &mut self.words[line as usize * self.stride..][..self.stride]
     }
 
-    /// Returns a slot's group.
-    pub(crate) fn get(&self, slot: u32) -> GroupState {
-        let words = self.slot(slot);
-        let state = |column: &Column| match column {
-            Column::Rows(at) => AggregateState::Rows(Rows::load(&words[*at..])),
-            Column::Count(at) => AggregateState::Count(Count::load(&words[*at..])),
-            Column::Sum(at) => AggregateState::Sum(Sum::load(&words[*at..])),
-            Column::Moments(at) => AggregateState::Moments(Box::new(Moments::load(&words[*at..]))),
-            Column::Values(states) => AggregateState::Values(states[slot as usize].clone()),
-            Column::Quantiles(states) => AggregateState::Quantiles(states[slot as usize].clone()),
+    /// Reads some lines, and nothing that depends on them: so the processor
+    /// waits for all of them at once. Those that are not there are passed over.
+    pub(crate) fn touch(&self, lines: &[u32]) {
+        let Some(last) = self.words.len().checked_sub(self.stride) else { return };
+        let ends = |&line: &u32| {
+            let start = last.min(line as usize * self.stride);
+            self.words[start] ^ self.words[start + self.stride - 1]
         };
-        GroupState { rows: self.rows(slot), aggregates: self.columns.iter().map(state).collect() }
+        black_box(lines.iter().map(ends).fold(0, |all, words| all ^ words));
     }
 
-    /// Adds a group to the one in a slot.
-    pub(crate) fn combine_one(&mut self, slot: u32, group: &GroupState) {
-        let words = &mut self.words[slot as usize * self.stride..][..self.stride];
-        words[0] = words[0].wrapping_add(group.rows.cast_unsigned());
-        for (column, state) in self.columns.iter_mut().zip(&group.aggregates) {
-            match (column, state) {
-                (Column::Rows(at), AggregateState::Rows(state)) => add(&mut words[*at..], state),
-                (Column::Count(at), AggregateState::Count(state)) => add(&mut words[*at..], state),
-                (Column::Sum(at), AggregateState::Sum(state)) => add(&mut words[*at..], state),
-                (Column::Moments(at), AggregateState::Moments(state)) => add(&mut words[*at..], &**state),
-                (Column::Values(states), AggregateState::Values(state)) => {
-                    states[slot as usize].combine(state);
-                }
-                (Column::Quantiles(states), AggregateState::Quantiles(state)) => {
-                    states[slot as usize].combine(state);
-                }
-                _ => panic!("{OTHER}"),
-            }
-        }
+    /// Returns the head of a line.
+    pub(crate) fn head(&self, line: u32) -> &[u64; HEAD] {
+        self.line(line).first_chunk().expect("a line is longer than its head")
     }
 
-    /// Adds the groups in some of the other's slots to those in `slots`, or takes them away.
-    pub(crate) fn merge(&mut self, slots: &[u32], other: &Self, other_slots: &[u32], away: bool) {
-        let (mine, stride) = (&mut self.words[..], self.stride);
-        let pairs = slots.iter().zip(other_slots).map(|(&mine, &theirs)| (mine as usize, theirs as usize));
-        let mut places = Pairs { mine, theirs: &other.words, stride, pairs: pairs.clone(), away };
-        places.each::<Rows>(0);
-        for (column, theirs) in self.columns.iter_mut().zip(&other.columns) {
-            match (column, theirs) {
-                (Column::Rows(at), Column::Rows(_)) => places.each::<Rows>(*at),
-                (Column::Count(at), Column::Count(_)) => places.each::<Count>(*at),
-                (Column::Sum(at), Column::Sum(_)) => places.each::<Sum>(*at),
-                (Column::Moments(at), Column::Moments(_)) => places.each::<Moments>(*at),
-                (Column::Values(mine), Column::Values(theirs)) => {
-                    merge_each(mine, theirs, pairs.clone(), away)
-                }
-                (Column::Quantiles(mine), Column::Quantiles(theirs)) => {
-                    merge_each(mine, theirs, pairs.clone(), away)
-                }
-                _ => panic!("{OTHER}"),
-            }
-        }
+    /// Says whether there is such a line, with this head.
+    pub(crate) fn has_head(&self, line: u32, head: &[u64; HEAD]) -> bool {
+        let held = self.words.get(line as usize * self.stride..).and_then(|rest| rest.first_chunk());
+        // Word by word: arrays would be compared by a call, or as wider words than were just written.
+        held.is_some_and(|[a, b, c, d]| (a ^ head[0]) | (b ^ head[1]) | (c ^ head[2]) | (d ^ head[3]) == 0)
     }
 
-    /// Puts the neutral states into a slot.
-    pub(crate) fn clear_slot(&mut self, slot: u32) {
-        let slot = slot as usize;
-        self.words[slot * self.stride..][..self.stride].fill(0);
-        for column in &mut self.columns {
-            match column {
-                Column::Values(states) => states[slot] = Multiset::default(),
-                Column::Quantiles(states) => states[slot] = Quantiles::default(),
-                _ => {}
-            }
-        }
+    /// Returns the head of a line, to change.
+    pub(crate) fn head_mut(&mut self, line: u32) -> &mut [u64; HEAD] {
+        self.line_mut(line).first_chunk_mut().expect("a line is longer than its head")
     }
 
-    /// Says whether a slot's group is the neutral element.
-    pub(crate) fn is_zero(&self, slot: u32) -> bool {
-        self.slot(slot).iter().all(|word| *word == 0)
+    /// Returns how many rows a line's group has.
+    pub(crate) fn rows(&self, line: u32) -> i64 {
+        self.line(line)[ROWS].cast_signed()
+    }
+
+    /// Returns a line's group.
+    pub(crate) fn get(&self, line: u32) -> GroupState {
+        let words = self.line(line);
+        let state = |column: &Column| match column {
+            Column::Rows(at) => AggregateState::Rows(at.load(words)),
+            Column::Count(at) => AggregateState::Count(at.load(words)),
+            Column::Sum(at) => AggregateState::Sum(at.load(words)),
+            Column::Moments(at) => AggregateState::Moments(Box::new(at.load(words))),
+            Column::Values(states) => AggregateState::Values(states[line as usize].clone()),
+            Column::Quantiles(states) => AggregateState::Quantiles(states[line as usize].clone()),
+        };
+        GroupState { rows: self.rows(line), aggregates: self.columns.iter().map(state).collect() }
+    }
+
+    /// Says whether a line's group is the neutral element.
+    pub(crate) fn is_zero(&self, line: u32) -> bool {
+        self.line(line)[HEAD..].iter().all(|word| *word == 0)
             && self.columns.iter().all(|column| match column {
-                Column::Values(states) => states[slot as usize].is_zero(),
-                Column::Quantiles(states) => states[slot as usize].is_zero(),
+                Column::Values(states) => states[line as usize].is_zero(),
+                Column::Quantiles(states) => states[line as usize].is_zero(),
                 _ => true,
             })
     }
 
-    /// Says whether two slots hold equal groups.
-    pub(crate) fn equal(&self, slot: u32, other: &Self, other_slot: u32) -> bool {
-        let (mine, theirs) = (slot as usize, other_slot as usize);
-        self.slot(slot) == other.slot(other_slot)
+    /// Says whether two lines hold equal groups.
+    pub(crate) fn equal(&self, line: u32, other: &Self, other_line: u32) -> bool {
+        let (mine, theirs) = (self.line(line), other.line(other_line));
+        mine[ROWS] == theirs[ROWS]
             && self.columns.iter().zip(&other.columns).all(|columns| match columns {
-                (Column::Values(a), Column::Values(b)) => a[mine] == b[theirs],
-                (Column::Quantiles(a), Column::Quantiles(b)) => a[mine] == b[theirs],
-                (a, b) => std::mem::discriminant(a) == std::mem::discriminant(b),
+                (Column::Rows(a), Column::Rows(b)) => a.load::<Rows>(mine) == b.load(theirs),
+                (Column::Count(a), Column::Count(b)) => a.load::<Count>(mine) == b.load(theirs),
+                (Column::Sum(a), Column::Sum(b)) => a.load::<Sum>(mine) == b.load(theirs),
+                (Column::Moments(a), Column::Moments(b)) => a.load::<Moments>(mine) == b.load(theirs),
+                (Column::Values(a), Column::Values(b)) => a[line as usize] == b[other_line as usize],
+                (Column::Quantiles(a), Column::Quantiles(b)) => a[line as usize] == b[other_line as usize],
+                _ => false,
             })
     }
 
-    /// Appends the canonical encoding of a slot's group.
-    pub(crate) fn write(&self, slot: u32, out: &mut Vec<u8>) {
-        let words = self.slot(slot);
-        write_i64(out, self.rows(slot));
+    /// Appends the canonical encoding of a line's group.
+    pub(crate) fn write(&self, line: u32, out: &mut Vec<u8>) {
+        let words = self.line(line);
+        write_i64(out, self.rows(line));
         for column in &self.columns {
             match column {
-                Column::Rows(at) => Rows::load(&words[*at..]).write(out),
-                Column::Count(at) => Count::load(&words[*at..]).write(out),
-                Column::Sum(at) => Sum::load(&words[*at..]).write(out),
-                Column::Moments(at) => Moments::load(&words[*at..]).write(out),
-                Column::Values(states) => states[slot as usize].write(out),
-                Column::Quantiles(states) => states[slot as usize].write(out),
+                Column::Rows(at) => at.load::<Rows>(words).write(out),
+                Column::Count(at) => at.load::<Count>(words).write(out),
+                Column::Sum(at) => at.load::<Sum>(words).write(out),
+                Column::Moments(at) => at.load::<Moments>(words).write(out),
+                Column::Values(states) => states[line as usize].write(out),
+                Column::Quantiles(states) => states[line as usize].write(out),
             }
         }
     }
 
-    /// Adds a slot with what [`States::write`] wrote.
-    pub(crate) fn push_read(&mut self, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
-        let start = self.words.len();
-        self.words.resize(start + self.stride, 0);
-        let words = &mut self.words[start..];
-        words[0] = reader.i64()?.cast_unsigned();
-        for column in &mut self.columns {
-            match column {
-                Column::Rows(at) => Rows::read(reader)?.store(&mut words[*at..]),
-                Column::Count(at) => Count::read(reader)?.store(&mut words[*at..]),
-                Column::Sum(at) => Sum::read(reader)?.store(&mut words[*at..]),
-                Column::Moments(at) => Moments::read(reader)?.store(&mut words[*at..]),
-                Column::Values(states) => states.push(Mergeable::read(reader)?),
-                Column::Quantiles(states) => states.push(Mergeable::read(reader)?),
-            }
-        }
+    /// Reads what [`States::write`] wrote into a line with the neutral state.
+    pub(crate) fn read(&mut self, line: u32, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        let zero = self.get(line).aggregates;
+        let rows = reader.i64()?;
+        let read = zero.iter().map(|zero| zero.read_like(reader));
+        let aggregates = read.collect::<Result<_, _>>()?;
+        self.combine_one(line, &GroupState { rows, aggregates });
         Ok(())
     }
 
-    /// Updates slots with rows: `slots[i]` with the row and sign of `chosen[i]`.
+    /// Adds a group to the one of a line.
+    pub(crate) fn combine_one(&mut self, line: u32, group: &GroupState) {
+        for (column, state) in group.aggregates.iter().enumerate() {
+            let words = &self.words[line as usize * self.stride..][..self.stride];
+            let admitted = match (&mut self.columns[column], state) {
+                (Column::Rows(at), AggregateState::Rows(state)) => at.admits_state(words, state, group.rows),
+                (Column::Count(at), AggregateState::Count(state)) => {
+                    at.admits_state(words, state, group.rows)
+                }
+                (Column::Sum(at), AggregateState::Sum(state)) => at.admits_state(words, state, group.rows),
+                _ => true,
+            };
+            if !admitted {
+                self.widen(column);
+            }
+        }
+        let words = &mut self.words[line as usize * self.stride..][..self.stride];
+        for (column, state) in self.columns.iter_mut().zip(&group.aggregates) {
+            match (column, state) {
+                (Column::Rows(at), AggregateState::Rows(state)) => at.add(words, state, group.rows),
+                (Column::Count(at), AggregateState::Count(state)) => at.add(words, state, group.rows),
+                (Column::Sum(at), AggregateState::Sum(state)) => at.add(words, state, group.rows),
+                (Column::Moments(at), AggregateState::Moments(state)) => {
+                    at.add(words, &**state, group.rows);
+                }
+                (Column::Values(states), AggregateState::Values(state)) => {
+                    states[line as usize].combine(state);
+                }
+                (Column::Quantiles(states), AggregateState::Quantiles(state)) => {
+                    states[line as usize].combine(state);
+                }
+                _ => panic!("{OTHER}"),
+            }
+        }
+        words[ROWS] = words[ROWS].wrapping_add(group.rows.cast_unsigned());
+    }
+
+    /// Makes room for what [`States::merge`] will add of the other's states.
+    pub(crate) fn admit_states(&mut self, other: &Self) {
+        for (column, theirs) in other.columns.iter().enumerate() {
+            let admitted = match (self.columns[column].at_mut(), theirs.at()) {
+                (Some(mine), Some(At { narrow: Some(magnitude), .. })) => mine.admits(magnitude),
+                (Some(mine), Some(At { narrow: None, .. })) => mine.narrow.is_none(),
+                _ => true,
+            };
+            if !admitted {
+                self.widen(column);
+            }
+        }
+    }
+
+    /// Adds the groups in some of the other's lines to those in `lines`, or
+    /// takes them away. Says whether any may be the neutral element now. The
+    /// other's states are admitted already.
+    pub(crate) fn merge(
+        &mut self,
+        lines: &[u32],
+        other: &Self,
+        other_lines: impl Iterator<Item = u32> + Clone,
+        away: bool,
+    ) -> bool {
+        let stride = (self.stride, other.stride);
+        let pairs = lines.iter().zip(other_lines).map(|(&mine, theirs)| (mine as usize, theirs as usize));
+        let (mine, theirs) = (&mut self.words[..], &other.words[..]);
+        let mut merging = Merging { mine, theirs, stride, pairs: pairs.clone(), away };
+        let zero = merging.words(ROWS, ROWS);
+        for (column, theirs) in self.columns.iter_mut().zip(&other.columns) {
+            match (column, theirs) {
+                (Column::Rows(at), Column::Rows(from)) => merging.states::<Rows>(*at, *from),
+                (Column::Count(at), Column::Count(from)) => merging.states::<Count>(*at, *from),
+                (Column::Sum(at), Column::Sum(from)) => merging.states::<Sum>(*at, *from),
+                (Column::Moments(at), Column::Moments(from)) => merging.states::<Moments>(*at, *from),
+                (Column::Values(mine), Column::Values(theirs)) => {
+                    merge_each(mine, theirs, pairs.clone(), away);
+                }
+                (Column::Quantiles(mine), Column::Quantiles(theirs)) => {
+                    merge_each(mine, theirs, pairs.clone(), away);
+                }
+                _ => panic!("{OTHER}"),
+            }
+        }
+        zero
+    }
+
+    /// Makes room for what [`States::update`] will add of a batch.
+    pub(crate) fn admit(&mut self, inputs: &[Inputs], rows: usize, sign: i64) {
+        for (column, inputs) in inputs.iter().enumerate() {
+            if !self.columns[column].admits(inputs, rows, sign) {
+                self.widen(column);
+            }
+        }
+    }
+
+    /// Updates lines with rows of a batch that is admitted already: `lines[i]`
+    /// with the row `chosen[i]`. Says whether any may be the neutral element now.
     ///
     /// # Panics
     /// When the inputs are not of these aggregates.
-    pub(crate) fn update(&mut self, slots: &[u32], chosen: &[(u32, i64)], inputs: &[Inputs]) {
-        let (words, stride) = (&mut self.words, self.stride);
-        let all =
-            || slots.iter().zip(chosen).map(|(&slot, &(row, sign))| (slot as usize, row as usize, sign));
-        count(words, all().map(|(slot, _, sign)| (slot * stride, sign)));
+    pub(crate) fn update(&mut self, lines: &[u32], chosen: &[u32], sign: i64, inputs: &[Inputs]) -> bool {
+        let (words, stride) = (&mut self.words[..], self.stride);
+        let all = || lines.iter().zip(chosen).map(|(&line, &row)| (line as usize, row as usize));
+        let zero = count(words, all().map(|(line, _)| line * stride + ROWS), sign);
         for (column, inputs) in self.columns.iter_mut().zip(inputs) {
             match (column, inputs) {
-                (Column::Rows(at) | Column::Count(at), Inputs::Rows(None)) => {
-                    count(words, all().map(|(slot, _, sign)| (slot * stride + *at, sign)));
+                (
+                    Column::Rows(At { narrow: Some(_), .. }) | Column::Count(At { narrow: Some(_), .. }),
+                    Inputs::Rows(_),
+                ) => {}
+                (Column::Rows(at) | Column::Count(at), Inputs::Rows(counted)) => {
+                    let counted =
+                        all().filter(|(_, row)| counted.as_ref().is_none_or(|counted| counted[*row]));
+                    count(words, counted.map(|(line, _)| line * stride + at.word), sign);
                 }
-                (Column::Rows(at) | Column::Count(at), Inputs::Rows(Some(counted))) => {
-                    let counted = all().filter(|(_, row, _)| counted[*row]);
-                    count(words, counted.map(|(slot, _, sign)| (slot * stride + *at, sign)));
+                (Column::Sum(At { narrow: Some(_), word }), Inputs::Numbers(numbers)) => {
+                    let numbers = numbers.narrow().expect("admitted numbers are narrow");
+                    for (line, row) in all() {
+                        let sum = &mut words[line * stride + *word];
+                        *sum = sum.wrapping_add(numbers[row].wrapping_mul(sign).cast_unsigned());
+                    }
                 }
-                (Column::Sum(at), Inputs::Numbers(numbers)) => each(all(), numbers, |slot, number, sign| {
-                    change::<Sum>(&mut words[slot * stride + *at..], |sum| sum.add(*number, sign));
+                (Column::Sum(at), Inputs::Numbers(numbers)) => each(all(), numbers, |line, number| {
+                    change::<Sum>(&mut words[line * stride + at.word..], |sum| sum.add(number, sign));
                 }),
-                (Column::Moments(at), Inputs::Numbers(numbers)) => {
-                    each(all(), numbers, |slot, number, sign| {
-                        let words = &mut words[slot * stride + *at..];
-                        change::<Moments>(words, |moments| moments.add(*number, sign));
-                    });
-                }
+                (Column::Moments(at), Inputs::Numbers(numbers)) => each(all(), numbers, |line, number| {
+                    let words = &mut words[line * stride + at.word..];
+                    change::<Moments>(words, |moments| moments.add(number, sign));
+                }),
                 (Column::Quantiles(states), Inputs::Numbers(numbers)) => {
-                    each(all(), numbers, |slot, number, sign| states[slot].add(*number, sign));
+                    each(all(), numbers, |line, number| states[line].add(number, sign));
                 }
                 (Column::Values(states), Inputs::Values(values)) => {
-                    each(all(), values, |slot, value, sign| states[slot].update(value, sign));
+                    for (line, row) in all() {
+                        if let Some(value) = &values[row] {
+                            states[line].update(value, sign);
+                        }
+                    }
                 }
                 (column, _) => panic!("inputs that are not of {column:?}"),
             }
         }
+        zero
     }
 }
 
-/// The words of two sets of slots, on their way to be merged.
-struct Pairs<'a, I> {
+/// The words of two sets of lines, on their way to be merged.
+struct Merging<'a, I> {
     mine: &'a mut [u64],
     theirs: &'a [u64],
-    stride: usize,
+    /// Of mine, and of theirs.
+    stride: (usize, usize),
     pairs: I,
     away: bool,
 }
 
-impl<I: Iterator<Item = (usize, usize)> + Clone> Pairs<'_, I> {
-    /// Merges the states that begin at a word of each slot.
-    fn each<S: Words>(&mut self, at: usize) {
+impl<I: Iterator<Item = (usize, usize)> + Clone> Merging<'_, I> {
+    /// Merges one word of each line. Says whether any is 0 then.
+    fn words(&mut self, at: usize, from: usize) -> bool {
+        let mut zero = false;
         for (mine, theirs) in self.pairs.clone() {
-            let mut change = S::load(&self.theirs[theirs * self.stride + at..]);
-            if self.away {
-                change.negate();
+            let theirs = self.theirs[theirs * self.stride.1 + from];
+            let mine = &mut self.mine[mine * self.stride.0 + at];
+            *mine = if self.away { mine.wrapping_sub(theirs) } else { mine.wrapping_add(theirs) };
+            zero |= *mine == 0;
+        }
+        zero
+    }
+
+    /// Merges a state of each line; where mine is narrow, theirs is.
+    fn states<S: Words>(&mut self, at: At, from: At) {
+        match at.narrow {
+            Some(_) if S::NARROW == 0 => {}
+            Some(_) => _ = self.words(at.word, from.word),
+            None => {
+                for (mine, theirs) in self.pairs.clone() {
+                    let mut change: S = from.load(&self.theirs[theirs * self.stride.1..][..self.stride.1]);
+                    if self.away {
+                        change.negate();
+                    }
+                    add(&mut self.mine[mine * self.stride.0 + at.word..], &change);
+                }
             }
-            add(&mut self.mine[mine * self.stride + at..], &change);
         }
     }
 }
@@ -299,29 +426,18 @@ fn merge_each<S: Mergeable + Clone>(
     }
 }
 
-fn change<S: Words>(words: &mut [u64], change: impl FnOnce(&mut S)) {
-    let mut state = S::load(words);
-    change(&mut state);
-    state.store(words);
+/// Adds the sign to some words. Says whether any is 0 then.
+fn count(words: &mut [u64], all: impl Iterator<Item = usize>, sign: i64) -> bool {
+    all.fold(false, |zero, at| {
+        words[at] = words[at].wrapping_add(sign.cast_unsigned());
+        zero | (words[at] == 0)
+    })
 }
 
-fn add<S: Words>(words: &mut [u64], state: &S) {
-    change::<S>(words, |mine| mine.combine(state));
-}
-
-/// Adds each sign to the word that it is for.
-fn count(words: &mut [u64], all: impl Iterator<Item = (usize, i64)>) {
-    all.for_each(|(at, sign)| words[at] = words[at].wrapping_add(sign.cast_unsigned()));
-}
-
-fn each<T>(
-    all: impl Iterator<Item = (usize, usize, i64)>,
-    inputs: &[Option<T>],
-    mut update: impl FnMut(usize, &T, i64),
-) {
-    for (slot, row, sign) in all {
-        if let Some(input) = &inputs[row] {
-            update(slot, input, sign);
+fn each(all: impl Iterator<Item = (usize, usize)>, numbers: &Numbers, mut update: impl FnMut(usize, i128)) {
+    for (line, row) in all {
+        if let Some(number) = numbers.get(row) {
+            update(line, number);
         }
     }
 }

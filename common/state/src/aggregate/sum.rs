@@ -56,6 +56,7 @@ impl Mergeable for Sum {
 
 impl Words for Sum {
     const WORDS: usize = 3;
+    const NARROW: usize = 1;
 
     fn load(words: &[u64]) -> Self {
         let sum = u128::from(words[1]) << 64 | u128::from(words[0]);
@@ -66,6 +67,14 @@ impl Words for Sum {
         words[0] = self.sum as u64;
         words[1] = (self.sum >> 64) as u64;
         words[2] = self.count.cast_unsigned();
+    }
+
+    fn load_narrow(rows: i64, words: &[u64]) -> Self {
+        Self { sum: words[0].cast_signed().into(), count: rows }
+    }
+
+    fn narrowed(&self, rows: i64) -> Option<i128> {
+        (self.count == rows).then_some(self.sum)
     }
 }
 

@@ -124,14 +124,14 @@ proptest! {
             expected.update_one(&kinds, id, inputs, *sign);
         });
         let mut whole = Groups::new();
-        whole.update(&kinds, &batch, first);
-        whole.update(&kinds, &batch, second);
+        update(&mut whole, &kinds, &batch, first);
+        update(&mut whole, &kinds, &batch, second);
         prop_assert_eq!(&whole, &expected);
         prop_assert_eq!(encode_groups(&kinds, &whole), encode_groups(&kinds, &expected));
 
         let (mut merged, mut other) = (Groups::new(), Groups::new());
-        merged.update(&kinds, &batch, first);
-        other.update(&kinds, &batch, second);
+        update(&mut merged, &kinds, &batch, first);
+        update(&mut other, &kinds, &batch, second);
         merged.combine(&other);
         prop_assert_eq!(&merged, &expected);
         merged.retract(&other);
@@ -148,9 +148,17 @@ proptest! {
             let mut one = Groups::new();
             one.update_one(&kinds, &found, &taken, signs[at]);
             let mut same = Groups::new();
-            same.update(&kinds, &batch, &chosen[at..=at]);
+            update(&mut same, &kinds, &batch, &chosen[at..=at]);
             prop_assert_eq!(one, same);
         }
+    }
+}
+
+/// Adds and retracts rows of a batch, each by its sign.
+fn update(groups: &mut Groups, kinds: &[AggregateKind], batch: &GroupedRows, chosen: &[(u32, i64)]) {
+    for sign in [1, -1] {
+        let some: Vec<u32> = chosen.iter().filter(|row| row.1 == sign).map(|row| row.0).collect();
+        groups.update(kinds, batch, &some, sign);
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod aggregates;
 mod codec;
+mod groups;
 mod law;
 mod model;
 mod oracle;

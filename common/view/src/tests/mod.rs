@@ -82,8 +82,8 @@ pub(crate) fn fold(view: &View, records: &[String]) -> Vec<(GroupId, GroupState)
     let lifted = view.lift(&rows(view, records));
     assert_eq!(lifted.errors, []);
     let mut groups = Groups::new();
-    let chosen: Vec<(u32, i64)> = lifted.rows().map(|row| (row.at, 1)).collect();
-    groups.update(&view.kinds, &lifted.grouped, &chosen);
+    let chosen: Vec<u32> = lifted.rows().map(|row| row.at).collect();
+    groups.update(&view.kinds, &lifted.grouped, &chosen, 1);
     groups.iter().collect()
 }
 
