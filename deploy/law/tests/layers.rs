@@ -79,7 +79,7 @@ fn the_layers_keep_every_promise_in_every_seed() {
     }
     println!("{seeds} seeds from {start}: {happened:?}");
     print_stalls(&ran);
-    if seeds >= 100 {
+    if seeds >= 300 {
         // A world in which nothing goes wrong proves nothing.
         for what in [
             "adoption",
