@@ -58,7 +58,15 @@ async fn a_writer_that_does_not_reach_a_primary_goes_by_another_node() {
     held.expect("in time").expect("it runs");
 
     // Neither end leads control, or its leader would not hear the other one.
-    let leader = nodes[&NodeId(1)].control_leader().expect("somebody leads");
+    let known = async {
+        loop {
+            match nodes[&NodeId(1)].control_leader() {
+                Some(leader) => break leader,
+                None => tokio::task::yield_now().await,
+            }
+        }
+    };
+    let leader = tokio::time::timeout(patience, known).await.expect("somebody leads");
     let led = |part: &Assignment| part.primary.map(|held| held.instance.node).filter(|node| *node != leader);
     let spread = maps.wait_for(|map| whole(map) && map.partitions.iter().any(|part| led(part).is_some()));
     let map = tokio::time::timeout(patience, spread).await.expect("in time").expect("it runs").clone();
@@ -76,8 +84,8 @@ async fn a_writer_that_does_not_reach_a_primary_goes_by_another_node() {
     let (groups, partition) = (Groups::new(), LogPartition(0));
     let delta = Delta { view, partition, from: 0, to: 1, groups, watermark_us: None, idle: false };
     let store = nodes[&writer].store();
-    let submitted = tokio::time::timeout(Duration::from_secs(4), store.submit(id, Entry::Delta(delta))).await;
-    let outcome = submitted.expect("it does not wait for the link").expect("the primary answers");
+    let submitted = tokio::time::timeout(patience, store.submit(id, Entry::Delta(delta))).await;
+    let outcome = submitted.expect("in time").expect("it does not wait for the link");
     assert_eq!(outcome, Outcome::Accepted { applied: 1 });
     for node in nodes.into_values() {
         node.shutdown().await;

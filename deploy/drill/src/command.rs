@@ -45,6 +45,9 @@ pub struct DrillArgs {
     /// Requests of all clients together in a second: a third are readings, the rest questions.
     #[arg(long, default_value_t = 180, value_name = "N")]
     rate: u32,
+    /// Readings that the views hold already when the load begins; nobody asks for them.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    preload: u32,
     /// How often each fault is inflicted, each time on another node.
     #[arg(long, default_value_t = 1, value_name = "N")]
     repeat: usize,
@@ -116,7 +119,15 @@ async fn drill(args: &DrillArgs, binary: &Path, fault: &Fault, repetition: usize
     let attempt = Duration::from_millis(args.client_timeout_ms);
     let patience = Patience { attempt, ..Patience::default() };
     let load = Load::of(args.rate);
-    let settings = Settings { load, patience, before: each, hold: each, after: each, ..Settings::default() };
+    let settings = Settings {
+        load,
+        patience,
+        before: each,
+        hold: each,
+        after: each,
+        preload: args.preload,
+        ..Settings::default()
+    };
     let (outcome, kind) = if let Some(deploy) = &args.compose {
         let mut target = Containers::start(deploy, &args.out.join("containers"), repetition, attempt)?;
         (run_drill(&mut target, fault, &settings).await?, "compose".to_owned())

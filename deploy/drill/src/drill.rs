@@ -34,6 +34,8 @@ pub struct Settings {
     pub hold: Duration,
     /// How long the load goes on after all nodes are well again.
     pub after: Duration,
+    /// Readings that are there when the load begins.
+    pub preload: u32,
     /// Shows progress on the terminal.
     pub progress: bool,
 }
@@ -46,6 +48,7 @@ impl Default for Settings {
             before: Duration::from_secs(5),
             hold: Duration::from_secs(5),
             after: Duration::from_secs(5),
+            preload: 0,
             progress: true,
         }
     }
@@ -101,6 +104,10 @@ impl Outcome {
 /// call it from a thread that drives no other task, as `block_on` does.
 pub async fn run(target: &mut dyn Target, fault: &Fault, settings: &Settings) -> anyhow::Result<Outcome> {
     target.well().await.context("before the drill")?;
+    if settings.preload > 0 {
+        target.preload(settings.preload).await.context("put readings in before the drill")?;
+        target.well().await.context("with readings in it")?;
+    }
     let mut clients = connect(target, settings).await?;
     let began = Instant::now();
     clients.iter_mut().for_each(|client| client.begin(began));

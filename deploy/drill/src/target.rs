@@ -37,6 +37,12 @@ pub trait Target: Send + Sync {
     /// Returns what says whether it has an answer to a kind of question.
     fn answers(&self) -> fn(Request) -> bool;
 
+    /// Puts so many readings in, of keys that nobody asks for, and waits until they can be seen: what a
+    /// cluster does with little is not what it does with much.
+    async fn preload(&mut self, readings: u32) -> anyhow::Result<()> {
+        bail!("{} is not drilled with {readings} readings in it", self.name())
+    }
+
     /// Opens a session.
     async fn connect(&self) -> anyhow::Result<Box<dyn Connection>>;
 

@@ -28,14 +28,29 @@ pub(super) fn usage_point(key: Key) -> String {
     format!("M{key:05}")
 }
 
+/// What the names of meters that nobody asks for begin with; it comes after those of [`usage_point`].
+pub(super) const PRELOADED: &str = "P";
+
+/// Half hours of each of them.
+const PRELOADED_HALF_HOURS: u32 = 48;
+
+/// Writes readings, by their numbers, of meters that nobody asks for.
+pub(super) fn preloaded(numbers: std::ops::Range<u32>) -> Vec<String> {
+    let meter = |number: u32| format!("{PRELOADED}{:07}", number / PRELOADED_HALF_HOURS);
+    numbers.map(|number| line(&meter(number), number % PRELOADED_HALF_HOURS, 125_000)).collect()
+}
+
 /// Writes a reading as a line of JSON.
 pub(super) fn reading(key: Key, sequence: u32) -> String {
+    line(&usage_point(key), sequence, value_micro(key, sequence))
+}
+
+fn line(usage_point: &str, sequence: u32, micro: u64) -> String {
     let start = DateTime::from_timestamp(FIRST_S + HALF_HOUR_S * i64::from(sequence), 0)
         .expect("so many half hours are few years");
-    let micro = value_micro(key, sequence);
     format!(
         "{{\"usage_point\":\"{}\",\"start_utc\":\"{}\",\"value\":{}.{:06},\"source_version\":1}}\n",
-        usage_point(key),
+        usage_point,
         start.format("%Y-%m-%dT%H:%M:%SZ"),
         micro / 1_000_000,
         micro % 1_000_000
@@ -73,5 +88,13 @@ mod tests {
             (micro("1.25"), micro("3"), micro("0.0000001"), micro("x")),
             (Some(1_250_000), Some(3_000_000), None, None)
         );
+    }
+
+    #[test]
+    fn preloaded_readings_differ_and_come_after_those_that_are_asked_for() {
+        let lines: std::collections::BTreeSet<String> = preloaded(40..140).into_iter().collect();
+        assert_eq!(lines.len(), 100);
+        assert!(lines.iter().all(|line| line.contains(r#""usage_point":"P000000"#)));
+        assert!(usage_point(Key::MAX).as_str() < PRELOADED);
     }
 }

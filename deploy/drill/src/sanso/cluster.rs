@@ -150,6 +150,10 @@ impl Target for Cluster {
         |_| true
     }
 
+    async fn preload(&mut self, readings: u32) -> anyhow::Result<()> {
+        self.members.preload(readings).await
+    }
+
     async fn connect(&self) -> anyhow::Result<Box<dyn Connection>> {
         self.members.connect()
     }

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use futures::future::join_all;
 use serde_json::Value;
+use tokio::time::Instant;
 
+use super::application;
 use super::session::{Acknowledged, Session};
 use crate::fault::Pick;
 use crate::history::Key;
@@ -17,6 +19,11 @@ use crate::target::Connection;
 const GLANCE: Duration = Duration::from_secs(1);
 /// How long it may take for one question of the audit.
 const AUDIT: Duration = Duration::from_secs(20);
+
+/// Readings in one request when there are to be many.
+const PRELOAD_AT_ONCE: u32 = 20_000;
+/// How long it may take until they can be seen.
+const PRELOAD_MAX: Duration = Duration::from_secs(120);
 
 /// The nodes of a cluster, from 0; they call themselves from 1.
 #[derive(Debug)]
@@ -96,6 +103,28 @@ impl Members {
             }
         }
         bail!("no node says anything of {wanted}")
+    }
+
+    /// Puts so many readings in that nobody asks for, and waits until they can be seen.
+    pub(super) async fn preload(&self, readings: u32) -> anyhow::Result<()> {
+        let session = self.session(AUDIT)?;
+        let starts = (0..readings).step_by(PRELOAD_AT_ONCE as usize);
+        for (batch, from) in starts.enumerate() {
+            let lines = application::preloaded(from..readings.min(from + PRELOAD_AT_ONCE));
+            session.load(batch % self.len(), lines).await.map_err(anyhow::Error::msg)?;
+        }
+        let until = Instant::now() + PRELOAD_MAX;
+        loop {
+            let found = session.preloaded(0).await;
+            if found == Ok(u64::from(readings)) {
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < until,
+                "{found:?} of {readings} readings can be seen after {PRELOAD_MAX:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// Returns all readings of the keys `0..keys`.

@@ -8,7 +8,7 @@ use anyhow::Context;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::application::{micro, reading, sequence, usage_point};
+use super::application::{PRELOADED, micro, reading, sequence, usage_point};
 use super::token::Token;
 use crate::history::{Key, Request, Seen};
 use crate::oracle::Found;
@@ -113,6 +113,24 @@ impl Session {
         found.collect::<Option<_>>().ok_or_else(|| format!("a row of {meter} can't be read: {answer}"))
     }
 
+    /// Puts readings in, as lines; each of them is acknowledged.
+    pub(super) async fn load(&self, node: usize, lines: Vec<String>) -> Result<(), String> {
+        let (count, body) = (lines.len(), lines.concat());
+        let request = self.http.post(format!("{}/v1/ingest/readings", self.bases[node]));
+        let answer = self.send(request.header("content-type", "application/x-ndjson").body(body)).await?;
+        if answer["acknowledged"] != count {
+            return Err(format!("not all of {count} are acknowledged: {answer}"));
+        }
+        self.remember(&answer["session"])
+    }
+
+    /// Returns how many of the readings that nobody asks for a node has.
+    pub(super) async fn preloaded(&self, node: usize) -> Result<u64, String> {
+        let sql = format!("SELECT SUM(readings) AS readings FROM meter WHERE usage_point >= '{PRELOADED}'");
+        let query = self.http.post(format!("{}/v1/query?{}", self.bases[node], self.parameters()));
+        self.count(query.json(&serde_json::json!({ "sql": sql }))).await.map(|seen| seen.readings)
+    }
+
     /// Gets a document of a node.
     pub(super) async fn get(&self, node: usize, path: &str) -> Result<Value, String> {
         let request = self.http.get(format!("{}{path}", self.bases[node]));
@@ -145,8 +163,9 @@ impl Connection for Session {
             Request::Range { key } => self.count(view("half_hour", key)).await,
             Request::Total => {
                 let query = self.http.post(format!("{base}/v1/query?{}", self.parameters()));
-                let sql = serde_json::json!({ "sql": "SELECT SUM(readings) AS readings FROM meter" });
-                self.count(query.json(&sql)).await
+                let sql =
+                    format!("SELECT SUM(readings) AS readings FROM meter WHERE usage_point < '{PRELOADED}'");
+                self.count(query.json(&serde_json::json!({ "sql": sql }))).await
             }
         }
         .map(Some)
