@@ -24,8 +24,9 @@ const PARTITIONS: u32 = 8;
 const DELTAS: u64 = 2_000;
 /// Groups that a delta changes.
 const DELTA_GROUPS: u64 = 32;
-/// Sizes in MB, and how often each is written.
-const BLOCKS: [(usize, usize); 3] = [(1, 30), (16, 10), (64, 5)];
+/// Sizes in MB, and how often each is written. Blocks of 64 MB on three nodes make nodes that share two
+/// cores lose each other: ARCHITECTURE, "Not yet".
+const BLOCKS: [(usize, usize); 2] = [(1, 30), (16, 10)];
 /// Milliseconds of processor time that a task takes, and how often it is done.
 const TASKS: [(u64, usize); 4] = [(20, 30), (100, 20), (500, 6), (2_000, 3)];
 const PATIENCE: Duration = Duration::from_secs(30);
