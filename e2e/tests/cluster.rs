@@ -103,6 +103,21 @@ impl World {
         }
     }
 
+    /// Waits until a node sees that a cluster of this many replicas on another is as it should be.
+    async fn holds(&self, at: u16, node: u16, wanted: impl Fn(u64) -> bool) -> anyhow::Result<()> {
+        let patience = Instant::now() + Duration::from_secs(60);
+        loop {
+            let cluster = self.client(at).get("/v1/cluster").await?;
+            let members = cluster["nodes"].as_array().context("a cluster has nodes")?;
+            let member = members.iter().find(|member| member["node"] == node);
+            if member.and_then(|member| member["replicas"].as_u64()).is_some_and(&wanted) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < patience, "node {at} sees of node {node}: {member:?}");
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// The logs of all nodes, for a person who looks at a failure.
     fn logs(&self) -> String {
         let all = (1..=self.all).map(|node| {
@@ -315,12 +330,10 @@ async fn a_drained_node_holds_nothing_votes_no_more_and_is_used_again() -> anyho
         world.settled(node).await?;
     }
     let session = send(world.client(1), day(1)).await?;
-    let held = |cluster: &Value| cluster["nodes"][1]["replicas"].as_u64();
-    assert!(held(&world.client(1).get("/v1/cluster").await?) > Some(0));
+    // The node that came last holds its share once it has been moved there.
+    world.holds(1, 2, |replicas| replicas > 0).await?;
     world.client(3).post("/v1/cluster/nodes/2/drain", &json!({})).await?;
-    while held(&world.client(1).get("/v1/cluster").await?) != Some(0) {
-        tokio::task::yield_now().await;
-    }
+    world.holds(1, 2, |replicas| replicas == 0).await?;
     let (done, said) = voters(world.client(4), &["1,3"])?;
     ensure!(!done && said.contains("2 instead of 3 voters stand no loss of a node"), "{said}");
     let (done, said) = voters(world.client(4), &["1,3,4"])?;
@@ -331,9 +344,7 @@ async fn a_drained_node_holds_nothing_votes_no_more_and_is_used_again() -> anyho
     }
     world.start(2)?;
     world.client(2).post("/v1/cluster/nodes/2/fill", &json!({})).await?;
-    while held(&world.client(1).get("/v1/cluster").await?) == Some(0) {
-        tokio::task::yield_now().await;
-    }
+    world.holds(1, 2, |replicas| replicas > 0).await?;
     assert_eq!(totals(world.client(2), &session).await?, expected(1), "node 2 is back");
     // Its own file says that it votes.
     let (done, said) = voters(world.client(2), &[])?;
