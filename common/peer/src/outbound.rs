@@ -217,6 +217,8 @@ impl Link {
             .http2_keep_alive_interval(Duration::from_millis(limits.keep_alive_ms))
             .keep_alive_timeout(Duration::from_millis(limits.keep_alive_timeout_ms))
             .keep_alive_while_idle(true)
+            // What comes of a call that was given up is no fault of the other node.
+            .http2_max_local_error_reset_streams(None)
             .connect_with_connector(once)
             .await
             .map_err(|error| End::Failed(with_causes(&error)))

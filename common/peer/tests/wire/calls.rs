@@ -50,6 +50,24 @@ async fn a_deadline_ends_the_call_here_and_there() {
     assert_eq!(ask(&one, &two, "echo", "still there").await.unwrap(), "still there");
 }
 
+/// Of a call that was given up, the rest of the answer still comes. HTTP/2 takes that for a fault of the
+/// other end, and after a thousand it used to close the connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_of_calls_that_are_given_up_leave_the_connection_as_it_is() {
+    let (one, mut two) = pair(config(1, 1), config(2, 1)).await;
+    let (asks, to) = (one.peers.clone(), two.id);
+    let waits = tokio::spawn(async move { asks.call(to, "wait", Bytes::new(), LONG * 10).await });
+    assert_eq!(two.hears().await, Event::Asked);
+    let body = Bytes::from(vec![7; 16 << 10]);
+    for _ in 0..40 {
+        let calls = (0..200).map(|_| Box::pin(one.peers.call(to, "echo", body.clone(), LONG)));
+        let (first, _, _given_up) = soon(futures::future::select_all(calls)).await;
+        assert!(first.unwrap() == body);
+    }
+    assert_eq!(ask(&one, &two, "echo", "still there").await.unwrap(), "still there");
+    assert!(!waits.is_finished());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_can_not_be_reached_fails_calls_at_once_and_for_certain() {
     let one = Node::start(config(1, 1));
