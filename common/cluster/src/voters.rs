@@ -186,22 +186,27 @@ pub(crate) async fn change(
     force: bool,
 ) -> Result<Option<String>, VotersError> {
     let began = Instant::now();
-    let (now, leader) = loop {
+    loop {
         let now = look(hub, all).await;
-        match now.leader {
-            Some(leader) => break (now, leader),
-            // One that was lost is soon followed by another.
-            None if began.elapsed() < ELECTION_MAX => tokio::time::sleep(PAUSE).await,
-            None => return Err(ControlError::NoLeader.into()),
+        if let Some(leader) = now.leader {
+            let warning = now.judge(asked, force).map_err(VotersError::Refused)?;
+            tracing::info!(%leader, from = list(&now.voters), to = list(asked), "the voters of control change");
+            let changed = match hub.control().filter(|_| leader == hub.me) {
+                Some(control) => control.change_voters(asked).await,
+                None => hub.proposer().ok_or(ControlError::NoLeader)?.change_voters(leader, asked).await,
+            };
+            match changed {
+                // Nothing was proposed: it leads no longer.
+                Err(ControlError::NoLeader) => {}
+                changed => return changed.map(|_| warning).map_err(VotersError::Control),
+            }
         }
-    };
-    let warning = now.judge(asked, force).map_err(VotersError::Refused)?;
-    tracing::info!(%leader, from = list(&now.voters), to = list(asked), "the voters of control change");
-    match hub.control().filter(|_| leader == hub.me) {
-        Some(control) => control.change_voters(asked).await?,
-        None => hub.proposer().ok_or(ControlError::NoLeader)?.change_voters(leader, asked).await?,
+        // One that was lost is soon followed by another.
+        if began.elapsed() >= ELECTION_MAX {
+            return Err(ControlError::NoLeader.into());
+        }
+        tokio::time::sleep(PAUSE).await;
     }
-    Ok(warning)
 }
 
 /// While `control` leads, has the map name those who vote.
