@@ -10,13 +10,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::FutureExt;
 use futures::future::try_join_all;
-use sanso_dataset::{BlockFile, Dataset, DatasetError, Manifest, NewestFile, PublishedView, ViewId};
-use sanso_state::{Block, Watermark};
+use sanso_dataset::{Dataset, DatasetError, Manifest, NewestFile, PublishedBlock, PublishedView, ViewId};
+use sanso_state::{Block, Extension, Groups, Watermark};
 use sanso_view::View;
 
 use crate::archive::blocking;
 use crate::contribution::{Contribution, Lifting};
 use crate::error::{BatchError, Result};
+
+/// Most files beside a block: each costs a request when the view is loaded.
+const ADDED_MAX: usize = 16;
 
 /// A view at a version, as loaded or published.
 #[derive(Clone, Debug)]
@@ -26,7 +29,7 @@ pub(crate) struct Published {
     /// One block for each view partition.
     pub(crate) blocks: Vec<Arc<Block>>,
     /// Their files; none for version 0.
-    files: Vec<BlockFile>,
+    files: Vec<PublishedBlock>,
 }
 
 impl Published {
@@ -51,26 +54,36 @@ pub(crate) fn view_id(view: &View) -> ViewId<'_> {
     ViewId { source: &view.source.name, name: &view.name, fingerprint: view.fingerprint, kinds: &view.kinds }
 }
 
-/// Adds contributions to a view: version k from version k-1. Pure.
+/// Returns what contributions add to each partition of a view: version k told by version k-1. Pure.
 ///
 /// # Panics
 /// When the published version is not the one before the manifest's.
-pub(crate) fn extend(
+pub(crate) fn extensions(
     view: &View,
     before: &Published,
     added: &[Contribution],
     manifest: &Manifest,
-) -> Vec<Arc<Block>> {
+) -> Vec<Extension> {
     assert_eq!(before.version + 1, manifest.version, "contributions extend the version before");
-    let blocks = before.blocks.iter().enumerate().map(|(index, block)| {
-        let mut groups = block.groups.clone();
+    let extension = |index: usize| {
+        let mut groups = Groups::new();
         added.iter().for_each(|contribution| groups.combine(&contribution.parts[index]));
-        Arc::new(block_of(view, manifest, groups))
-    });
-    blocks.collect()
+        Extension { of: before.version, added: Arc::new(block_of(view, manifest, groups)) }
+    };
+    (0..before.blocks.len()).map(extension).collect()
 }
 
-fn block_of(view: &View, manifest: &Manifest, groups: sanso_state::Groups) -> Block {
+/// Returns a version's blocks from those of the version before. Pure.
+pub(crate) fn extended(before: &Published, by: &[Extension]) -> Vec<Arc<Block>> {
+    let extended = |(block, extension): (&Arc<Block>, &Extension)| {
+        let mut block = Block::clone(block);
+        block.extend(&extension.added);
+        Arc::new(block)
+    };
+    before.blocks.iter().zip(by).map(extended).collect()
+}
+
+fn block_of(view: &View, manifest: &Manifest, groups: Groups) -> Block {
     let source = &view.source;
     let watermark =
         |max: &Option<i64>| Watermark::new(source.lateness_us, source.ahead_us_max).resume(*max).value();
@@ -83,25 +96,35 @@ fn block_of(view: &View, manifest: &Manifest, groups: sanso_state::Groups) -> Bl
     }
 }
 
-/// Writes the blocks that changed since `before`, then the version.
+/// Writes what is new of a version's blocks, then the version. `since`: the version before, if it was
+/// published, and what this one adds to it.
 pub(crate) async fn publish(
     dataset: &Dataset,
     view: &View,
     manifest: &Manifest,
     blocks: Vec<Arc<Block>>,
-    before: Option<&Published>,
+    since: Option<(&Published, &[Extension])>,
 ) -> Result<(Published, BlockCounts)> {
     let mut files = Vec::with_capacity(blocks.len());
     let mut counts = BlockCounts::default();
     for (index, block) in blocks.iter().enumerate() {
-        let same = before.filter(|before| before.blocks[index].groups == block.groups);
-        if let Some(file) = same.and_then(|before| before.files.get(index)) {
-            files.push(file.clone());
-            counts.carried += 1;
-        } else {
-            files.push(dataset.put_block(view_id(view), index as u32, block).await?);
-            counts.written += 1;
-        }
+        let held = since.and_then(|(before, by)| Some((before.files.get(index)?.clone(), &by[index].added)));
+        let put = async |block| dataset.put_block(view_id(view), index as u32, block).await;
+        files.push(match held {
+            Some((file, added)) if added.groups.is_empty() => {
+                counts.carried += 1;
+                file
+            }
+            Some((mut file, added)) if is_worth_adding(&file, added) => {
+                counts.written += 1;
+                file.added.push(put(added).await?);
+                file
+            }
+            _ => {
+                counts.written += 1;
+                PublishedBlock { whole: put(block).await?, added: Vec::new() }
+            }
+        });
     }
     let document = PublishedView {
         source: view.source.name.clone(),
@@ -115,6 +138,13 @@ pub(crate) async fn publish(
     };
     dataset.publish(&document).await?;
     Ok((Published { version: manifest.version, blocks, files }, counts))
+}
+
+/// Says whether what a version adds is written beside a block rather than the block anew: as long as
+/// reading all files takes little more than reading the block, and writing them much less.
+fn is_worth_adding(file: &PublishedBlock, added: &Block) -> bool {
+    let since: u64 = file.added.iter().map(|file| file.groups).sum();
+    file.added.len() < ADDED_MAX && (since + added.groups.len() as u64) * 2 <= file.whole.groups
 }
 
 /// Loads a view at the version in force; None when it is not published there, or damaged.

@@ -17,7 +17,7 @@ use sanso_catalog::{AuditCounts, BatchProgress, BatchQuarantine, StatusBoard};
 use sanso_core::{PartitionId, PartitionStore, ReadRequest};
 use sanso_dataset::{Dataset, DatasetError, Manifest};
 use sanso_log::{Log, LogError};
-use sanso_state::{Block, Cut, Entry, Fingerprint, Groups, Offset, Outcome, SegmentId};
+use sanso_state::{Block, Cut, Extension, Fingerprint, Groups, Offset, Outcome, SegmentId};
 use sanso_view::{Source, View};
 
 use crate::adoption::{Decision, decide};
@@ -28,7 +28,7 @@ use crate::config::BatchConfig;
 use crate::contribution::contributions;
 use crate::error::{BatchError, Result};
 use crate::lineage::TableRules;
-use crate::publish::{Published, extend, load, publish, recompute, view_id};
+use crate::publish::{Published, extended, extensions, load, publish, recompute, view_id};
 use crate::report::SourceReport;
 use crate::version::{make_version, rebuild_damaged};
 
@@ -71,6 +71,8 @@ struct ViewState {
 struct Offer {
     view: Arc<View>,
     block: Arc<Block>,
+    /// What the block adds to the one before, where that is known.
+    extension: Option<Extension>,
     contributions: Vec<(SegmentId, Groups)>,
     waited: u32,
 }
@@ -196,7 +198,7 @@ impl SourceState {
                 let Ok(reply) = world.store.read(id, &ReadRequest::Progress).await else { continue };
                 if reply.progress.version < block.version {
                     let view = Arc::clone(view);
-                    let offer = Offer { view, block, contributions: Vec::new(), waited: 0 };
+                    let offer = Offer { view, block, extension: None, contributions: Vec::new(), waited: 0 };
                     self.offers.entry(id).or_insert(offer);
                 }
             }
@@ -222,7 +224,7 @@ impl SourceState {
                         continue;
                     };
                     add(&mut report.audit, counts);
-                    let outcome = world.store.submit(id, Entry::Adopt(offer.block)).await;
+                    let outcome = world.store.adopt(id, offer.block, offer.extension).await;
                     report.adopted += u64::from(matches!(outcome, Ok(Outcome::Adopted)));
                 }
             }
@@ -243,24 +245,24 @@ impl SourceState {
             let view = Arc::clone(&state.view);
             let (before, manifest_of_view, effects) =
                 (state.published.clone(), Arc::clone(manifest), Arc::clone(&effects));
-            let (contributions, blocks) = blocking(move || {
+            let (contributions, extensions, blocks) = blocking(move || {
                 let contributions = contributions(&view, &effects);
-                let blocks = extend(&view, &before, &contributions, &manifest_of_view);
-                (contributions, blocks)
+                let extensions = extensions(&view, &before, &contributions, &manifest_of_view);
+                let blocks = extended(&before, &extensions);
+                (contributions, extensions, blocks)
             })
             .await;
             report.contributions += contributions.len() as u64;
-            let before = &state.published;
-            let (published, counts) =
-                publish(world.dataset, &state.view, manifest, blocks, Some(before)).await?;
+            let since = Some((&state.published, &extensions[..]));
+            let (published, counts) = publish(world.dataset, &state.view, manifest, blocks, since).await?;
             report.blocks.0 += counts.written;
             report.blocks.1 += counts.carried;
-            for (index, block) in published.blocks.iter().enumerate() {
+            for ((index, block), extension) in published.blocks.iter().enumerate().zip(extensions) {
                 let id = PartitionId { view: fingerprint, index: index as u32 };
                 let mine = contributions.iter().map(|done| (done.segment, done.parts[index].clone()));
-                let contributions = mine.collect();
                 let (view, block) = (Arc::clone(&state.view), Arc::clone(block));
-                self.offers.insert(id, Offer { view, block, contributions, waited: 0 });
+                let (extension, contributions) = (Some(extension), mine.collect());
+                self.offers.insert(id, Offer { view, block, extension, contributions, waited: 0 });
             }
             state.published = published;
         }

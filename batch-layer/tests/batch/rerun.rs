@@ -2,11 +2,11 @@
 
 use sanso_batch::{BatchConfig, BatchError, SourceReport};
 use sanso_catalog::PartitionProgress;
-use sanso_dataset::DatasetError;
-use sanso_log::Log;
+use sanso_dataset::{DatasetError, ViewId};
+use sanso_log::{Log, partition_for_key};
 use sanso_state::{LogPartition, SegmentId};
 
-use crate::support::{SMALL, SOURCE, Shape, World, hasty, views};
+use crate::support::{Reading, SMALL, SOURCE, Shape, World, hasty, views};
 
 /// 2024-07-01 in days since 1970-01-01.
 const FIRST_DATE: i32 = 19_905;
@@ -171,4 +171,49 @@ async fn a_second_batch_layer_is_refused() {
     first.run().await;
     let error = second.batch.run_once().await.expect_err("version 1 is taken");
     assert!(matches!(error, BatchError::Dataset(DatasetError::VersionTaken { version: 1, .. })), "{error}");
+}
+
+/// Returns the numbers of groups in the files of each version's block that holds the meter's groups.
+async fn files(world: &World, versions: std::ops::RangeInclusive<u64>) -> Vec<Vec<u64>> {
+    let view = &world.views[1];
+    let id = ViewId { source: SOURCE, name: &view.name, fingerprint: view.fingerprint, kinds: &view.kinds };
+    let mut all = Vec::new();
+    for version in versions {
+        let published = world.dataset().published(id, version).await.expect("published");
+        let groups = published.blocks.iter().map(|block| block.files().map(|file| file.groups).collect());
+        all.push(groups.max_by_key(|groups: &Vec<u64>| groups.iter().sum::<u64>()).expect("it has blocks"));
+    }
+    all
+}
+
+#[tokio::test]
+async fn what_a_version_adds_is_written_beside_its_block_until_that_is_half_as_much() {
+    let mut world = World::new(SMALL).await;
+    let of_partition_0 =
+        |meter: &u8| partition_for_key(format!("m{meter}").as_bytes(), SMALL.partitions) == 0;
+    let meter = (0..=255).find(of_partition_0).expect("some meter belongs to it");
+    let mut readings =
+        (0..).map(|n| Reading { meter, channel: 0, hour: n * 6, value: Some(n as i16), version: 1 });
+    let config = BatchConfig { versions_kept: 16, ..hasty() };
+    let life = world.start(config.clone()).await.expect("start");
+    readings.by_ref().take(24).for_each(|reading| world.append(&reading));
+    assert_eq!(life.run().await.version, Some(1));
+    for version in 2..=7 {
+        readings.by_ref().take(3).for_each(|reading| world.append(&reading));
+        assert_eq!(life.run().await.version, Some(version));
+    }
+    let expected: [&[u64]; 7] =
+        [&[24], &[24, 3], &[24, 3, 3], &[24, 3, 3, 3], &[24, 3, 3, 3, 3], &[39], &[39, 3]];
+    assert_eq!(files(&world, 1..=7).await, expected);
+    // The next life reads what this one has written.
+    let life = world.start(config).await.expect("restart");
+    for view in &world.views {
+        let blocks = life.batch.ensure_published(view).await.expect("published");
+        assert_eq!(blocks[0].version, 7);
+        world.check(view, &blocks);
+    }
+    readings.by_ref().take(3).for_each(|reading| world.append(&reading));
+    let report = life.run().await;
+    assert_eq!((report.version, report.recomputed.len()), (Some(8), 0));
+    assert_eq!(files(&world, 8..=8).await, [[39, 3, 3]]);
 }

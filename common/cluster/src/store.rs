@@ -274,6 +274,7 @@ impl Partitions for ClusterStore {
         let groups = match &entry {
             Entry::Delta(delta) => delta.groups.len(),
             Entry::Adopt(block) => block.groups.len(),
+            Entry::Extend(extension) => extension.added.groups.len(),
             Entry::Rebuild(_, groups) => groups.len(),
         };
         let kinds = self.kinds(id)?;

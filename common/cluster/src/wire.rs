@@ -16,7 +16,7 @@ use sanso_core::cluster::{
 };
 use sanso_core::{Encoded, Hosted, PartitionId, Progress, ReadReply, ReadRequest, Write, Written};
 use sanso_state::{
-    AggregateKind, Block, Cut, Delta, Emission, Entry, Fingerprint, GroupId, GroupState, Groups,
+    AggregateKind, Block, Cut, Delta, Emission, Entry, Extension, Fingerprint, GroupId, GroupState, Groups,
     LogPartition, Offset, Outcome, SegmentId, Segments, Snapshot, ViewPartition, ViewPartitionConfig,
     decode_groups, decode_states, encode_groups, encode_states,
 };
@@ -100,6 +100,7 @@ enum WriteDocument {
     Remove { view: Fingerprint },
     Delta { id: Name, kinds: Kinds, delta: DeltaDocument },
     Adopt { id: Name, kinds: Kinds, block: BlockDocument },
+    Extend { id: Name, kinds: Kinds, of: u64, added: BlockDocument },
     Rebuild { id: Name, kinds: Kinds, segment: SegmentId, groups: ByteBuf },
 }
 
@@ -147,6 +148,10 @@ fn entry_document(id: Name, kinds: &[AggregateKind], entry: &Entry) -> WriteDocu
         Entry::Adopt(block) => {
             WriteDocument::Adopt { id, kinds: kinds.to_vec(), block: BlockDocument::of(kinds, block) }
         }
+        Entry::Extend(Extension { of, added }) => {
+            let added = BlockDocument::of(kinds, added);
+            WriteDocument::Extend { id, kinds: kinds.to_vec(), of: *of, added }
+        }
         Entry::Rebuild(segment, groups) => WriteDocument::Rebuild {
             id,
             kinds: kinds.to_vec(),
@@ -176,6 +181,10 @@ fn decoded_write(bytes: &[u8]) -> Result<Write, WireError> {
         }
         WriteDocument::Adopt { id, kinds, block } => {
             Write::Enter(id.into(), Entry::Adopt(block.block(&kinds)?))
+        }
+        WriteDocument::Extend { id, kinds, of, added } => {
+            let added = added.block(&kinds)?;
+            Write::Enter(id.into(), Entry::Extend(Extension { of, added }))
         }
         WriteDocument::Rebuild { id, kinds, segment, groups } => {
             let groups = decode_groups(&kinds, &groups).map_err(broken)?;
@@ -256,7 +265,7 @@ impl PartitionDocument {
         };
         let mut segments = BTreeMap::new();
         for (id, groups) in self.segments {
-            segments.insert(id, decode_groups(&kinds, &groups).map_err(broken)?);
+            segments.insert(id, Arc::new(decode_groups(&kinds, &groups).map_err(broken)?));
         }
         let snapshot = Snapshot {
             base: self.base.block(&kinds)?,

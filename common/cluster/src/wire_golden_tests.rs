@@ -7,7 +7,7 @@ use sanso_core::cluster::{Change, ClusterMap, Incarnation, Instance, NodeId, Sta
 
 use crate::voters::ControlPart;
 
-use super::tests::{groups, id, kinds, writes};
+use super::tests::{extension, groups, id, kinds, writes};
 use super::*;
 
 #[path = "../../golden.rs"]
@@ -98,7 +98,8 @@ fn messages() -> Vec<(String, Message<Hosted>)> {
 
 fn submits() -> Vec<Golden> {
     let mut all: Vec<Golden> = Vec::new();
-    for (name, made) in named_writes() {
+    let extension = write(extension(), &kinds());
+    for (name, made) in named_writes().chain([("extend".to_owned(), extension)]) {
         let bytes = made.bytes().to_vec();
         all.push(golden(format!("write.{name}"), bytes.clone(), decoded_write, |made| {
             write(made, &kinds()).bytes().to_vec()

@@ -59,6 +59,18 @@ pub(super) fn writes() -> Vec<Write> {
     ]
 }
 
+/// A batch version told by what it adds; to be taken after [`writes`].
+pub(super) fn extension() -> Write {
+    let added = Block {
+        view: config().view,
+        version: 2,
+        cut: Cut::new(vec![8]),
+        watermarks_us: vec![None],
+        groups: groups("another", 4),
+    };
+    Write::Enter(id(0), Entry::Extend(Extension { of: 1, added: Arc::new(added) }))
+}
+
 fn held(state: &Hosted) -> Vec<(PartitionId, Snapshot)> {
     state.partitions().into_iter().map(|(id, partition)| (id, partition.snapshot())).collect()
 }
@@ -67,7 +79,7 @@ fn held(state: &Hosted) -> Vec<(PartitionId, Snapshot)> {
 fn a_write_does_the_same_wherever_it_was_decoded() {
     let (mut here, mut there) = (Hosted::default(), Hosted::default());
     let mut outcomes = Vec::new();
-    for made in writes() {
+    for made in writes().into_iter().chain([extension()]) {
         let made = write(made, &kinds());
         let arrived = encoded(Arc::clone(made.bytes())).expect("just encoded");
         let outcome = here.apply(&made);
@@ -84,6 +96,7 @@ fn a_write_does_the_same_wherever_it_was_decoded() {
             Written::Entered(Outcome::Adopted),
             Written::NotLive,
             Written::Removed,
+            Written::Entered(Outcome::Adopted),
         ]
     );
 }

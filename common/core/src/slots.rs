@@ -50,15 +50,15 @@ impl Slot {
             _ => Vec::new(),
         };
         let mut partition = self.partition.write();
-        // Held, so that a base that is replaced is not freed here.
-        let base = matches!(entry, Entry::Adopt(_)).then(|| Arc::clone(partition.base()));
+        // Held, so that it is not freed here.
+        let before = matches!(entry, Entry::Adopt(_)).then(|| partition.replaceable());
         let outcome = partition.apply(entry);
         let applied = partition.applied().to_vec();
         let emits = partition.has_emissions();
         self.groups.store(groups_of(&partition), Ordering::Relaxed);
         drop(partition);
-        if let Some(base) = base {
-            bury(base);
+        if let Some(before) = before {
+            bury(before);
         }
         let changed = matches!(outcome, Outcome::Accepted { .. } | Outcome::Rebuilt);
         if changed && !touched.is_empty() {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sanso_state::{
-    Difference, Emission, Entry, Fingerprint, Groups, Offset, Outcome, SegmentId, ViewPartition, compare,
+    Block, Difference, Emission, Entry, Extension, Fingerprint, Groups, Offset, Outcome, SegmentId,
+    ViewPartition, compare,
 };
 use tokio::sync::broadcast;
 
@@ -123,6 +124,24 @@ impl PartitionStore {
             self.own.emits();
         }
         Ok(outcome)
+    }
+
+    /// Lets a partition adopt a batch version. `extension` tells it by what it adds to an older one:
+    /// enough for replicas elsewhere that stand on that one, while in this process alone the block
+    /// itself costs nothing.
+    pub async fn adopt(
+        &self,
+        id: PartitionId,
+        block: Arc<Block>,
+        extension: Option<Extension>,
+    ) -> Result<Outcome, StoreError> {
+        if let Some(extension) = extension.filter(|_| self.cluster.is_some()) {
+            let outcome = self.submit(id, Entry::Extend(extension)).await?;
+            if outcome != Outcome::NotHeld {
+                return Ok(outcome);
+            }
+        }
+        self.submit(id, Entry::Adopt(block)).await
     }
 
     /// Reads from a partition; groups and progress are of one instant. In a cluster another

@@ -1,7 +1,8 @@
 //! Published view versions: for each a small document, and one block for each view partition.
 //!
-//! A block holds only groups and is named by its content, so a view partition that a version did
-//! not change is carried by reference. The document is written after its blocks, in one step.
+//! A file holds only groups and is named by its content, so a view partition that a version did
+//! not change is carried by reference, and of one that it changed little only what it adds is written.
+//! The document is written after its files, in one step.
 //! Everything here can be recomputed from the newest-version table.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use object_store::path::Path;
-use sanso_state::{AggregateKind, Block, Cut, Fingerprint, decode_groups, encode_groups};
+use sanso_state::{AggregateKind, Block, Cut, Fingerprint, Groups, decode_groups, encode_groups};
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::{Dataset, blocking};
@@ -48,10 +49,26 @@ pub struct PublishedView {
     /// The log partitions' watermarks at the cut, in microseconds.
     pub watermarks_us: Vec<Option<i64>>,
     /// The blocks, one for each view partition, in order.
-    pub blocks: Vec<BlockFile>,
+    pub blocks: Vec<PublishedBlock>,
 }
 
-/// One view partition's groups at a version.
+/// One view partition's groups at a version: the sum of its files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedBlock {
+    /// All groups at some version.
+    pub whole: BlockFile,
+    /// What versions since have added, oldest first.
+    pub added: Vec<BlockFile>,
+}
+
+impl PublishedBlock {
+    /// Returns the files, the oldest first.
+    pub fn files(&self) -> impl Iterator<Item = &BlockFile> {
+        std::iter::once(&self.whole).chain(&self.added)
+    }
+}
+
+/// A file of groups.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockFile {
     /// The number of groups.
@@ -65,7 +82,7 @@ pub struct BlockFile {
 }
 
 impl Dataset {
-    /// Writes one view partition's groups and returns what a published version lists of them.
+    /// Writes groups of one view partition and returns what a published version lists of them.
     /// Idempotent: the file is named by its content.
     pub async fn put_block(&self, view: ViewId<'_>, index: u32, block: &Arc<Block>) -> Result<BlockFile> {
         let (kinds, encoded) = (Arc::clone(view.kinds), Arc::clone(block));
@@ -107,20 +124,27 @@ impl Dataset {
         Ok(published)
     }
 
-    /// Reads one view partition's block. Refuses a damaged file.
+    /// Reads one view partition's block. Refuses damaged files.
     pub async fn read_block(&self, view: ViewId<'_>, published: &PublishedView, index: u32) -> Result<Block> {
-        let file = &published.blocks[index as usize];
-        let path = join(self.layout().view(view.source, view.name, view.fingerprint), &file.path);
-        let bytes = self.get_checked(&path, file.content, RECOMPUTE).await?;
-        let kinds = Arc::clone(view.kinds);
-        let decoded = blocking(move || decode_groups(&kinds, &bytes)).await;
+        let mut groups = Groups::new();
+        for file in published.blocks[index as usize].files() {
+            groups.combine(&self.read_groups(view, file).await?);
+        }
         Ok(Block {
             view: view.fingerprint,
             version: published.version,
             cut: published.cut.clone(),
             watermarks_us: published.watermarks_us.clone(),
-            groups: decoded.map_err(|e| DatasetError::undecodable(path, &e))?,
+            groups,
         })
+    }
+
+    async fn read_groups(&self, view: ViewId<'_>, file: &BlockFile) -> Result<Groups> {
+        let path = join(self.layout().view(view.source, view.name, view.fingerprint), &file.path);
+        let bytes = self.get_checked(&path, file.content, RECOMPUTE).await?;
+        let kinds = Arc::clone(view.kinds);
+        let decoded = blocking(move || decode_groups(&kinds, &bytes)).await;
+        decoded.map_err(|e| DatasetError::undecodable(path, &e))
     }
 
     /// Deletes the published versions of a view that are `keep` or more below `newest`, and the blocks
@@ -135,7 +159,8 @@ impl Dataset {
         for version in first..=newest {
             match self.published(view, version).await {
                 Ok(published) => {
-                    listed.extend(published.blocks.iter().map(|file| join(folder.clone(), &file.path)));
+                    let files = published.blocks.iter().flat_map(PublishedBlock::files);
+                    listed.extend(files.map(|file| join(folder.clone(), &file.path)));
                 }
                 Err(DatasetError::Damaged { .. } | DatasetError::Missing { .. }) => {}
                 Err(error) => return Err(error),

@@ -37,7 +37,7 @@ mod replays;
 mod schema;
 mod segment;
 
-pub use blocks::{BlockFile, PublishedView, ViewId};
+pub use blocks::{BlockFile, PublishedBlock, PublishedView, ViewId};
 pub use dataset::Dataset;
 pub use error::{DatasetError, Result};
 pub use layout::{Layout, date_label};

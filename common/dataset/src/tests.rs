@@ -229,7 +229,10 @@ async fn publish(dataset: &Dataset, id: ViewId<'_>, block: &Arc<Block>) -> Publi
         made_from: Fingerprint::of(b"manifest"),
         cut: block.cut.clone(),
         watermarks_us: block.watermarks_us.clone(),
-        blocks: vec![dataset.put_block(id, 0, block).await.expect("put")],
+        blocks: vec![PublishedBlock {
+            whole: dataset.put_block(id, 0, block).await.expect("put"),
+            added: Vec::new(),
+        }],
     };
     dataset.publish(&published).await.expect("publish");
     published
@@ -245,7 +248,7 @@ async fn a_published_block_reads_back_and_a_damaged_one_is_refused() {
     assert_eq!(dataset.published(id, 4).await.expect("load"), published);
     assert_eq!(dataset.read_block(id, &published, 0).await.expect("read"), *block(4, 9));
     let folder = dataset.layout().view(SOURCE, "load", id.fingerprint);
-    let path = Path::from(format!("{folder}/{}", published.blocks[0].path));
+    let path = Path::from(format!("{folder}/{}", published.blocks[0].whole.path));
     damage(&dataset, &path).await;
     let error = dataset.read_block(id, &published, 0).await.expect_err("damaged").to_string();
     assert!(error.contains(path.as_ref()), "{error}");

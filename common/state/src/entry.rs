@@ -55,6 +55,24 @@ impl Block {
             groups: Groups::new(),
         }
     }
+
+    /// Becomes the block of a newer version, told by the groups that it adds.
+    pub fn extend(&mut self, added: &Block) {
+        self.groups.combine(&added.groups);
+        self.version = added.version;
+        self.cut.clone_from(&added.cut);
+        self.watermarks_us.clone_from(&added.watermarks_us);
+    }
+}
+
+/// A batch version's share, told by what it adds to an older version's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extension {
+    /// The number of the older version.
+    pub of: u64,
+    /// The block, but with only the groups that it adds to the older version's: the two sums are its
+    /// groups.
+    pub added: Arc<Block>,
 }
 
 /// One entry of a view partition's ordered log.
@@ -64,6 +82,8 @@ pub enum Entry {
     Delta(Delta),
     /// Adopts a newer batch version.
     Adopt(Arc<Block>),
+    /// Adopts a newer batch version told by what it adds to an older one.
+    Extend(Extension),
     /// Replaces a complete segment's groups after the audit found a difference.
     Rebuild(SegmentId, Groups),
 }
@@ -92,7 +112,8 @@ pub enum Outcome {
     Stale,
     /// The segment's groups are replaced.
     Rebuilt,
-    /// The segment is not held (covered by batch, or incomplete).
+    /// The segment is not held (covered by batch, or incomplete); of an extension: another version
+    /// than the extended one is.
     NotHeld,
 }
 

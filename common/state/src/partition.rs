@@ -31,7 +31,7 @@ use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::sync::Arc;
 
 use crate::aggregate::AggregateKind;
-use crate::entry::{Block, Delta, Difference, Emission, Entry, Outcome, Windows};
+use crate::entry::{Block, Delta, Difference, Emission, Entry, Extension, Outcome, Windows};
 use crate::fingerprint::Fingerprint;
 use crate::group::{GroupId, GroupState};
 use crate::groups::Groups;
@@ -51,6 +51,8 @@ pub struct ViewPartitionConfig {
 }
 
 /// The pure state machine of one view partition.
+///
+/// Its groups are shared with its clones, and copied when one of these changes them.
 #[derive(Clone, Debug)]
 pub struct ViewPartition {
     config: ViewPartitionConfig,
@@ -58,8 +60,8 @@ pub struct ViewPartition {
     applied: Vec<Offset>,
     watermarks_us: Vec<Option<i64>>,
     idle: Vec<bool>,
-    segments: BTreeMap<SegmentId, Groups>,
-    total: Groups,
+    segments: BTreeMap<SegmentId, Arc<Groups>>,
+    total: Arc<Groups>,
     pending: BTreeMap<i64, BTreeSet<GroupId>>,
     closed_until_us: i64,
     late_groups: u64,
@@ -96,7 +98,7 @@ impl ViewPartition {
             watermarks_us: vec![None; partitions as usize],
             idle: vec![false; partitions as usize],
             segments: BTreeMap::new(),
-            total: Groups::new(),
+            total: Arc::default(),
             pending: BTreeMap::new(),
             closed_until_us: i64::MIN,
             late_groups: 0,
@@ -128,6 +130,7 @@ impl ViewPartition {
         let outcome = match entry {
             Entry::Delta(delta) => self.merge(delta),
             Entry::Adopt(block) => self.adopt(block),
+            Entry::Extend(extension) => self.extend(extension),
             Entry::Rebuild(segment, groups) => self.rebuild(segment, groups),
         };
         self.debug_assert_invariants();
@@ -154,12 +157,14 @@ impl ViewPartition {
         if delta.to > delta.from {
             let index = self.config.segments.index_of(delta.from);
             let id = SegmentId { partition: delta.partition, index };
-            self.total.combine(&delta.groups);
+            Arc::make_mut(&mut self.total).combine(&delta.groups);
             self.applied[delta.partition.index()] = delta.to;
             match self.segments.entry(id) {
-                btree_map::Entry::Occupied(segment) => segment.into_mut().combine(&delta.groups),
+                btree_map::Entry::Occupied(segment) => {
+                    Arc::make_mut(segment.into_mut()).combine(&delta.groups);
+                }
                 // A segment's first delta, mostly its only one, is the segment so far.
-                btree_map::Entry::Vacant(segment) => _ = segment.insert(delta.groups),
+                btree_map::Entry::Vacant(segment) => _ = segment.insert(Arc::new(delta.groups)),
             }
         }
         self.idle[delta.partition.index()] = delta.idle;
@@ -170,17 +175,51 @@ impl ViewPartition {
     }
 
     fn adopt(&mut self, block: Arc<Block>) -> Outcome {
-        if let Err(reason) = self.may_install(&block) {
-            return Outcome::Invalid(reason);
+        if let Some(refused) = self.may_not_follow(&block) {
+            return refused;
+        }
+        let before = std::mem::replace(&mut self.base, block);
+        let dropped = self.drop_covered();
+        if self.config.emit.is_some() {
+            // The combination changes where batch covers more than was applied
+            // here, or corrects it.
+            let mut changes = self.base.groups.clone();
+            changes.retract(&before.groups);
+            dropped.iter().for_each(|groups| changes.retract(groups));
+            self.note_changes(&changes);
+        }
+        self.close_windows();
+        Outcome::Adopted
+    }
+
+    fn extend(&mut self, Extension { of, added }: Extension) -> Outcome {
+        if let Some(refused) = self.may_not_follow(&added) {
+            return refused;
+        }
+        if self.base.version != of {
+            return Outcome::NotHeld;
+        }
+        Arc::make_mut(&mut self.base).extend(&added);
+        let dropped = self.drop_covered();
+        if self.config.emit.is_some() {
+            let mut changes = added.groups.clone();
+            dropped.iter().for_each(|groups| changes.retract(groups));
+            self.note_changes(&changes);
+        }
+        self.close_windows();
+        Outcome::Adopted
+    }
+
+    /// Says why a block's version can't be adopted, whatever its groups are.
+    fn may_not_follow(&self, block: &Block) -> Option<Outcome> {
+        if let Err(reason) = self.may_install(block) {
+            return Some(Outcome::Invalid(reason));
         }
         if block.version <= self.base.version {
-            return Outcome::Stale;
+            return Some(Outcome::Stale);
         }
-        if !self.base.cut.may_be_followed_by(&block.cut, self.config.segments) {
-            return Outcome::Invalid("block with a cut that goes back");
-        }
-        self.install(block);
-        Outcome::Adopted
+        let follows = self.base.cut.may_be_followed_by(&block.cut, self.config.segments);
+        (!follows).then_some(Outcome::Invalid("block with a cut that goes back"))
     }
 
     /// Says why a block can never be the base of this view partition.
@@ -198,29 +237,20 @@ impl ViewPartition {
         Ok(())
     }
 
-    fn install(&mut self, block: Arc<Block>) {
-        let size = self.config.segments.size();
-        let covered = |id: &SegmentId| (id.index + 1) * size <= block.cut.at(id.partition);
-        let dropped: Vec<Groups> =
-            self.segments.extract_if(.., |id, _| covered(id)).map(|(_, groups)| groups).collect();
+    /// Gives away the segments that the base covers, and takes note of what it has applied.
+    fn drop_covered(&mut self) -> Vec<Arc<Groups>> {
+        let (size, cut) = (self.config.segments.size(), &self.base.cut);
+        let covered = |id: &SegmentId| (id.index + 1) * size <= cut.at(id.partition);
+        let dropped = self.segments.extract_if(.., |id, _| covered(id)).map(|(_, groups)| groups).collect();
         // What is left is mostly little: adding it up costs less than subtracting.
-        self.total = sum_of(self.segments.values());
-        for (applied, &cut) in self.applied.iter_mut().zip(block.cut.offsets()) {
+        self.total = Arc::new(sum_of(self.segments.values()));
+        for (applied, &cut) in self.applied.iter_mut().zip(cut.offsets()) {
             *applied = (*applied).max(cut);
         }
-        for (mine, &theirs) in self.watermarks_us.iter_mut().zip(&block.watermarks_us) {
+        for (mine, &theirs) in self.watermarks_us.iter_mut().zip(&self.base.watermarks_us) {
             *mine = (*mine).max(theirs);
         }
-        let before = std::mem::replace(&mut self.base, block);
-        if self.config.emit.is_some() {
-            // The combination changes where batch covers more than was applied
-            // here, or corrects it.
-            let mut changes = self.base.groups.clone();
-            changes.retract(&before.groups);
-            dropped.iter().for_each(|groups| changes.retract(groups));
-            self.note_changes(&changes);
-        }
-        self.close_windows();
+        dropped
     }
 
     fn rebuild(&mut self, segment: SegmentId, groups: Groups) -> Outcome {
@@ -228,9 +258,9 @@ impl ViewPartition {
             return Outcome::NotHeld;
         }
         let mut changes = groups.clone();
-        let old = self.segments.insert(segment, groups).unwrap_or_default();
+        let old = self.segments.insert(segment, Arc::new(groups)).unwrap_or_default();
         changes.retract(&old);
-        self.total.combine(&changes);
+        Arc::make_mut(&mut self.total).combine(&changes);
         self.note_changes(&changes);
         self.close_windows();
         Outcome::Rebuilt
@@ -243,7 +273,7 @@ impl ViewPartition {
             return None;
         }
         let empty = Groups::new();
-        Some(compare(segment, self.segments.get(&segment).unwrap_or(&empty), batch))
+        Some(compare(segment, self.segments.get(&segment).map_or(&empty, |held| held), batch))
     }
 
     fn is_complete(&self, segment: SegmentId) -> bool {
@@ -280,6 +310,12 @@ impl ViewPartition {
     /// Returns the batch version.
     pub fn base(&self) -> &Arc<Block> {
         &self.base
+    }
+
+    /// Shares what a newer batch version may replace, for one who will free it at a better moment.
+    pub fn replaceable(&self) -> (Arc<Block>, Vec<Arc<Groups>>) {
+        let speed = self.segments.values().chain([&self.total]).map(Arc::clone);
+        (Arc::clone(&self.base), speed.collect())
     }
 
     /// Returns the batch version's number.
@@ -394,6 +430,14 @@ impl ViewPartition {
     /// Names an invariant that does not hold; none when all is well. Costs as
     /// much as adding up all segments: for tests, simulation and debug builds.
     pub fn violated_invariant(&self) -> Option<&'static str> {
+        if sum_of(self.segments.values()) != *self.total {
+            return Some("the running total is not the sum of the segments");
+        }
+        self.violated_bound()
+    }
+
+    /// Names an invariant that does not hold, of those that are quickly looked at.
+    fn violated_bound(&self) -> Option<&'static str> {
         let size = self.config.segments.size();
         let cut = &self.base.cut;
         if self.applied.iter().zip(cut.offsets()).any(|(applied, cut)| applied < cut) {
@@ -401,9 +445,6 @@ impl ViewPartition {
         }
         if self.segments.keys().any(|id| (id.index + 1) * size <= cut.at(id.partition)) {
             return Some("a segment below the cut is held");
-        }
-        if sum_of(self.segments.values()) != self.total {
-            return Some("the running total is not the sum of the segments");
         }
         if self.pending.keys().next().is_some_and(|end| *end <= self.closed_until_us) {
             return Some("a closed window is pending");
@@ -434,7 +475,7 @@ fn pend(pending: &mut BTreeMap<i64, BTreeSet<GroupId>>, pane: &GroupId, start: i
     pending.entry(end).or_default().insert(window);
 }
 
-fn sum_of<'a>(parts: impl Iterator<Item = &'a Groups>) -> Groups {
+fn sum_of<'a>(parts: impl Iterator<Item = &'a Arc<Groups>>) -> Groups {
     parts.fold(Groups::new(), |mut total, groups| {
         total.combine(groups);
         total

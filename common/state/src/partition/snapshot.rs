@@ -21,7 +21,7 @@ pub struct Snapshot {
     /// Which log partitions are idle.
     pub idle: Vec<bool>,
     /// The speed state, by segment.
-    pub segments: BTreeMap<SegmentId, Groups>,
+    pub segments: BTreeMap<SegmentId, Arc<Groups>>,
     /// Windows that wait for their end, by it, in microseconds.
     pub pending: BTreeMap<i64, BTreeSet<GroupId>>,
     /// The event time up to which windows have closed.
@@ -33,7 +33,7 @@ pub struct Snapshot {
 }
 
 impl ViewPartition {
-    /// Returns everything it holds.
+    /// Returns everything it holds. The groups are shared, not copied.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
             base: Arc::clone(&self.base),
@@ -61,7 +61,7 @@ impl ViewPartition {
         }
         let mut this = Self::new(config, Arc::new(Block::empty(snapshot.base.view, partitions)));
         this.may_install(&snapshot.base)?;
-        this.total = sum_of(snapshot.segments.values());
+        this.total = Arc::new(sum_of(snapshot.segments.values()));
         this.base = snapshot.base;
         this.applied = snapshot.applied;
         this.watermarks_us = snapshot.watermarks_us;
@@ -71,11 +71,12 @@ impl ViewPartition {
         this.closed_until_us = snapshot.closed_until_us;
         this.late_groups = snapshot.late_groups;
         this.emissions = snapshot.emissions;
-        this.violated_invariant().map_or(Ok(this), Err)
+        this.violated_bound().map_or(Ok(this), Err)
     }
 
     /// Returns what speed holds of a segment; none when the segment is not held complete.
     pub fn complete_segment(&self, segment: SegmentId) -> Option<Groups> {
-        self.is_complete(segment).then(|| self.segments.get(&segment).cloned().unwrap_or_default())
+        self.is_complete(segment)
+            .then(|| self.segments.get(&segment).map(|groups| (**groups).clone()).unwrap_or_default())
     }
 }

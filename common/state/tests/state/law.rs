@@ -93,6 +93,22 @@ fn take(
             held.apply(Entry::Adopt(published.newest()));
             prop_assert_eq!(held.version(), published.newest().version);
         }
+        Step::Extend { of, which } => {
+            let (of, to) = (of.get(&published.0).clone(), which.get(&published.0).clone());
+            let (before, newer) = (held.version(), to.version > held.version());
+            let outcome = held.apply(Entry::Extend(published.extension(&of, &to)));
+            let expected = match newer {
+                false => Outcome::Stale,
+                true if of.version == before => Outcome::Adopted,
+                true => Outcome::NotHeld,
+            };
+            prop_assert_eq!(outcome, expected);
+        }
+        Step::ExtendToNewest => {
+            held.apply(Entry::Extend(published.newest_of(held.version())));
+            prop_assert_eq!(held.version(), published.newest().version);
+            prop_assert_eq!(held.base(), &published.newest());
+        }
         Step::Lose => *held = ViewPartition::new(config(None), published.newest()),
         Step::Rebuild { which } => {
             let complete = held.complete_segments();

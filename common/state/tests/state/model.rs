@@ -7,8 +7,8 @@ use std::sync::Arc;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use sanso_state::{
-    AggregateFunction as F, AggregateKind, Block, Cut, Delta, Fingerprint, GroupId, GroupState, Groups,
-    LogPartition, Offset, SegmentId, Segments, Value, ViewPartition, ViewPartitionConfig, Windows,
+    AggregateFunction as F, AggregateKind, Block, Cut, Delta, Extension, Fingerprint, GroupId, GroupState,
+    Groups, LogPartition, Offset, SegmentId, Segments, Value, ViewPartition, ViewPartitionConfig, Windows,
 };
 
 use crate::oracle::{inputs, kind};
@@ -152,6 +152,10 @@ pub(crate) enum Step {
     Adopt { which: prop::sample::Index },
     /// The newest published version is offered.
     AdoptNewest,
+    /// One of the published versions is offered by what it adds to another one.
+    Extend { of: prop::sample::Index, which: prop::sample::Index },
+    /// The newest published version is offered by what it adds to the one that is held.
+    ExtendToNewest,
     /// All replicas are lost.
     Lose,
     /// A complete segment is rebuilt though it was right.
@@ -166,6 +170,8 @@ pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => [0_u64..3, 0..3, 0..3].prop_map(|segments| Step::Publish { segments }),
         1 => any::<prop::sample::Index>().prop_map(|which| Step::Adopt { which }),
         2 => Just(Step::AdoptNewest),
+        1 => any::<[prop::sample::Index; 2]>().prop_map(|[of, which]| Step::Extend { of, which }),
+        2 => Just(Step::ExtendToNewest),
         1 => Just(Step::Lose),
         1 => any::<prop::sample::Index>().prop_map(|which| Step::Rebuild { which }),
     ];
@@ -183,6 +189,18 @@ impl Published {
 
     pub(crate) fn newest(&self) -> Arc<Block> {
         Arc::clone(self.0.last().expect("starts with the empty block"))
+    }
+
+    /// Returns what a version adds to an older one.
+    pub(crate) fn extension(&self, of: &Block, to: &Block) -> Extension {
+        let mut added = to.clone();
+        added.groups.retract(&of.groups);
+        Extension { of: of.version, added: Arc::new(added) }
+    }
+
+    /// Returns what the newest version adds to another one.
+    pub(crate) fn newest_of(&self, version: u64) -> Extension {
+        self.extension(&self.0[version as usize], &self.newest())
     }
 
     pub(crate) fn publish(&mut self, history: &History, advance: &[u64]) {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use sanso_state::{
-    Block, Cut, Delta, Difference, Entry, Fingerprint, GroupId, GroupState, Groups, LogPartition, Outcome,
-    SegmentId, Value, ViewPartition,
+    Block, Cut, Delta, Difference, Entry, Extension, Fingerprint, GroupId, GroupState, Groups, LogPartition,
+    Outcome, SegmentId, Value, ViewPartition,
 };
 
 use crate::model::{config, kinds, view};
@@ -93,6 +93,27 @@ fn a_block_is_adopted_only_when_newer_whole_and_further() {
     assert_eq!((held.version(), held.applied()), (2, &[8, 4][..]));
     assert_eq!(apply(&mut held, block(5, &[8, 12], Groups::new())), Outcome::Adopted);
     assert_eq!((held.version(), held.applied()), (5, &[8, 12][..]));
+}
+
+#[test]
+fn an_extension_is_adopted_on_its_version_alone_and_changes_no_other_holder_of_it() {
+    let before = block(2, &[8, 4], rows(&[(1, 0, 5, 1), (2, 0, 7, 1)]));
+    let mut held = ViewPartition::new(config(None), Arc::clone(&before));
+    held.apply(Entry::Delta(delta(0, 8, 12, rows(&[(1, 0, 5, -1), (1, 0, 9, 1)]))));
+    let extension = |of, version, cut: &[u64]| {
+        Entry::Extend(Extension { of, added: block(version, cut, rows(&[(1, 0, 5, -1), (1, 0, 9, 1)])) })
+    };
+    assert_eq!(held.apply(extension(1, 2, &[12, 4])), Outcome::Stale);
+    assert_eq!(held.apply(extension(1, 3, &[12, 4])), Outcome::NotHeld);
+    assert_eq!(held.apply(extension(3, 4, &[12, 4])), Outcome::NotHeld);
+    for cut in [vec![8, 6], vec![4, 4], vec![8]] {
+        assert!(matches!(held.apply(extension(2, 3, &cut)), Outcome::Invalid(_)), "{cut:?}");
+    }
+    assert_eq!((held.version(), held.group_counts()), (2, (2, 1)));
+    assert_eq!(held.apply(extension(2, 3, &[12, 4])), Outcome::Adopted);
+    assert_eq!(held.base(), &block(3, &[12, 4], rows(&[(1, 0, 9, 1), (2, 0, 7, 1)])));
+    assert_eq!((held.applied(), held.group_counts()), (&[12, 4][..], (2, 0)));
+    assert_eq!(before, block(2, &[8, 4], rows(&[(1, 0, 5, 1), (2, 0, 7, 1)])));
 }
 
 #[test]

@@ -122,6 +122,13 @@ fn take(held: &mut ViewPartition, published: &mut Published, history: &History, 
         Step::AdoptNewest => {
             held.apply(Entry::Adopt(published.newest()));
         }
+        Step::Extend { of, which } => {
+            let (of, to) = (of.get(&published.0).clone(), which.get(&published.0).clone());
+            held.apply(Entry::Extend(published.extension(&of, &to)));
+        }
+        Step::ExtendToNewest => {
+            held.apply(Entry::Extend(published.newest_of(held.version())));
+        }
         Step::Lose => {
             // Restarts where it had applied no more than is published and emitted all of it.
             let newest = published.newest();

@@ -16,7 +16,7 @@ use sanso_core::cluster::ClusterMap;
 use sanso_core::cluster::sim::GUESTS_TO_US;
 use sanso_core::{PartitionId, Write, home_of};
 use sanso_speed::Chunk;
-use sanso_state::{Block, Cut, Entry, LogPartition, Offset, Outcome, SegmentId, compare};
+use sanso_state::{Block, Cut, Entry, Extension, LogPartition, Offset, Outcome, SegmentId, compare};
 use sanso_view::{Source, View};
 
 use super::mutant::Mutant;
@@ -169,12 +169,32 @@ impl Batch {
                 self.process.wish(Wish::Moment("adoption", primary.instance.node));
             }
             let view = self.view(*id);
-            let adopted = self.process.enter(*id, Entry::Adopt(Arc::clone(block)), &view.kinds).await;
+            let mut adopted = Ok(Outcome::NotHeld);
+            if let Some(extension) = self.extension(*id, &version, progress.version) {
+                adopted = self.process.enter(*id, Entry::Extend(extension), &view.kinds).await;
+            }
+            if matches!(adopted, Ok(Outcome::Adopted)) {
+                self.process.wish(Wish::Moment("extended", self.process.me.node));
+            }
+            if matches!(adopted, Ok(Outcome::NotHeld)) {
+                adopted = self.process.enter(*id, Entry::Adopt(Arc::clone(block)), &view.kinds).await;
+            }
             if let Ok(Outcome::Invalid(reason)) = adopted {
                 let what = format!("{id} does not take version {}: {reason}", version.number);
                 self.process.wish(Wish::Broken(what));
             }
         }
+    }
+
+    /// Tells a version by what it adds to the one before, where a view partition stands on that.
+    fn extension(&self, id: PartitionId, version: &DatasetVersion, stands_on: u64) -> Option<Extension> {
+        if stands_on + 1 != version.number && self.mutant != Some(Mutant::ExtensionMoved) {
+            return None;
+        }
+        let mut added = Block { groups: sanso_state::Groups::new(), ..(*version.blocks[&id]).clone() };
+        let of_view = version.contributions.iter().filter(|(_, view, _)| *view == id.view);
+        of_view.for_each(|(_, _, parts)| added.groups.combine(&parts[id.index as usize]));
+        Some(Extension { of: stands_on, added: Arc::new(added) })
     }
 
     /// Breaks a rule: a view partition that is there gives way to what it was.

@@ -20,6 +20,8 @@ pub enum Mutant {
     MadeEmpty,
     /// A view partition that has not reached a cut is made anew from the version before.
     MadeOlder,
+    /// What a version adds to the one before is added to whatever version is there.
+    ExtensionMoved,
     /// The dataset takes a second version of one number.
     VersionTwice,
     /// A writer that doesn't hear a primary asks nobody else.
@@ -29,7 +31,7 @@ pub enum Mutant {
 }
 
 /// All of them.
-pub const MUTANTS: [Mutant; 11] = [
+pub const MUTANTS: [Mutant; 12] = [
     Mutant::SessionForgotten,
     Mutant::RefusalIgnored,
     Mutant::DeltaMoved,
@@ -38,6 +40,7 @@ pub const MUTANTS: [Mutant; 11] = [
     Mutant::BlockBeyondCut,
     Mutant::MadeEmpty,
     Mutant::MadeOlder,
+    Mutant::ExtensionMoved,
     Mutant::VersionTwice,
     Mutant::NoDetour,
     Mutant::LogLosesEnd,

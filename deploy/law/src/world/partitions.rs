@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use rand::RngExt;
 use sanso_core::PartitionId;
-use sanso_state::{Block, Cut, Entry, Outcome, ViewPartition};
+use sanso_state::{Block, Cut, Entry, Extension, Outcome, ViewPartition};
 use sanso_view::View;
 
 use super::{Failure, Message, Replica, World};
 use crate::history::{PARTITIONS, choose};
+
 impl World {
     pub(super) fn views(&self, generation: usize) -> Vec<Arc<View>> {
         self.declared.generations[generation].clone()
@@ -182,11 +183,18 @@ impl World {
     pub(super) fn adopt(&mut self) {
         let id = self.pick_replica();
         let version = self.newest_published(id);
-        let block = self.block(&self.replicas[&id].view.clone(), id.index, version);
-        let replica = self.replicas.get_mut(&id).expect("picked");
-        if replica.state.is_some() {
-            replica.pending.push_back((Entry::Adopt(block), None));
-        }
+        let Some(held) = self.replicas[&id].state.as_ref().map(|state| state.version()) else { return };
+        let view = self.replicas[&id].view.clone();
+        let block = self.block(&view, id.index, version);
+        // What is under way may change what it stands on.
+        let entry = if self.rng.random_bool(0.5) {
+            let mut added = (*block).clone();
+            added.groups.retract(&self.block(&view, id.index, held as usize).groups);
+            Entry::Extend(Extension { of: held, added: Arc::new(added) })
+        } else {
+            Entry::Adopt(block)
+        };
+        self.replicas.get_mut(&id).expect("picked").pending.push_back((entry, None));
     }
 
     /// Everything that is up adopts the newest cut and the floor follows, so
