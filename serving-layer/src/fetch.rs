@@ -13,14 +13,11 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep_until};
 
 use crate::answer::{Evidence, LogEnd};
+use crate::looks::LOOK;
 use crate::plan::PartitionRead;
 use crate::problem::Problem;
 use crate::service::Shared;
 use crate::session::Session;
-
-/// How often progress is looked at while waiting for it. View partitions tell
-/// of changed groups, but not of offsets that changed none, so it is polled.
-const POLL: Duration = Duration::from_millis(5);
 
 /// What the caller requires of every partition that answers.
 #[derive(Clone, Debug, Default)]
@@ -176,13 +173,12 @@ async fn wait(
         if need.staleness.is_some() {
             shared.look_at_end(&view.source).await?;
         }
-        let replies = reads.iter().map(|read| store.read_as_seen(read.id, &ReadRequest::Progress, seen));
-        let replies = join_all(replies).await;
-        let progress = replies.iter().flatten().map(|reply| &reply.progress);
-        let unmet = unmet(shared, view, progress, need);
+        let now = Instant::now();
+        let found = join_all(reads.iter().map(|read| shared.looks.look(store, read.id, seen, now))).await;
+        let unmet = unmet(shared, view, found.iter().flatten(), need);
         need.awaits(unmet.clone());
         let Some(unmet) = unmet else { return Ok(()) };
-        let next = Instant::now() + POLL;
+        let next = Instant::now() + LOOK;
         if next >= deadline {
             return Err(unmet);
         }

@@ -33,6 +33,7 @@ mod finish;
 #[doc(hidden)]
 pub mod inspect;
 mod limits;
+mod looks;
 pub mod metrics;
 pub mod params;
 pub mod plan;

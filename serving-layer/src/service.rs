@@ -20,6 +20,7 @@ use crate::connection;
 use crate::ends::LogEnds;
 use crate::error::Error;
 use crate::limits;
+use crate::looks::Looks;
 use crate::problem::Problem;
 use crate::quarantine::ReplayMarks;
 use crate::readiness::Readiness;
@@ -51,6 +52,7 @@ pub(crate) struct Shared {
     pub(crate) config: ServingConfig,
     pub(crate) context: ServingContext,
     pub(crate) ends: LogEnds,
+    pub(crate) looks: Looks,
     pub(crate) readiness: Readiness,
     pub(crate) connections: Arc<Semaphore>,
     pub(crate) requests: Arc<Semaphore>,
@@ -94,6 +96,7 @@ impl ServingLayer {
             streams: Arc::new(Semaphore::new(config.streams_max)),
             queries: Arc::new(Semaphore::new(config.queries_max)),
             queries_waiting: Arc::new(Semaphore::new(config.queries_waiting_max)),
+            looks: Looks::default(),
             scans: Arc::new(Semaphore::new(config.scans_max)),
             query_memory: Arc::new(Budget::new(config.queries_memory_bytes_max)),
             query_threads: QueryThreads::new(config.query_threads),
