@@ -1,6 +1,7 @@
 //! The `sanso` command: one binary for the platform and for speaking to it.
 
 mod application;
+mod background;
 mod bounds;
 mod cluster;
 mod config;

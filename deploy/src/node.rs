@@ -32,6 +32,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::application::{self, Declared};
+use crate::background::Background;
 use crate::bounds;
 use crate::versions::{caught_up, furthest, transition};
 
@@ -77,6 +78,7 @@ pub(crate) struct Node {
     stop: watch::Sender<bool>,
     speed: SpeedHandle,
     tasks: Vec<JoinHandle<()>>,
+    _background: Background,
     _limits: Vec<Registered>,
 }
 
@@ -142,13 +144,14 @@ impl Node {
             TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
         let address = listener.local_addr().context("read listen address")?;
         let (stop, stopped) = watch::channel(false);
+        let background = Background::start()?;
         let tasks = vec![
-            tokio::spawn(run_batch(batch, stopped.clone())),
+            background.spawn(run_batch(batch, stopped.clone())),
             tokio::spawn(run_serving(serving, listener, stopped.clone())),
             tokio::spawn(run_alarm(board.clone(), stopped.clone())),
             tokio::spawn(run_reload(config.app, declared, parts, stopped)),
         ];
-        Ok(Node { address, board, stop, speed, tasks, _limits })
+        Ok(Node { address, board, stop, speed, tasks, _background: background, _limits })
     }
 
     /// Stops all layers; what was acknowledged is durable already.

@@ -32,6 +32,7 @@ mod quarantine;
 mod rocks;
 mod service;
 mod task;
+mod turn;
 mod worker;
 
 pub use config::SpeedConfig;
@@ -42,6 +43,7 @@ pub use newest::{Accepted, Commit, MemoryIndex, NewestIndex, Version};
 pub use quarantine::{Quarantine, SourceQuarantine};
 pub use rocks::{RocksBuild, RocksIndex, RocksShare};
 pub use service::{SpeedHandle, SpeedLayer};
+pub use turn::Turn;
 pub use worker::{Chunk, QuarantineSink, TargetStart, Worker};
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sanso_catalog::{Catalog, CatalogHandle, PartitionProgress, Share, StatusBoard};
+use sanso_catalog::{Catalog, CatalogHandle, PartitionProgress, StatusBoard};
 use sanso_core::{PartitionId, PartitionStore, ReadRequest, StoreError};
 use sanso_log::LogError;
 use sanso_state::{Entry, Fingerprint, LogPartition, Offset};
@@ -31,6 +31,7 @@ use crate::newest::NewestIndex;
 use crate::open_index::IndexPlace;
 use crate::quarantine::SourceQuarantine;
 use crate::rocks::RocksIndex;
+use crate::turn::Turn;
 use crate::worker::{Chunk, TargetStart, Worker};
 
 /// How far a worker has come, for those who wait for it.
@@ -136,8 +137,10 @@ impl WorkerTask {
             limits: WorkerLimits::new(&self.board.limits(), &self.config),
             worker,
             live: Vec::new(),
+            turn: Turn::default(),
             unresolved: true,
             unflushed: 0,
+            first_unflushed: now,
             end: 0,
             last_flush: now,
             last_record: now,
@@ -183,10 +186,13 @@ struct Session<'a> {
     metrics: WorkerMetrics,
     limits: WorkerLimits,
     live: Vec<TargetStart>,
+    turn: Turn,
     /// Whether some live view partition could not be reached yet.
     unresolved: bool,
     /// Offsets fed since the last flush.
     unflushed: u64,
+    /// When the first of them came.
+    first_unflushed: Instant,
     /// The log's end when last read.
     end: Offset,
     last_flush: Instant,
@@ -237,7 +243,8 @@ impl Session<'_> {
     fn follow(&mut self, catalog: &Catalog) -> Result<()> {
         let mut live = Vec::new();
         self.unresolved = false;
-        let feeds = catalog.share(self.task.source(), self.task.partition()) == Some(Share::Feeds);
+        self.turn = self.turn.with(catalog.share(self.task.source(), self.task.partition()));
+        let feeds = self.turn.feeds();
         for view in catalog.live_of(self.task.source()).into_iter().filter(|_| feeds) {
             for id in partitions_of(view.fingerprint, view.partitions) {
                 match self.task.progress(id) {
@@ -299,6 +306,9 @@ impl Session<'_> {
             self.worker.set_idle(false);
             self.worker.feed(&Chunk::of(from, batch), &mut self.sink)?;
             self.last_record = Instant::now();
+            if self.unflushed == 0 {
+                self.first_unflushed = self.last_record;
+            }
             self.unflushed += offsets;
         }
         Ok(offsets)
@@ -316,9 +326,13 @@ impl Session<'_> {
         }
     }
 
+    fn gathers_since(&self) -> Instant {
+        self.turn.gathers_since(self.last_flush, self.first_unflushed)
+    }
+
     fn flush_if_due(&mut self, read: u64) -> bool {
         let config = &self.task.config;
-        let rested = self.last_flush.elapsed() >= Duration::from_millis(config.flush_ms);
+        let rested = self.gathers_since().elapsed() >= Duration::from_millis(config.flush_ms);
         let caught_up = self.worker.next_read_offset() >= self.end;
         let due = self.unflushed >= config.flush_rows || (rested && (caught_up || read > 0));
         if self.unflushed == 0 || !due {
@@ -363,6 +377,11 @@ impl Session<'_> {
             Answer::Resumed(applied) => {
                 tracing::debug!(target = %id, applied, "resumed");
                 self.metrics.refused.increment(1);
+                if self.turn.refused() != self.turn {
+                    tracing::info!("another node feeds the log partition now");
+                    self.turn = self.turn.refused();
+                    self.drop_target(id);
+                }
                 false
             }
             Answer::Ignored => false,
@@ -448,7 +467,7 @@ impl Session<'_> {
         let until = |since: Instant, ms: u64| Duration::from_millis(ms).saturating_sub(since.elapsed());
         let mut pause = until(self.last_heartbeat, task.config.heartbeat_ms);
         if self.unflushed > 0 {
-            pause = pause.min(until(self.last_flush, task.config.flush_ms));
+            pause = pause.min(until(self.gathers_since(), task.config.flush_ms));
         }
         if self.unresolved {
             pause = pause.min(Duration::from_millis(task.config.flush_ms));

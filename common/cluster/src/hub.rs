@@ -253,8 +253,8 @@ impl Hub {
         }
         self.runtime.spawn(async move {
             let turn = hub.snapshot_turn.acquire().await;
-            let bytes = tokio::task::spawn_blocking(move || wire::message(message)).await;
-            if let (Some(peers), Ok(bytes)) = (hub.peers.get(), bytes) {
+            let bytes = in_background("sanso-snapshot", move || wire::message(message)).await;
+            if let (Some(peers), Some(bytes)) = (hub.peers.get(), bytes) {
                 let _ = peers.send(to, Lane::Data, bytes.into());
                 while peers.waiting_bytes(to) > LARGE_BYTES {
                     tokio::time::sleep(SNAPSHOT_LOOK).await;
@@ -343,6 +343,22 @@ impl Transport for Hub {
             unexecuted => TransportError::Unreachable(unexecuted.to_string()),
         })
     }
+}
+
+/// Does what takes long and nobody waits for on a thread of its own, behind all others; none when there can
+/// be no thread.
+async fn in_background<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let (done, result) = tokio::sync::oneshot::channel();
+    let run = move || {
+        sanso_core::run_in_background();
+        // An error only says that nobody waits any longer.
+        let _ = done.send(work());
+    };
+    std::thread::Builder::new().name(name.to_owned()).spawn(run).ok()?;
+    result.await.ok()
 }
 
 /// Says what a reply is worth to a reader.

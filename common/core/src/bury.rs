@@ -5,6 +5,8 @@ use std::any::Any;
 use std::sync::LazyLock;
 use std::sync::mpsc::{Sender, channel};
 
+use crate::background::run_in_background;
+
 type Buried = Box<dyn Any + Send>;
 
 /// Drops a value elsewhere, soon.
@@ -13,6 +15,7 @@ pub(crate) fn bury(value: impl Send + 'static) {
         let (grave, buried) = channel::<Buried>();
         // Without a thread nobody receives, and each value is dropped where it is sent.
         let _ = std::thread::Builder::new().name("sanso-free".to_owned()).spawn(move || {
+            run_in_background();
             buried.into_iter().for_each(drop);
         });
         grave

@@ -9,6 +9,7 @@
 //! [`cluster`] decides who holds which replica and how they stay equal, purely;
 //! a simulation drives it (`make simulate`). [`Hosted`] is what a replica holds.
 
+mod background;
 mod bury;
 pub mod cluster;
 mod hosted;
@@ -16,6 +17,7 @@ mod read;
 mod slots;
 mod store;
 
+pub use background::run_in_background;
 pub use hosted::{Encoded, Hosted, Readable, Write, Written, home_of};
 pub use read::{Progress, ReadReply, ReadRequest};
 pub use slots::Change;

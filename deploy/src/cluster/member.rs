@@ -26,8 +26,10 @@ use sanso_view::View;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
 
 use crate::application::{self, Declared};
+use crate::background::Background;
 use crate::bounds;
 use crate::cluster::admin::Admin;
 use crate::cluster::file::{NodeFile, Role};
@@ -35,6 +37,10 @@ use crate::node::{open_log, run_alarm, run_serving, stopped};
 
 /// How often the node with the batch layer looks for view partitions that nobody holds.
 const RECONCILE: Duration = Duration::from_millis(500);
+
+/// How long a division of the log partitions has to hold before anybody begins to follow one, which
+/// takes an index. Who feeds changes at once.
+const FOLLOW_AFTER: Duration = Duration::from_secs(2);
 
 /// A running node of a cluster.
 pub(crate) struct Member {
@@ -44,6 +50,7 @@ pub(crate) struct Member {
     stop: watch::Sender<bool>,
     speed: Option<SpeedHandle>,
     tasks: Vec<JoinHandle<()>>,
+    background: Background,
     _limits: Vec<Registered>,
 }
 
@@ -94,6 +101,7 @@ impl Member {
             stop: watch::Sender::new(false),
             speed: None,
             tasks: Vec::new(),
+            background: Background::start()?,
             _limits: bounds::register(&world.board.limits(), &world.log),
         };
         let me = NodeId(file.own.node);
@@ -106,7 +114,7 @@ impl Member {
         }
         if file.with_role(Role::Batch).contains(&me) {
             let batch = run_batch(world.clone(), file.with_role(Role::Batch), stop.clone());
-            member.tasks.push(tokio::spawn(batch));
+            member.tasks.push(member.background.spawn(batch));
         }
         if file.with_role(Role::Serving).contains(&me) {
             let admin = Admin::new(Arc::clone(&world.cluster), file);
@@ -232,7 +240,9 @@ async fn follow_shares(world: World, speed: BTreeSet<NodeId>, stop: watch::Recei
         sources.values().flat_map(|source| (0..source.partitions).map(|l| (source.name.clone(), l)));
     let jobs: Vec<(String, LogPartition)> = partitions.map(|(name, l)| (name, LogPartition(l))).collect();
     let weight = |job: &(String, LogPartition), node| owners::weight(&job.0, job.1.0, node);
+    let take = |shares: Shares| world.catalog.update(|catalog| catalog.shares = Some(shares));
     let follow = async {
+        let (mut wanted, mut holds) = (Shares::new(), Instant::now());
         loop {
             let nodes = owners::usable(&maps.borrow_and_update(), |node| speed.contains(&node));
             let mut mine = Shares::new();
@@ -243,11 +253,15 @@ async fn follow_shares(world: World, speed: BTreeSet<NodeId>, stop: watch::Recei
                     mine.insert(job, Share::Follows);
                 }
             }
-            if world.catalog.current().shares.as_ref() != Some(&mine) {
-                world.catalog.update(|catalog| catalog.shares = Some(mine));
+            if mine != wanted {
+                (wanted, holds) = (mine, Instant::now() + FOLLOW_AFTER);
+                let held = world.catalog.current().shares.clone().unwrap_or_default();
+                take(at_once(&held, &wanted));
             }
-            if maps.changed().await.is_err() {
-                return;
+            let is_taken = world.catalog.current().shares.as_ref() == Some(&wanted);
+            tokio::select! {
+                changed = maps.changed() => if changed.is_err() { return },
+                () = sleep_until(holds), if !is_taken => take(wanted.clone()),
             }
         }
     };
@@ -255,6 +269,15 @@ async fn follow_shares(world: World, speed: BTreeSet<NodeId>, stop: watch::Recei
         () = stopped(stop) => {}
         () = follow => {}
     }
+}
+
+/// Returns what to do at once of what is wanted, by one who holds some shares: to feed, and to keep what
+/// it has until others have begun.
+fn at_once(held: &Shares, wanted: &Shares) -> Shares {
+    let mut shares: Shares = held.keys().map(|job| (job.clone(), Share::Follows)).collect();
+    let feeds = wanted.iter().filter(|(_, share)| **share == Share::Feeds);
+    shares.extend(feeds.map(|(job, share)| (job.clone(), *share)));
+    shares
 }
 
 /// Runs the batch layer whenever it is this node's to run. Two that run it for a moment do no
@@ -332,5 +355,29 @@ impl World {
             tracing::info!(view = view.name, partition = id.index, "view partition is made");
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_feeds_begins_at_once_and_nobody_lets_go_before_the_division_holds() {
+        let shares = |shares: &[(u32, Share)]| -> Shares {
+            shares.iter().map(|(l, share)| (("readings".to_owned(), LogPartition(*l)), *share)).collect()
+        };
+        let held = shares(&[(0, Share::Feeds), (1, Share::Feeds), (2, Share::Follows), (3, Share::Follows)]);
+        let wanted =
+            shares(&[(0, Share::Follows), (2, Share::Feeds), (4, Share::Feeds), (5, Share::Follows)]);
+        let first = [
+            (0, Share::Follows),
+            (1, Share::Follows),
+            (2, Share::Feeds),
+            (3, Share::Follows),
+            (4, Share::Feeds),
+        ];
+        assert_eq!(at_once(&held, &wanted), shares(&first));
+        assert_eq!(at_once(&Shares::new(), &held), shares(&[(0, Share::Feeds), (1, Share::Feeds)]));
     }
 }

@@ -9,7 +9,7 @@ use sanso_cluster::owners;
 use sanso_core::PartitionId;
 use sanso_core::cluster::ClusterMap;
 use sanso_core::cluster::sim::GUESTS_TO_US;
-use sanso_speed::{Answer, Chunk, TargetStart, Worker};
+use sanso_speed::{Answer, Chunk, TargetStart, Turn, Worker};
 use sanso_state::{Entry, LogPartition, Offset, Outcome};
 use sanso_view::{Source, View};
 
@@ -77,7 +77,9 @@ impl Work {
             live: Vec::new(),
             unresolved: true,
             followed: None,
+            turn: Turn::default(),
             unflushed: 0,
+            first_unflushed_us: now_us,
             end: 0,
             last_flush_us: now_us,
             last_heartbeat_us: now_us,
@@ -119,7 +121,9 @@ struct Session<'a> {
     unresolved: bool,
     /// The share that the targets were taken for.
     followed: Option<Share>,
+    turn: Turn,
     unflushed: u64,
+    first_unflushed_us: u64,
     end: Offset,
     last_flush_us: u64,
     last_heartbeat_us: u64,
@@ -152,7 +156,9 @@ impl Session<'_> {
     async fn follow(&mut self, share: Share) {
         let mut live = Vec::new();
         self.unresolved = false;
-        for (view, id) in self.work.ids().filter(|_| share == Share::Feeds) {
+        self.turn = self.turn.with(Some(share));
+        let feeds = self.turn.feeds();
+        for (view, id) in self.work.ids().filter(|_| feeds) {
             match self.work.process.progress(id).await {
                 Ok(progress) => {
                     let applied = progress.applied[self.work.partition as usize];
@@ -183,13 +189,20 @@ impl Session<'_> {
             // What is refused is looked at in the law without a cluster.
             let fed = self.worker.feed(&chunk, &mut Vec::new());
             fed.unwrap_or_else(|error| panic!("memory does not fail: {error}"));
+            if self.unflushed == 0 {
+                self.first_unflushed_us = self.work.process.now_us();
+            }
             self.unflushed += offsets;
         }
         offsets
     }
 
+    fn gathers_since_us(&self) -> u64 {
+        self.turn.gathers_since(self.last_flush_us, self.first_unflushed_us)
+    }
+
     fn flush_if_due(&mut self, read: u64) {
-        let rested = self.work.process.now_us() >= self.last_flush_us + FLUSH_US;
+        let rested = self.work.process.now_us() >= self.gathers_since_us() + FLUSH_US;
         let caught_up = self.worker.next_read_offset() >= self.end;
         if self.unflushed > 0 && rested && (caught_up || read > 0) {
             self.worker.flush();
@@ -248,6 +261,11 @@ impl Session<'_> {
             }
             Answer::Resumed(_) => {
                 process.wish(Wish::Moment("resumed", process.me.node));
+                if self.turn.refused() != self.turn {
+                    process.wish(Wish::Moment("handed over", process.me.node));
+                    self.turn = self.turn.refused();
+                    self.drop_target(id);
+                }
                 false
             }
             Answer::Ignored => false,
@@ -291,7 +309,7 @@ impl Session<'_> {
         let process = &self.work.process;
         let mut until_us = self.last_heartbeat_us + HEARTBEAT_US;
         if self.unflushed > 0 {
-            until_us = until_us.min(self.last_flush_us + FLUSH_US);
+            until_us = until_us.min(self.gathers_since_us() + FLUSH_US);
         }
         if self.unresolved {
             until_us = until_us.min(process.now_us() + FLUSH_US);
