@@ -9,12 +9,15 @@ use crate::oracle::value_micro;
 const FIRST_S: i64 = 1_577_836_800;
 const HALF_HOUR_S: i64 = 1_800;
 
+/// Readings that are archived together.
+pub(super) const SEGMENT: u64 = 65_536;
+
 /// Writes the application with so many log partitions.
 pub(super) fn sql(partitions: u32) -> String {
     format!(
         "CREATE SOURCE readings (usage_point TEXT, start_utc TIMESTAMP, value DECIMAL(18,6), source_version BIGINT)
   WITH (topic = 'readings', key = 'usage_point', identity = 'usage_point, start_utc', version = 'source_version',
-        partitions = '{partitions}');
+        partitions = '{partitions}', segment = '{SEGMENT}');
 CREATE VIEW meter AS SELECT usage_point, SUM(value) AS kwh, COUNT(*) AS readings FROM readings GROUP BY usage_point;
 CREATE VIEW half_hour AS
   SELECT usage_point, TUMBLE(start_utc, INTERVAL '30 minutes') AS half_hour, SUM(value) AS kwh, COUNT(*) AS readings

@@ -105,7 +105,7 @@ impl Members {
         bail!("no node says anything of {wanted}")
     }
 
-    /// Puts so many readings in that nobody asks for, and waits until they can be seen.
+    /// Puts so many readings in that nobody asks for, and waits until they can be seen and are archived.
     pub(super) async fn preload(&self, readings: u32) -> anyhow::Result<()> {
         let session = self.session(AUDIT)?;
         let starts = (0..readings).step_by(PRELOAD_AT_ONCE as usize);
@@ -116,12 +116,13 @@ impl Members {
         let until = Instant::now() + PRELOAD_MAX;
         loop {
             let found = session.preloaded(0).await;
-            if found == Ok(u64::from(readings)) {
+            let seen = found == Ok(u64::from(readings));
+            if seen && session.is_archived(0, "meter").await == Ok(true) {
                 return Ok(());
             }
             ensure!(
                 Instant::now() < until,
-                "{found:?} of {readings} readings can be seen after {PRELOAD_MAX:?}"
+                "after {PRELOAD_MAX:?} {found:?} of {readings} readings can be seen, or they are not archived"
             );
             tokio::time::sleep(Duration::from_millis(100)).await;
         }

@@ -8,7 +8,7 @@ use anyhow::Context;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::application::{PRELOADED, micro, reading, sequence, usage_point};
+use super::application::{PRELOADED, SEGMENT, micro, reading, sequence, usage_point};
 use super::token::Token;
 use crate::history::{Key, Request, Seen};
 use crate::oracle::Found;
@@ -129,6 +129,19 @@ impl Session {
         let sql = format!("SELECT SUM(readings) AS readings FROM meter WHERE usage_point >= '{PRELOADED}'");
         let query = self.http.post(format!("{}/v1/query?{}", self.bases[node], self.parameters()));
         self.count(query.json(&serde_json::json!({ "sql": sql }))).await.map(|seen| seen.readings)
+    }
+
+    /// Says whether a view stands on all segments of the log that are complete.
+    pub(super) async fn is_archived(&self, node: usize, view: &str) -> Result<bool, String> {
+        let answer =
+            self.get(node, &format!("/v1/views/{view}?key={PRELOADED}&{}", self.parameters())).await?;
+        let offsets = |name: &str| {
+            let offsets =
+                answer["freshness"][name]["readings"].as_array().map(|all| all.iter().map(Value::as_u64));
+            offsets.and_then(|all| all.collect::<Option<Vec<u64>>>()).ok_or(format!("no {name} in {answer}"))
+        };
+        let (cut, applied) = (offsets("cut")?, offsets("applied")?);
+        Ok(cut.iter().zip(&applied).all(|(cut, applied)| applied.saturating_sub(*cut) < SEGMENT))
     }
 
     /// Gets a document of a node.
