@@ -22,8 +22,10 @@ const AUDIT: Duration = Duration::from_secs(20);
 
 /// Readings in one request when there are to be many.
 const PRELOAD_AT_ONCE: u32 = 20_000;
-/// How long it may take until they can be seen.
+/// How long it may take until they can be seen and are archived.
 const PRELOAD_MAX: Duration = Duration::from_secs(120);
+/// What it takes to adopt what is archived, once that has begun.
+const ADOPTION: Duration = Duration::from_secs(5);
 
 /// The nodes of a cluster, from 0; they call themselves from 1.
 #[derive(Debug)]
@@ -117,7 +119,8 @@ impl Members {
         loop {
             let found = session.preloaded(0).await;
             let seen = found == Ok(u64::from(readings));
-            if seen && session.is_archived(0, "meter").await == Ok(true) {
+            if seen && self.is_archived(&session).await {
+                tokio::time::sleep(ADOPTION).await;
                 return Ok(());
             }
             ensure!(
@@ -126,6 +129,12 @@ impl Members {
             );
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    /// Says whether both views have begun to adopt all that can be archived.
+    async fn is_archived(&self, session: &Session) -> bool {
+        let views = ["meter", "half_hour"].map(|view| session.is_archived(0, view));
+        futures::future::join_all(views).await.into_iter().all(|archived| archived == Ok(true))
     }
 
     /// Returns all readings of the keys `0..keys`.
