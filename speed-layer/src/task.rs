@@ -334,7 +334,8 @@ impl Session<'_> {
         let config = &self.task.config;
         let rested = self.gathers_since().elapsed() >= Duration::from_millis(config.flush_ms);
         let caught_up = self.worker.next_read_offset() >= self.end;
-        let due = self.unflushed >= config.flush_rows || (rested && (caught_up || read > 0));
+        let many = self.unflushed >= config.flush_rows && self.turn != Turn::Lingers;
+        let due = many || (rested && (caught_up || read > 0));
         if self.unflushed == 0 || !due {
             return false;
         }
