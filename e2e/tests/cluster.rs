@@ -103,7 +103,7 @@ impl World {
         }
     }
 
-    /// Waits until a node sees that a cluster of this many replicas on another is as it should be.
+    /// Waits until a node sees as many replicas on another one as are wanted.
     async fn holds(&self, at: u16, node: u16, wanted: impl Fn(u64) -> bool) -> anyhow::Result<()> {
         let patience = Instant::now() + Duration::from_secs(60);
         loop {

@@ -2,7 +2,7 @@
 
 use thread_priority::{ThreadPriority, set_current_thread_priority};
 
-/// Of 100, where 50 is usual: a nice value of 10 on Linux. Lower still, and whoever waits for a lock that
+/// Of 100, where 50 is usual: a nice value of 9 on Linux. Lower still, and whoever waits for a lock that
 /// such a thread holds would wait for long.
 const PRIORITY: u8 = 25;
 

@@ -218,3 +218,72 @@ impl PartitionStore {
         self.own.get(id).ok_or(StoreError::NotLive(id))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+    use sanso_state::Cut;
+
+    use super::*;
+
+    /// Partitions elsewhere, that stand on one version and take note of what they are sent.
+    struct Elsewhere {
+        version: u64,
+        sent: Mutex<Vec<&'static str>>,
+    }
+
+    #[async_trait]
+    impl Partitions for Elsewhere {
+        async fn submit(&self, id: PartitionId, entry: Entry) -> Result<Outcome, StoreError> {
+            let (sent, outcome) = match entry {
+                Entry::Extend(by) if by.of == self.version => ("extension", Outcome::Adopted),
+                Entry::Extend(_) => ("extension", Outcome::NotHeld),
+                Entry::Adopt(_) => ("block", Outcome::Adopted),
+                _ => return Err(StoreError::NotLive(id)),
+            };
+            self.sent.lock().push(sent);
+            Ok(outcome)
+        }
+
+        async fn read(
+            &self,
+            id: PartitionId,
+            _: &ReadRequest,
+            _: &[Offset],
+        ) -> Result<ReadReply, StoreError> {
+            Err(StoreError::NotLive(id))
+        }
+
+        fn is_in_touch(&self) -> bool {
+            true
+        }
+
+        async fn segment(&self, id: PartitionId, _: SegmentId) -> Result<Option<Groups>, StoreError> {
+            Err(StoreError::NotLive(id))
+        }
+
+        fn changes(&self, id: PartitionId) -> Result<broadcast::Receiver<Arc<Change>>, StoreError> {
+            Err(StoreError::NotLive(id))
+        }
+
+        fn groups(&self) -> u64 {
+            0
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cluster_is_sent_what_a_version_adds_and_the_block_only_where_that_does_not_do() {
+        let view = Fingerprint::of(b"a view");
+        let block = Arc::new(Block { version: 3, cut: Cut::zero(1), ..Block::empty(view, 1) });
+        for (of, expected) in
+            [(Some(2), vec!["extension"]), (Some(1), vec!["extension", "block"]), (None, vec!["block"])]
+        {
+            let elsewhere = Arc::new(Elsewhere { version: 2, sent: Mutex::default() });
+            let store = PartitionStore::of_cluster(elsewhere.clone());
+            let extension = of.map(|of| Extension { of, added: Arc::clone(&block) });
+            let adopted = store.adopt(PartitionId { view, index: 0 }, Arc::clone(&block), extension).await;
+            assert_eq!(adopted.expect("it is there"), Outcome::Adopted);
+            assert_eq!(*elsewhere.sent.lock(), expected, "{of:?}");
+        }
+    }
+}

@@ -134,7 +134,7 @@ impl Members {
     /// Says whether both views have begun to adopt all that can be archived.
     async fn is_archived(&self, session: &Session) -> bool {
         let views = ["meter", "half_hour"].map(|view| session.is_archived(0, view));
-        futures::future::join_all(views).await.into_iter().all(|archived| archived == Ok(true))
+        join_all(views).await.into_iter().all(|archived| archived == Ok(true))
     }
 
     /// Returns all readings of the keys `0..keys`.
