@@ -7,25 +7,32 @@
 //!                                 ticks
 //!   readers ─▶ Node::read ─▶ the replica's view partitions, without the node's lock
 //! ```
+//!
+//! What says who is there goes before all else in the queue, and while one step takes long another thread
+//! beats in the core's stead ([`Pulse`]): a node that has much to do is not taken for one that is lost.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sanso_core::cluster::{
     Answer, Change, ClusterMap, Event, Instance, Message, Node, NodeConfig, NodeId, Output, Partition,
-    Position, RequestId,
+    Position, RequestId, Standing,
 };
 use sanso_core::{Encoded, Hosted, PartitionId, Readable, Written, home_of};
 use tokio::sync::{oneshot, watch};
 
+use crate::pulse::Pulse;
 use crate::wire::{Question, Reply};
 
 /// Most events that wait for the node. What comes when it is full is lost, as on a network.
 const EVENTS_MAX: usize = 8_192;
+
+/// How long a step may take before its node counts as lost.
+const BUSY_MAX: Duration = Duration::from_millis(500);
 
 /// Who does what the node wants done beyond itself.
 pub(crate) trait Outside: Send + Sync + 'static {
@@ -38,8 +45,13 @@ pub(crate) trait Outside: Send + Sync + 'static {
 
 /// One life of a node in the cluster.
 pub(crate) struct Engine {
+    me: NodeId,
     node: Mutex<Node<Hosted>>,
-    events: SyncSender<Event<Hosted>>,
+    /// None says that something urgent has come.
+    events: SyncSender<Option<Event<Hosted>>>,
+    /// What goes before all other events.
+    urgent: Mutex<VecDeque<Event<Hosted>>>,
+    pulse: Mutex<Pulse>,
     waiting: Mutex<HashMap<RequestId, oneshot::Sender<Answer<Written>>>>,
     requests: AtomicU64,
     started: Instant,
@@ -56,12 +68,25 @@ impl Engine {
         config: NodeConfig,
         outside: Arc<dyn Outside>,
     ) -> std::io::Result<Arc<Self>> {
+        let pulse = Pulse::new(config.detector.heartbeat_us, BUSY_MAX.as_micros() as u64);
+        Self::start_with(pulse, me, config, outside)
+    }
+
+    fn start_with(
+        pulse: Pulse,
+        me: Instance,
+        config: NodeConfig,
+        outside: Arc<dyn Outside>,
+    ) -> std::io::Result<Arc<Self>> {
         let (events, queue) = sync_channel(EVENTS_MAX);
         let node = Node::new(me, config, Hosted::default());
         let engine = Arc::new(Self {
             map: watch::Sender::new(Arc::clone(node.map())),
+            me: me.node,
             node: Mutex::new(node),
             events,
+            urgent: Mutex::default(),
+            pulse: Mutex::new(pulse),
             waiting: Mutex::default(),
             requests: AtomicU64::new(1),
             started: Instant::now(),
@@ -69,9 +94,18 @@ impl Engine {
             stopped: AtomicBool::new(false),
         });
         let (weak, tick) = (Arc::downgrade(&engine), Duration::from_micros(config.detector.heartbeat_us));
+        let (beating, through) = (Weak::clone(&weak), Arc::clone(&outside));
+        let beat = move || {
+            while let Some(engine) = beating.upgrade().filter(|engine| !engine.is_stopped()) {
+                engine.beat(through.as_ref());
+                drop(engine);
+                std::thread::sleep(tick);
+            }
+        };
+        std::thread::Builder::new().name("sanso-pulse".to_owned()).spawn(beat)?;
         let run = move || {
             let mut due = Instant::now();
-            while let Some(engine) = weak.upgrade().filter(|engine| !engine.stopped.load(Ordering::Relaxed)) {
+            while let Some(engine) = weak.upgrade().filter(|engine| !engine.is_stopped()) {
                 due = engine.turn(&queue, due, tick, outside.as_ref());
             }
         };
@@ -82,35 +116,58 @@ impl Engine {
     /// Takes what comes until the next tick, then ticks; returns when the one after is due.
     fn turn(
         &self,
-        queue: &Receiver<Event<Hosted>>,
+        queue: &Receiver<Option<Event<Hosted>>>,
         due: Instant,
         tick: Duration,
         outside: &dyn Outside,
     ) -> Instant {
         loop {
+            self.step_urgent(outside);
             let left = due.saturating_duration_since(Instant::now());
             match queue.recv_timeout(left) {
-                Ok(event) if !left.is_zero() => self.step(event, outside),
-                Ok(event) => {
-                    // However much there is to do, time passes too.
-                    self.step(event, outside);
-                    break;
-                }
-                Err(RecvTimeoutError::Timeout) => break,
-                // Not while `self` is there.
-                Err(RecvTimeoutError::Disconnected) => break,
+                Ok(event) => event.into_iter().for_each(|event| self.step(event, outside)),
+                // Never disconnected while `self` is there.
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+            }
+            // However much there is to do, time passes too.
+            if left.is_zero() {
+                break;
             }
         }
+        self.step_urgent(outside);
         self.step(Event::Tick, outside);
+        self.pulse.lock().ticked(self.now_us());
         // A tick that was missed is not made up for: it would say the same.
         (due + tick).max(Instant::now())
+    }
+
+    fn step_urgent(&self, outside: &dyn Outside) {
+        // Not in one expression with the step: it would hold the lock.
+        while let Some(event) = { self.urgent.lock().pop_front() } {
+            self.step(event, outside);
+        }
+    }
+
+    /// Beats in the stead of a core that is busy.
+    fn beat(&self, outside: &dyn Outside) {
+        let map = Arc::clone(&self.map.borrow());
+        let others = map.members.keys().copied().filter(|node| *node != self.me);
+        let beats = self.pulse.lock().beats(others, map.version, self.now_us());
+        for (node, heartbeat) in beats {
+            outside.send(node, Message::Heartbeat(heartbeat));
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
     }
 
     fn step(&self, event: Event<Hosted>, outside: &dyn Outside) {
         let mut node = self.node.lock();
         let outputs = node.step(event, self.now_us());
         if node.map().version != self.map.borrow().version {
-            self.map.send_replace(Arc::clone(node.map()));
+            let before = self.map.send_replace(Arc::clone(node.map()));
+            tell(&before, node.map());
         }
         drop(node);
         for output in outputs {
@@ -133,13 +190,35 @@ impl Engine {
         self.started.elapsed().as_micros() as u64 + 1
     }
 
-    /// Hands an event to the node; one that finds the queue full is lost.
+    /// Hands an event to the node; one that finds the queue full is lost. What says who is there goes
+    /// before all else.
     pub(crate) fn happens(&self, event: Event<Hosted>) {
-        match self.events.try_send(event) {
+        let queued = match event {
+            Event::Message(_, Message::Heartbeat(_) | Message::Map(_)) | Event::Broken(_) => {
+                self.presses(event);
+                return;
+            }
+            event => self.events.try_send(Some(event)),
+        };
+        match queued {
             Ok(()) => {}
-            Err(TrySendError::Full(_)) => metrics::counter!("sanso_cluster_events_lost_total").increment(1),
+            Err(TrySendError::Full(_)) => lost(),
             Err(TrySendError::Disconnected(_)) => {}
         }
+    }
+
+    fn presses(&self, event: Event<Hosted>) {
+        if let Event::Message(from, Message::Heartbeat(heartbeat)) = &event {
+            self.pulse.lock().heard(*from, *heartbeat);
+        }
+        let mut urgent = self.urgent.lock();
+        if urgent.len() == EVENTS_MAX {
+            return lost();
+        }
+        urgent.push_back(event);
+        drop(urgent);
+        // Where the queue is full, nobody waits for it to be told.
+        let _ = self.events.try_send(None);
     }
 
     /// Hands a map to the node, however much there is to do.
@@ -158,7 +237,7 @@ impl Engine {
         let (answer, answered) = oneshot::channel();
         self.waiting.lock().insert(request, answer);
         let forget = Forget { engine: self, request };
-        if self.events.try_send(Event::Submit(partition, request, write)).is_err() {
+        if self.events.try_send(Some(Event::Submit(partition, request, write))).is_err() {
             return Answer::Busy;
         }
         let answer = answered.await.unwrap_or(Answer::Unknown);
@@ -230,6 +309,26 @@ impl Engine {
     }
 }
 
+fn lost() {
+    metrics::counter!("sanso_cluster_events_lost_total").increment(1);
+}
+
+/// Logs which nodes were lost or came back between two maps.
+fn tell(before: &ClusterMap, after: &ClusterMap) {
+    for (node, member) in &after.members {
+        let known = before.members.get(node);
+        match (known.map(|known| known.standing), member.standing) {
+            (Some(Standing::Up) | None, Standing::Suspected) => {
+                tracing::warn!(%node, map = after.version, "the node is silent: others take its part");
+            }
+            (Some(Standing::Suspected), Standing::Up) => {
+                tracing::info!(%node, map = after.version, "the node answers again");
+            }
+            _ => {}
+        }
+    }
+}
+
 /// Forgets a request that nobody waits for any longer.
 struct Forget<'a> {
     engine: &'a Engine,
@@ -239,5 +338,83 @@ struct Forget<'a> {
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
         self.engine.waiting.lock().remove(&self.request);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+
+    use sanso_core::cluster::{Heartbeat, Incarnation, Member};
+
+    use super::*;
+
+    /// Longer than any machine takes.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// Stands still when the core sends something, and tells what others send.
+    struct Still {
+        entered: Sender<()>,
+        go_on: Mutex<Receiver<()>>,
+        sent: Sender<(NodeId, Message<Hosted>)>,
+    }
+
+    impl Outside for Still {
+        fn send(&self, to: NodeId, message: Message<Hosted>) {
+            if std::thread::current().name() == Some("sanso-core") {
+                let _ = self.entered.send(());
+                let _ = self.go_on.lock().recv();
+            } else {
+                let _ = self.sent.send((to, message));
+            }
+        }
+
+        fn propose(&self, _change: Change) {}
+    }
+
+    fn life(node: u16) -> Instance {
+        Instance { node: NodeId(node), incarnation: Incarnation(1) }
+    }
+
+    /// A map of two nodes.
+    fn map(version: u64) -> Arc<ClusterMap> {
+        let mut map = ClusterMap::new(1, 2);
+        map.version = version;
+        for node in [1, 2] {
+            let Instance { node, incarnation } = life(node);
+            map.members.insert(node, Member { incarnation, standing: Standing::Up, draining: false });
+        }
+        Arc::new(map)
+    }
+
+    #[test]
+    fn a_busy_core_is_beaten_for_and_hears_of_members_however_much_waits_for_it() {
+        let ((entered, is_in), (leave, go_on)) = (channel(), channel());
+        let (sent, beats) = channel();
+        let outside = Arc::new(Still { entered, go_on: Mutex::new(go_on), sent });
+        let pulse = Pulse::new(20_000, u64::MAX);
+        let through: Arc<dyn Outside> = outside;
+        let engine = Engine::start_with(pulse, life(1), NodeConfig::default(), Arc::clone(&through))
+            .expect("start an engine");
+        engine.happens(Event::Message(life(2), Message::Map(map(1))));
+        is_in.recv_timeout(PATIENCE).expect("the core beats, and stands still");
+
+        let heartbeat = Heartbeat { sent_us: 77, echo_us: 0, map_version: 1 };
+        engine.happens(Event::Message(life(2), Message::Heartbeat(heartbeat)));
+        let echoed = std::iter::from_fn(|| beats.recv_timeout(PATIENCE).ok()).any(|(to, message)| {
+            to == NodeId(2) && matches!(message, Message::Heartbeat(beat) if beat.echo_us == 77)
+        });
+        assert!(echoed, "the pulse echoes in the core's stead");
+
+        while engine.events.try_send(Some(Event::Leads(false))).is_ok() {}
+        engine.happens(Event::Message(life(2), Message::Map(map(2))));
+        drop(leave);
+        let mut maps = engine.maps();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let known = runtime.block_on(async {
+            tokio::time::timeout(PATIENCE, maps.wait_for(|map| map.version == 2)).await.is_ok()
+        });
+        assert!(known, "a map is never crowded out");
+        engine.stop();
     }
 }

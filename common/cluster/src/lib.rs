@@ -16,6 +16,7 @@ mod engine;
 mod hub;
 mod life;
 pub mod owners;
+mod pulse;
 mod relay;
 mod seat;
 mod start;
