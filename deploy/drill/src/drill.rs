@@ -105,7 +105,8 @@ impl Outcome {
 pub async fn run(target: &mut dyn Target, fault: &Fault, settings: &Settings) -> anyhow::Result<Outcome> {
     target.well().await.context("before the drill")?;
     if settings.preload > 0 {
-        target.preload(settings.preload).await.context("put readings in before the drill")?;
+        target.flood(settings.preload).await.context("put readings in before the drill")?;
+        target.settle().await.context("wait for the readings put in before the drill")?;
         target.well().await.context("with readings in it")?;
     }
     let mut clients = connect(target, settings).await?;
@@ -239,8 +240,11 @@ impl Inflict<'_> {
         self.picked.insert(pick, nodes.clone());
         let all = self.target.nodes();
         let names: Vec<&str> = nodes.iter().map(|node| all[*node].as_str()).collect();
-        let whom = if pick == Pick::Broker { "a broker".to_owned() } else { names.join(", ") };
-        let what = format!("{act}: {whom}");
+        let what = match pick {
+            Pick::Broker => format!("{act}: a broker"),
+            Pick::Nobody => act.to_string(),
+            _ => format!("{act}: {}", names.join(", ")),
+        };
         self.bar.set_message(what.clone());
         if act.harms() {
             let from_us = self.now_us();
@@ -248,6 +252,11 @@ impl Inflict<'_> {
         }
         if pick == Pick::Broker {
             self.target.act_on_broker(act).await.with_context(|| format!("{act:?} of a broker"))?;
+        }
+        match act {
+            Act::Flood(readings) => self.target.flood(readings).await.context("send many readings")?,
+            Act::Settle => self.target.settle().await.context("wait for many readings")?,
+            _ => {}
         }
         for node in nodes {
             self.target.act(node, act).await.with_context(|| format!("{act:?} of node {node}"))?;

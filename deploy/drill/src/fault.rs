@@ -22,6 +22,8 @@ pub enum Pick {
     Node(usize),
     /// A broker of the log, which is no node.
     Broker,
+    /// None: it is done to the cluster as a whole.
+    Nobody,
 }
 
 /// What can be done to a node.
@@ -65,6 +67,10 @@ pub enum Act {
     JumpClock(u32),
     /// Sets it right, at once.
     SetClock,
+    /// Sends so many readings that nobody asks for, as fast as they are taken.
+    Flood(u32),
+    /// Waits until all of them can be seen and are archived.
+    Settle,
 }
 
 impl fmt::Display for Act {
@@ -89,6 +95,8 @@ impl fmt::Display for Act {
             Act::EmptyDisk => "empty the disk",
             Act::JumpClock(ahead_s) => return write!(f, "clock {ahead_s} s ahead"),
             Act::SetClock => "set the clock",
+            Act::Flood(readings) => return write!(f, "{readings} readings at once"),
+            Act::Settle => "settle",
         };
         f.write_str(name)
     }
@@ -106,6 +114,7 @@ impl Act {
                 | Act::QuickDisk
                 | Act::EmptyDisk
                 | Act::SetClock
+                | Act::Settle
         )
     }
 }
@@ -195,7 +204,26 @@ pub fn all(nodes: usize) -> Vec<Fault> {
             one,
             Act::SetClock,
         ),
+        Fault {
+            bounds: Some(Bounds::ALWAYS),
+            ..single("flood", "half a million readings come at once", FLOOD, Pick::Nobody, Act::Settle)
+        },
+        Fault {
+            steps: flood_and_kill(),
+            bounds: Some(Bounds::ALWAYS),
+            ..single("flood-kill", "kill -9 of a node while they are archived", Kill, one, start)
+        },
     ]
+}
+
+/// Many more readings than a version of the batch layer takes at once.
+const FLOOD: Act = Act::Flood(500_000);
+
+fn flood_and_kill() -> Vec<Step> {
+    let one = Pick::One;
+    let kill = [Step::Do(Act::Kill, one), Step::Hold(1), Step::Do(Act::Start, one)];
+    let settle = [Step::Do(Act::Settle, Pick::Nobody), Step::Well];
+    [&[Step::Do(FLOOD, Pick::Nobody)], &kill[..], &settle].concat()
 }
 
 fn rolling(nodes: usize) -> Vec<Step> {
@@ -248,6 +276,7 @@ mod tests {
                             Act::SlowDisk(_) => Act::QuickDisk,
                             Act::FillDisk => Act::EmptyDisk,
                             Act::JumpClock(_) => Act::SetClock,
+                            Act::Flood(_) => Act::Settle,
                             _ => Act::Mend,
                         };
                         assert_eq!(act, undoes, "{}", fault.name);

@@ -37,10 +37,14 @@ pub trait Target: Send + Sync {
     /// Returns what says whether it has an answer to a kind of question.
     fn answers(&self) -> fn(Request) -> bool;
 
-    /// Puts so many readings in, of keys that nobody asks for, and waits until they can be seen: what a
-    /// cluster does with little is not what it does with much.
-    async fn preload(&mut self, readings: u32) -> anyhow::Result<()> {
-        bail!("{} is not drilled with {readings} readings in it", self.name())
+    /// Puts so many readings in, of keys that nobody asks for, as fast as they are taken.
+    async fn flood(&mut self, readings: u32) -> anyhow::Result<()> {
+        bail!("{} is not flooded with {readings} readings", self.name())
+    }
+
+    /// Waits until all of them can be seen, where all answers come from.
+    async fn settle(&mut self) -> anyhow::Result<()> {
+        Ok(())
     }
 
     /// Opens a session.
@@ -54,7 +58,7 @@ pub trait Target: Send + Sync {
             Pick::Node(node) if node < nodes => Ok(BTreeSet::from([node])),
             Pick::One => Ok(BTreeSet::from([0])),
             Pick::Another if nodes > 1 => Ok(BTreeSet::from([1])),
-            Pick::Broker => Ok(BTreeSet::new()),
+            Pick::Broker | Pick::Nobody => Ok(BTreeSet::new()),
             other => bail!("{} has no node that is {other:?}", self.name()),
         }
     }

@@ -225,6 +225,7 @@ impl Target for Cluster {
             Pick::Another => 1,
             Pick::All => return Ok((0..NODES).collect()),
             Pick::Node(node) => return Ok(BTreeSet::from([node])),
+            Pick::Nobody => return Ok(BTreeSet::new()),
             Pick::Leader | Pick::Role(_) | Pick::Broker => {
                 bail!("Redis Cluster has no node that is {pick:?}")
             }

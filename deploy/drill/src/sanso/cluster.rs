@@ -97,7 +97,7 @@ impl Cluster {
                 http.iter().map(|port| format!("http://127.0.0.1:{port}")).collect(),
                 plan.patience,
                 plan.first,
-            ),
+            )?,
             _folder: folder,
         })
     }
@@ -150,8 +150,12 @@ impl Target for Cluster {
         |_| true
     }
 
-    async fn preload(&mut self, readings: u32) -> anyhow::Result<()> {
-        self.members.preload(readings).await
+    async fn flood(&mut self, readings: u32) -> anyhow::Result<()> {
+        self.members.flood(readings).await
+    }
+
+    async fn settle(&mut self) -> anyhow::Result<()> {
+        self.members.settle().await
     }
 
     async fn connect(&self) -> anyhow::Result<Box<dyn Connection>> {

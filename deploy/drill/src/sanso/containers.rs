@@ -81,17 +81,18 @@ impl Containers {
             compose,
             nodes,
             broker: Container::find("kafka-1".to_owned())?,
-            members: Members::new((0..NODES).map(base).collect(), patience, first),
+            members: Members::new((0..NODES).map(base).collect(), patience, first)?,
             application,
         })
     }
 
     /// Says whether all that a fault does can be done to containers.
     pub fn suffer(fault: &Fault) -> bool {
-        use Act::{Cut, Feed, Kill, Mend, Pause, Resume, Start, Starve, Stop};
+        use Act::{Cut, Feed, Flood, Kill, Mend, Pause, Resume, Settle, Start, Starve, Stop};
         fault.steps.iter().all(|step| match step {
             Step::Do(act, _) => {
-                matches!(act, Kill | Stop | Start | Pause | Resume | Cut | Mend | Starve(_) | Feed)
+                let of_process = matches!(act, Kill | Stop | Start | Pause | Resume | Starve(_) | Feed);
+                of_process || matches!(act, Cut | Mend | Flood(_) | Settle)
             }
             Step::Hold(_) | Step::Well => true,
         })
@@ -193,8 +194,12 @@ impl Target for Containers {
         |_| true
     }
 
-    async fn preload(&mut self, readings: u32) -> anyhow::Result<()> {
-        self.members.preload(readings).await
+    async fn flood(&mut self, readings: u32) -> anyhow::Result<()> {
+        self.members.flood(readings).await
+    }
+
+    async fn settle(&mut self) -> anyhow::Result<()> {
+        self.members.settle().await
     }
 
     async fn connect(&self) -> anyhow::Result<Box<dyn Connection>> {

@@ -21,9 +21,9 @@ const GLANCE: Duration = Duration::from_secs(1);
 const AUDIT: Duration = Duration::from_secs(20);
 
 /// Readings in one request when there are to be many.
-const PRELOAD_AT_ONCE: u32 = 20_000;
+const FLOOD_AT_ONCE: u32 = 20_000;
 /// How long it may take until they can be seen and are archived.
-const PRELOAD_MAX: Duration = Duration::from_secs(120);
+const FLOOD_MAX: Duration = Duration::from_secs(120);
 /// What it takes to adopt what is archived, once that has begun.
 const ADOPTION: Duration = Duration::from_secs(5);
 
@@ -36,14 +36,18 @@ pub(super) struct Members {
     /// The node that is meant when one is enough.
     first: usize,
     acknowledged: Acknowledged,
+    /// The session of readings that nobody asks for, and how many there are.
+    flood: Session,
+    flooded: u32,
 }
 
 impl Members {
     /// Makes those at `http://HOST:PORT`. A fault of one node meets the one of number `first`, modulo
     /// how many there are.
-    pub(super) fn new(bases: Vec<String>, patience: Duration, first: usize) -> Self {
-        let first = first % bases.len();
-        Self { bases, patience, first, acknowledged: Acknowledged::default() }
+    pub(super) fn new(bases: Vec<String>, patience: Duration, first: usize) -> anyhow::Result<Self> {
+        let (first, acknowledged) = (first % bases.len(), Acknowledged::default());
+        let flood = Session::new(bases.clone(), AUDIT, &acknowledged)?;
+        Ok(Self { bases, patience, first, acknowledged, flood, flooded: 0 })
     }
 
     pub(super) fn len(&self) -> usize {
@@ -85,7 +89,7 @@ impl Members {
     pub(super) async fn pick(&self, pick: Pick) -> anyhow::Result<BTreeSet<usize>> {
         let node = match pick {
             Pick::All => return Ok((0..self.len()).collect()),
-            Pick::Broker => return Ok(BTreeSet::new()),
+            Pick::Broker | Pick::Nobody => return Ok(BTreeSet::new()),
             Pick::Node(node) => node,
             Pick::One => self.first,
             Pick::Another => (self.first + 1) % self.len(),
@@ -107,28 +111,28 @@ impl Members {
         bail!("no node says anything of {wanted}")
     }
 
-    /// Puts so many readings in that nobody asks for, and waits until they can be seen and are archived.
-    pub(super) async fn preload(&self, readings: u32) -> anyhow::Result<()> {
-        let session = self.session(AUDIT)?;
-        let starts = (0..readings).step_by(PRELOAD_AT_ONCE as usize);
-        for (batch, from) in starts.enumerate() {
-            let lines = application::preloaded(from..readings.min(from + PRELOAD_AT_ONCE));
-            session.load(batch % self.len(), lines).await.map_err(anyhow::Error::msg)?;
+    /// Puts so many more readings in that nobody asks for, by requests to all nodes in turn.
+    pub(super) async fn flood(&mut self, readings: u32) -> anyhow::Result<()> {
+        let (from, to) = (self.flooded, self.flooded + readings);
+        for (turn, from) in (from..to).step_by(FLOOD_AT_ONCE as usize).enumerate() {
+            let lines = application::preloaded(from..to.min(from + FLOOD_AT_ONCE));
+            self.flood.load(turn % self.len(), lines).await.map_err(anyhow::Error::msg)?;
         }
-        let until = Instant::now() + PRELOAD_MAX;
-        loop {
-            let found = session.preloaded(0).await;
-            let seen = found == Ok(u64::from(readings));
-            if seen && self.is_archived(&session).await {
-                tokio::time::sleep(ADOPTION).await;
-                return Ok(());
-            }
-            ensure!(
-                Instant::now() < until,
-                "after {PRELOAD_MAX:?} {found:?} of {readings} readings can be seen, or they are not archived"
-            );
+        self.flooded = to;
+        Ok(())
+    }
+
+    /// Waits until all of them can be seen and are archived.
+    pub(super) async fn settle(&self) -> anyhow::Result<()> {
+        let until = Instant::now() + FLOOD_MAX;
+        while !self.is_archived(&self.flood).await {
+            ensure!(Instant::now() < until, "after {FLOOD_MAX:?} not all readings are archived");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+        tokio::time::sleep(ADOPTION).await;
+        let found = self.flood.preloaded(0).await.map_err(anyhow::Error::msg)?;
+        ensure!(found == u64::from(self.flooded), "{found} of {} readings can be seen", self.flooded);
+        Ok(())
     }
 
     /// Says whether both views have begun to adopt all that can be archived.

@@ -18,6 +18,7 @@ use crate::target::Connection;
 const ROWS_MAX: u32 = 100_000;
 
 /// A session that chooses from some nodes.
+#[derive(Debug)]
 pub(super) struct Session {
     http: reqwest::Client,
     bases: Vec<String>,
