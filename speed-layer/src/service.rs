@@ -7,9 +7,10 @@
 //! partitions compare and apply.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ThreadId};
 
 use parking_lot::Mutex;
 use sanso_catalog::{CatalogHandle, Registered, StatusBoard};
@@ -19,7 +20,7 @@ use sanso_log::{Log, TopicSpec};
 use sanso_state::LogPartition;
 use sanso_view::Source;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::SpeedConfig;
@@ -31,15 +32,13 @@ use crate::quarantine::Quarantine;
 use crate::rocks::RocksShare;
 use crate::task::{WorkerStatus, WorkerTask};
 
-type Workers = BTreeMap<(String, LogPartition), watch::Receiver<WorkerStatus>>;
+/// A source's name, and one of its log partitions.
+type Place = (String, LogPartition);
 
-/// A running worker.
-struct Hand {
-    stop: CancellationToken,
-    thread: JoinHandle<()>,
-}
+type Workers = BTreeMap<Place, watch::Receiver<WorkerStatus>>;
 
-type Hands = BTreeMap<(String, LogPartition), Hand>;
+/// The threads of the workers.
+type Hands = BTreeMap<Place, JoinHandle<()>>;
 
 /// The speed layer.
 pub struct SpeedLayer {
@@ -55,6 +54,8 @@ pub struct SpeedLayer {
     runtime: Handle,
     workers: watch::Sender<Workers>,
     hands: Arc<Mutex<Hands>>,
+    /// Is told of each worker that ends.
+    ended: mpsc::UnboundedSender<(Place, ThreadId)>,
 }
 
 impl SpeedLayer {
@@ -81,7 +82,9 @@ impl SpeedLayer {
         let emitter = blocking(move || Emitter::open(&dir, emitter.0, emitter.1, emitter.2)).await?;
         let share = RocksShare::new(config.index_cache_bytes_max, config.index_write_bytes_max);
         let limits = limits::register(&board.limits(), &config, &share);
+        let (ended, ends) = mpsc::unbounded_channel();
         let layer = Self {
+            ended,
             share: share.clone(),
             stop: CancellationToken::new(),
             workers: watch::Sender::new(Workers::new()),
@@ -118,20 +121,19 @@ impl SpeedLayer {
             handle.shutdown().await;
             return Err(error);
         }
-        *handle.supervisor.lock() = Some(tokio::spawn(layer.supervise()));
+        *handle.supervisor.lock() = Some(tokio::spawn(layer.supervise(ends)));
         Ok(handle)
     }
 
-    /// Starts the workers that are missing, and ends those that are no longer this process's to run.
+    /// Starts the workers that are missing. One that is no longer this process's to run ends by itself.
     async fn follow_catalog(&self) -> Result<()> {
         let catalog = self.catalog.current();
-        self.end_workers(|(source, partition)| catalog.share(source, *partition).is_none()).await;
         for source in catalog.sources.values() {
             let mut missing: Vec<LogPartition> = (0..source.partitions).map(LogPartition).collect();
             missing.retain(|partition| catalog.share(&source.name, *partition).is_some());
             missing.retain(|partition| {
                 let hands = self.hands.lock();
-                hands.get(&(source.name.clone(), *partition)).is_none_or(|hand| hand.thread.is_finished())
+                hands.get(&(source.name.clone(), *partition)).is_none_or(JoinHandle::is_finished)
             });
             if missing.is_empty() {
                 continue;
@@ -144,18 +146,24 @@ impl SpeedLayer {
         Ok(())
     }
 
-    /// Stops some workers and waits for them, since only then another may open their indexes.
-    async fn end_workers(&self, ends: impl Fn(&(String, LogPartition)) -> bool) {
-        let ending: Vec<_> = self.hands.lock().extract_if(.., |key, _| ends(key)).collect();
-        for (key, hand) in ending {
-            hand.stop.cancel();
-            self.workers.send_modify(|workers| _ = workers.remove(&key));
-            let joined = tokio::task::spawn_blocking(move || hand.thread.join()).await;
-            if !matches!(joined, Ok(Ok(()))) {
-                tracing::error!(source = key.0, partition = key.1.0, "a worker's thread panicked");
-            }
-            self.board.forget_speed(&key.0, key.1);
+    /// Forgets a worker that has ended. Waits for its thread, since only then another may open its index.
+    async fn forget(&self, place: Place, ended: ThreadId) {
+        let status = self.workers.borrow().get(&place).map(|status| status.borrow().stopped.is_some());
+        if status == Some(true) && self.catalog.current().share(&place.0, place.1).is_some() {
+            // It goes on telling that a person must act.
+            return;
         }
+        let thread = match self.hands.lock().entry(place.clone()) {
+            Entry::Occupied(hand) if hand.get().thread().id() == ended => hand.remove(),
+            // Another one works there already.
+            _ => return,
+        };
+        self.workers.send_modify(|workers| _ = workers.remove(&place));
+        let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+        if !matches!(joined, Ok(Ok(()))) {
+            tracing::error!(source = place.0, partition = place.1.0, "a worker's thread panicked");
+        }
+        self.board.forget_speed(&place.0, place.1);
     }
 
     /// Waits until every worker has held its index against the log. Before that nothing may be
@@ -179,7 +187,6 @@ impl SpeedLayer {
     fn start_worker(&self, source: &Arc<Source>, partition: LogPartition) -> Result<()> {
         let status = watch::Sender::new(WorkerStatus::default());
         let receiver = status.subscribe();
-        let stop = self.stop.child_token();
         let task = WorkerTask {
             config: self.config.clone(),
             place: IndexPlace {
@@ -195,17 +202,22 @@ impl SpeedLayer {
             board: self.board.clone(),
             quarantine: self.quarantine.of(source)?,
             status,
-            stop: stop.clone(),
+            stop: self.stop.clone(),
             runtime: self.runtime.clone(),
         };
-        let thread = spawn_thread(&format!("sanso-{}-{partition}", source.name), move || task.run())?;
-        let key = (source.name.clone(), partition);
-        self.hands.lock().insert(key.clone(), Hand { stop, thread });
-        self.workers.send_modify(|workers| _ = workers.insert(key, receiver));
+        let place = (source.name.clone(), partition);
+        let (ended, ends) = (self.ended.clone(), place.clone());
+        self.workers.send_modify(|workers| _ = workers.insert(place.clone(), receiver));
+        let thread = spawn_thread(&format!("sanso-{}-{partition}", source.name), move || {
+            task.run();
+            // An error only says that nobody listens any longer.
+            let _ = ended.send((ends, std::thread::current().id()));
+        })?;
+        self.hands.lock().insert(place, thread);
         Ok(())
     }
 
-    async fn supervise(self) {
+    async fn supervise(self, mut ends: mpsc::UnboundedReceiver<(Place, ThreadId)>) {
         let mut changes = self.catalog.subscribe();
         loop {
             // First of all: what changed before this subscribed would else be missed.
@@ -215,6 +227,8 @@ impl SpeedLayer {
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 changed = changes.changed() => if changed.is_err() { return },
+                // Never none: this holds a sender.
+                Some((place, thread)) = ends.recv() => self.forget(place, thread).await,
             }
         }
     }
@@ -277,8 +291,8 @@ impl SpeedHandle {
         let hands = std::mem::take(&mut *self.hands.lock());
         let (emitter, emitting) = (self.emitter.lock().take(), self.emitting.clone());
         let joined = tokio::task::spawn_blocking(move || {
-            for hand in hands.into_values() {
-                if hand.thread.join().is_err() {
+            for thread in hands.into_values() {
+                if thread.join().is_err() {
                     tracing::error!("a worker's thread panicked");
                 }
             }

@@ -14,10 +14,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::stream::{FuturesUnordered, StreamExt};
 use sanso_catalog::{Catalog, CatalogHandle, PartitionProgress, StatusBoard};
 use sanso_core::{PartitionId, PartitionStore, ReadRequest, StoreError};
 use sanso_log::LogError;
-use sanso_state::{Entry, Fingerprint, LogPartition, Offset};
+use sanso_state::{Delta, Entry, Fingerprint, LogPartition, Offset, Outcome};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -61,7 +62,8 @@ pub(crate) struct WorkerTask {
 }
 
 impl WorkerTask {
-    /// Runs until stopped; blocks the thread.
+    /// Runs until stopped, or until the log partition is no longer this process's and another feeds it;
+    /// blocks the thread.
     pub(crate) fn run(self) {
         let span = tracing::info_span!("worker", source = self.source(), partition = self.partition().0);
         let _entered = span.enter();
@@ -108,6 +110,9 @@ impl WorkerTask {
     }
 
     fn session(&self, rebuild: bool) -> Result<()> {
+        if self.catalog.current().share(self.source(), self.partition()).is_none() {
+            return Ok(());
+        }
         let rebuild = rebuild || !self.quarantine.has_begun(self.partition())?;
         let known = if rebuild { None } else { self.runtime.block_on(self.place.open())? };
         self.checked();
@@ -215,7 +220,9 @@ impl Session<'_> {
                 if !catalog.sources.contains_key(self.task.source()) {
                     return Ok(());
                 }
-                self.follow(&catalog)?;
+                if !self.follow(&catalog)? {
+                    return Ok(());
+                }
             }
             let began = Instant::now();
             let read = self.read_and_feed()?;
@@ -239,11 +246,16 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Takes the live view partitions from the catalog as targets, if this worker feeds them.
-    fn follow(&mut self, catalog: &Catalog) -> Result<()> {
+    /// Takes the live view partitions from the catalog as targets, if this worker feeds them; says whether
+    /// there is anything left for it to do.
+    fn follow(&mut self, catalog: &Catalog) -> Result<bool> {
         let mut live = Vec::new();
         self.unresolved = false;
-        self.turn = self.turn.with(catalog.share(self.task.source(), self.task.partition()));
+        let share = catalog.share(self.task.source(), self.task.partition());
+        self.turn = self.turn.with(share);
+        if share.is_none() && !self.turn.feeds() {
+            return Ok(false);
+        }
         let feeds = self.turn.feeds();
         for view in catalog.live_of(self.task.source()).into_iter().filter(|_| feeds) {
             for id in partitions_of(view.fingerprint, view.partitions) {
@@ -261,7 +273,8 @@ impl Session<'_> {
         self.worker.targets_changed(self.live.clone());
         let live: Vec<Fingerprint> =
             catalog.live_of(self.task.source()).iter().map(|view| view.fingerprint).collect();
-        self.sink.retain_views(self.task.partition(), &live)
+        self.sink.retain_views(self.task.partition(), &live)?;
+        Ok(true)
     }
 
     /// Drops the quarantine of offsets that the batch layer has published by now: it is read from there.
@@ -345,30 +358,42 @@ impl Session<'_> {
         true
     }
 
-    /// Sends the closed deltas, each target's one after the other.
+    /// Sends the closed deltas: each target's one after the other, those of all targets at once.
     fn send(&mut self) {
         let rewound = self.worker.rewound();
-        for id in self.worker.targets() {
-            loop {
-                let head = self.worker.outgoing(id).next().cloned();
-                let Some(delta) = head else { break };
-                if !self.submit(id, Entry::Delta(delta)) {
-                    break;
-                }
-            }
-        }
+        let heads = self.worker.targets().into_iter().filter_map(|id| Some((id, self.head(id)?)));
+        self.submit(heads.collect(), Self::head);
         self.metrics.rewound.increment(self.worker.rewound() - rewound);
     }
 
-    /// Submits one entry; says whether the target moved on.
-    fn submit(&mut self, id: PartitionId, entry: Entry) -> bool {
+    /// Returns the closed delta that a target waits for.
+    fn head(&self, id: PartitionId) -> Option<Delta> {
+        self.worker.outgoing(id).next().cloned()
+    }
+
+    /// Submits deltas to their targets at once, and to each that moved on what is `then` to be sent.
+    fn submit(
+        &mut self,
+        deltas: Vec<(PartitionId, Delta)>,
+        then: impl Fn(&Self, PartitionId) -> Option<Delta>,
+    ) {
         let task = self.task;
-        let outcome = match task.runtime.block_on(task.store.submit(id, entry)) {
-            Ok(outcome) => outcome,
-            Err(StoreError::NotLive(_) | StoreError::Unreachable { .. }) => {
-                self.drop_target(id);
-                return false;
+        let submit = |(id, delta)| async move { (id, task.store.submit(id, Entry::Delta(delta)).await) };
+        task.runtime.block_on(async {
+            let mut submitted: FuturesUnordered<_> = deltas.into_iter().map(submit).collect();
+            while let Some((id, outcome)) = submitted.next().await {
+                if self.answered(id, outcome) {
+                    submitted.extend(then(self, id).map(|delta| submit((id, delta))));
+                }
             }
+        });
+    }
+
+    /// Takes the answer of a target; says whether it moved on.
+    fn answered(&mut self, id: PartitionId, outcome: Result<Outcome, StoreError>) -> bool {
+        let Ok(outcome) = outcome else {
+            self.drop_target(id);
+            return false;
         };
         match self.worker.on_outcome(id, &outcome) {
             Answer::Advanced => {
@@ -409,11 +434,9 @@ impl Session<'_> {
             return;
         }
         self.last_heartbeat = Instant::now();
-        for id in self.worker.targets() {
-            if let Some(delta) = self.worker.heartbeat(id) {
-                self.submit(id, Entry::Delta(delta));
-            }
-        }
+        let deltas =
+            self.worker.targets().into_iter().filter_map(|id| Some((id, self.worker.heartbeat(id)?)));
+        self.submit(deltas.collect(), |_, _| None);
     }
 
     fn post(&mut self) {

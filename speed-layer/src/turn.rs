@@ -1,7 +1,7 @@
 //! Whether a worker feeds its log partition. Pure.
 //!
 //! A log partition that goes to another node, because that one is back, goes on being fed here until the
-//! other feeds it: it may have to open its index and read for a long time first. Two that feed at once do
+//! other feeds it, however long that takes: it may have to open its index and read for a long time first. Two that feed at once do
 //! no harm, since view partitions compare and apply. Who lingers takes more time, so that the other is
 //! first as soon as it can be, and knows from being refused that it was.
 
@@ -24,8 +24,8 @@ impl Turn {
     pub fn with(self, share: Option<Share>) -> Self {
         match (share, self) {
             (Some(Share::Feeds), _) => Self::Feeds,
-            (Some(Share::Follows), Self::Feeds | Self::Lingers) => Self::Lingers,
-            _ => Self::Follows,
+            (_, Self::Feeds | Self::Lingers) => Self::Lingers,
+            (_, Self::Follows) => Self::Follows,
         }
     }
 
@@ -55,9 +55,11 @@ mod tests {
         let (feeds, follows) = (Some(Share::Feeds), Some(Share::Follows));
         assert_eq!(Turn::Follows.with(follows), Turn::Follows);
         let fed = Turn::Follows.with(feeds);
-        assert_eq!((fed, fed.refused(), fed.with(None)), (Turn::Feeds, Turn::Feeds, Turn::Follows));
+        assert_eq!((fed, fed.refused()), (Turn::Feeds, Turn::Feeds));
         let lingers = fed.with(follows);
-        assert_eq!((lingers, lingers.with(follows), lingers.feeds()), (Turn::Lingers, Turn::Lingers, true));
+        assert_eq!((lingers, lingers.feeds()), (Turn::Lingers, true));
+        assert_eq!((lingers.with(follows), lingers.with(None), fed.with(None)), (lingers, lingers, lingers));
+        assert_eq!(Turn::Follows.with(None), Turn::Follows);
         assert_eq!((lingers.refused(), lingers.refused().feeds()), (Turn::Follows, false));
         assert_eq!((lingers.with(feeds), lingers.refused().with(follows)), (Turn::Feeds, Turn::Follows));
     }

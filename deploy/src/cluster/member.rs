@@ -40,7 +40,12 @@ const RECONCILE: Duration = Duration::from_millis(500);
 
 /// How long a division of the log partitions has to hold before anybody begins to follow one, which
 /// takes an index. Who feeds changes at once.
-const FOLLOW_AFTER: Duration = Duration::from_secs(2);
+const FOLLOW_AFTER: Duration = Duration::from_secs(10);
+
+/// How long the batch layer has to be this node's before it runs here, and another's before it ends here: a
+/// run that is broken off is work lost, and nobody waits for it.
+const BATCH_BEGINS_AFTER: Duration = Duration::from_millis(500);
+const BATCH_ENDS_AFTER: Duration = Duration::from_secs(2);
 
 /// A running node of a cluster.
 pub(crate) struct Member {
@@ -288,12 +293,12 @@ async fn run_batch(world: World, nodes: BTreeSet<NodeId>, stop: watch::Receiver<
         owners::holder_of("batch", &owners::usable(map, |node| nodes.contains(&node))) == Some(me)
     };
     let follow = async {
-        let mut maps = world.cluster.maps();
-        while maps.wait_for(&is_mine).await.is_ok() {
+        while held_for(BATCH_BEGINS_AFTER, world.cluster.maps(), is_mine).await {
             tracing::info!("the batch layer runs here");
-            let mut lost = world.cluster.maps();
             tokio::select! {
-                _ = lost.wait_for(|map| !is_mine(map)) => tracing::info!("the batch layer runs elsewhere"),
+                _ = held_for(BATCH_ENDS_AFTER, world.cluster.maps(), |map| !is_mine(map)) => {
+                    tracing::info!("the batch layer runs elsewhere");
+                }
                 () = world.run_batch() => {}
             }
         }
@@ -302,6 +307,22 @@ async fn run_batch(world: World, nodes: BTreeSet<NodeId>, stop: watch::Receiver<
         () = stopped(stop.clone()) => {}
         () = follow => {}
     }
+}
+
+/// Waits until something has held of the newest map for a while; false when there will be no other map.
+async fn held_for(
+    time: Duration,
+    mut maps: watch::Receiver<Arc<ClusterMap>>,
+    holds: impl Fn(&Arc<ClusterMap>) -> bool,
+) -> bool {
+    while maps.wait_for(&holds).await.is_ok() {
+        match tokio::time::timeout(time, maps.wait_for(|map| !holds(map))).await {
+            Err(_) => return true,
+            Ok(Err(_)) => return false,
+            Ok(Ok(_)) => {}
+        }
+    }
+    false
 }
 
 impl World {

@@ -4,13 +4,14 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use futures::stream::{FuturesUnordered, StreamExt};
 use sanso_catalog::Share;
 use sanso_cluster::owners;
 use sanso_core::PartitionId;
 use sanso_core::cluster::ClusterMap;
 use sanso_core::cluster::sim::GUESTS_TO_US;
 use sanso_speed::{Answer, Chunk, TargetStart, Turn, Worker};
-use sanso_state::{Entry, LogPartition, Offset, Outcome};
+use sanso_state::{Delta, Entry, LogPartition, Offset, Outcome};
 use sanso_view::{Source, View};
 
 use super::mutant::Mutant;
@@ -97,6 +98,20 @@ impl Work {
         })
     }
 
+    async fn submit(&self, id: PartitionId, delta: Delta) -> Result<Outcome, Failed> {
+        let view = self.views.iter().find(|view| view.fingerprint == id.view);
+        let kinds = Arc::clone(&view.expect("the targets are those of the views").kinds);
+        let outcome = self.process.enter(id, Entry::Delta(delta.clone()), &kinds).await?;
+        if let (Some(Mutant::DeltaMoved), Outcome::Refused { applied, .. }) = (self.mutant, &outcome) {
+            let size = self.source.segments().size();
+            if delta.to > *applied && applied / size == (delta.to - 1) / size {
+                let moved = Delta { from: *applied, ..delta };
+                return Ok(self.process.enter(id, Entry::Delta(moved), &kinds).await.unwrap_or(outcome));
+            }
+        }
+        Ok(outcome)
+    }
+
     /// Returns the lowest base cut of the view partitions, none where there are none.
     async fn base_cut(&self) -> Result<Option<Offset>, Failed> {
         let mut least = None;
@@ -134,8 +149,12 @@ struct Session<'a> {
 impl Session<'_> {
     async fn run(mut self) -> Result<(), Failed> {
         let process = &self.work.process;
-        while let Some(share) = self.work.share(&process.map()) {
-            if self.followed != Some(share) || self.unresolved {
+        loop {
+            let share = self.work.share(&process.map());
+            if share.is_none() && !self.turn.with(None).feeds() {
+                break;
+            }
+            if self.followed != share || self.unresolved {
                 self.follow(share).await;
             }
             let read = self.read_and_feed().await;
@@ -153,10 +172,10 @@ impl Session<'_> {
     }
 
     /// Takes the view partitions as targets, if this worker feeds them.
-    async fn follow(&mut self, share: Share) {
+    async fn follow(&mut self, share: Option<Share>) {
         let mut live = Vec::new();
         self.unresolved = false;
-        self.turn = self.turn.with(Some(share));
+        self.turn = self.turn.with(share);
         let feeds = self.turn.feeds();
         for (view, id) in self.work.ids().filter(|_| feeds) {
             match self.work.process.progress(id).await {
@@ -167,10 +186,10 @@ impl Session<'_> {
                 Err(_) => self.unresolved = true,
             }
         }
-        if share == Share::Feeds && self.followed != Some(share) {
+        if share == Some(Share::Feeds) && self.followed != share {
             self.work.process.wish(Wish::Moment("fed", self.work.process.me.node));
         }
-        self.followed = Some(share);
+        self.followed = share;
         self.live = live;
         self.worker.targets_changed(self.live.clone());
     }
@@ -213,44 +232,49 @@ impl Session<'_> {
 
     /// Sends the closed deltas, each target's one after the other.
     async fn send(&mut self) {
-        for id in self.worker.targets() {
-            loop {
-                let Some(mut delta) = self.worker.outgoing(id).next().cloned() else { break };
-                if self.work.mutant == Some(Mutant::DeltaKept) {
-                    let before = self.disk.sent.borrow_mut().insert(id, delta.clone());
-                    // What an earlier feeder had under way.
-                    if let Some(before) = before.filter(|before| before.to > delta.from) {
-                        delta.groups.combine(&before.groups);
-                    }
-                }
-                if !self.submit(id, Entry::Delta(delta)).await {
-                    break;
-                }
+        let ids = self.worker.targets().into_iter();
+        let heads = ids.filter_map(|id| Some((id, self.head(id)?))).collect();
+        self.submit(heads, Self::head).await;
+    }
+
+    /// Returns the closed delta that a target waits for.
+    fn head(&self, id: PartitionId) -> Option<Delta> {
+        let mut delta = self.worker.outgoing(id).next().cloned()?;
+        if self.work.mutant == Some(Mutant::DeltaKept) {
+            let before = self.disk.sent.borrow_mut().insert(id, delta.clone());
+            // What an earlier feeder had under way.
+            if let Some(before) = before.filter(|before| before.to > delta.from) {
+                delta.groups.combine(&before.groups);
+            }
+        }
+        Some(delta)
+    }
+
+    /// Submits deltas to their targets at once, and to each that moved on what is `then` to be sent.
+    async fn submit(
+        &mut self,
+        deltas: Vec<(PartitionId, Delta)>,
+        then: impl Fn(&Self, PartitionId) -> Option<Delta>,
+    ) {
+        let work = self.work;
+        let submit = |(id, delta)| async move { (id, work.submit(id, delta).await) };
+        let mut submitted: FuturesUnordered<_> = deltas.into_iter().map(submit).collect();
+        while let Some((id, outcome)) = submitted.next().await {
+            if self.answered(id, outcome) {
+                submitted.extend(then(self, id).map(|delta| submit((id, delta))));
             }
         }
     }
 
-    /// Submits one entry; says whether the target moved on.
-    async fn submit(&mut self, id: PartitionId, entry: Entry) -> bool {
+    /// Takes the answer of a target; says whether it moved on.
+    fn answered(&mut self, id: PartitionId, outcome: Result<Outcome, Failed>) -> bool {
         let process = &self.work.process;
-        let Some(target) = self.live.iter().find(|target| target.id() == id) else { return false };
-        let kinds = Arc::clone(&target.view.kinds);
-        let Ok(mut outcome) = process.enter(id, entry.clone(), &kinds).await else {
+        let Ok(outcome) = outcome else {
             self.drop_target(id);
             return false;
         };
-        match (self.work.mutant, &outcome, entry) {
-            (Some(Mutant::RefusalIgnored), Outcome::Refused { .. }, _) => return false,
-            (Some(Mutant::DeltaMoved), Outcome::Refused { applied, .. }, Entry::Delta(mut delta)) => {
-                let size = self.work.source.segments().size();
-                if delta.to > *applied && applied / size == (delta.to - 1) / size {
-                    delta.from = *applied;
-                    if let Ok(moved) = process.enter(id, Entry::Delta(delta), &kinds).await {
-                        outcome = moved;
-                    }
-                }
-            }
-            _ => {}
+        if self.work.mutant == Some(Mutant::RefusalIgnored) && matches!(outcome, Outcome::Refused { .. }) {
+            return false;
         }
         match self.worker.on_outcome(id, &outcome) {
             Answer::Advanced => true,
@@ -285,11 +309,9 @@ impl Session<'_> {
             return;
         }
         self.last_heartbeat_us = self.work.process.now_us();
-        for id in self.worker.targets() {
-            if let Some(delta) = self.worker.heartbeat(id) {
-                self.submit(id, Entry::Delta(delta)).await;
-            }
-        }
+        let ids = self.worker.targets().into_iter();
+        let deltas = ids.filter_map(|id| Some((id, self.worker.heartbeat(id)?))).collect();
+        self.submit(deltas, |_, _| None).await;
     }
 
     async fn collapse(&mut self) -> Result<(), Failed> {
