@@ -24,7 +24,7 @@ use sanso_dataset::{Credentials, Dataset, DatasetConfig};
 use sanso_log::{Log, TopicSpec};
 use sanso_schema::{Format, Registry, RegistryConfig, TopicFormat, TranscodingLog};
 use sanso_serving::{ServingConfig, ServingContext, ServingLayer};
-use sanso_speed::{SpeedConfig, SpeedHandle, SpeedLayer};
+use sanso_speed::{EmitterHandle, SpeedConfig, SpeedHandle, SpeedLayer};
 use sanso_state::{Fingerprint, Offset, ViewPartition};
 use sanso_view::{RecordFormat, Source, View};
 use tokio::net::TcpListener;
@@ -77,6 +77,7 @@ pub(crate) struct Node {
     pub(crate) board: StatusBoard,
     stop: watch::Sender<bool>,
     speed: SpeedHandle,
+    emitter: EmitterHandle,
     tasks: Vec<JoinHandle<()>>,
     _background: Background,
     _limits: Vec<Registered>,
@@ -125,8 +126,12 @@ impl Node {
             parts.bring_up(view).await?;
             parts.promote(view);
         }
+        let speed_dir = config.data.join("speed");
+        let emitter =
+            EmitterHandle::start(&speed_dir, Arc::clone(&log), catalog.clone(), store.clone()).await;
+        let emitter = emitter.context("start to write closed windows")?;
         let speed = SpeedLayer::start(
-            SpeedConfig { dir: config.data.join("speed"), ..config.speed },
+            SpeedConfig { dir: speed_dir, ..config.speed },
             Arc::clone(&log),
             dataset.clone(),
             catalog.clone(),
@@ -151,7 +156,7 @@ impl Node {
             tokio::spawn(run_alarm(board.clone(), stopped.clone())),
             tokio::spawn(run_reload(config.app, declared, parts, stopped)),
         ];
-        Ok(Node { address, board, stop, speed, tasks, _background: background, _limits })
+        Ok(Node { address, board, stop, speed, emitter, tasks, _background: background, _limits })
     }
 
     /// Stops all layers; what was acknowledged is durable already.
@@ -163,6 +168,7 @@ impl Node {
             }
         }
         self.speed.shutdown().await;
+        self.emitter.shutdown().await;
     }
 }
 
@@ -239,9 +245,7 @@ impl Parts {
             .with_context(|| format!("backfill view {}", view.name))?;
         ensure!(blocks.len() == view.partitions as usize, "view {}: a block is missing", view.name);
         for (index, block) in (0..).zip(blocks) {
-            // What closed before is offered again: the emitter knows what was
-            // written, and a window that closed just before a crash was not.
-            let partition = ViewPartition::resume(view.partition_config(), block, i64::MIN);
+            let partition = ViewPartition::new(view.partition_config(), block);
             self.store.create(PartitionId { view: view.fingerprint, index }, partition);
         }
         self.catalog.update(|catalog| {

@@ -114,6 +114,10 @@ mod tests {
         fn groups(&self) -> u64 {
             0
         }
+
+        fn emits_here(&self) -> Vec<(PartitionId, sanso_core::Readable)> {
+            Vec::new()
+        }
     }
 
     #[tokio::test]

@@ -12,15 +12,17 @@
 //!
 //! Promised: every offset counts once in every view partition, whatever is
 //! killed, replayed or sent twice; a correction retracts on replay what it
-//! retracted the first time; each distinct content of a closed window is
-//! written once to its output topic; nothing is dropped silently.
+//! retracted the first time; the newest content of a closed window is the last
+//! and highest in its output topic; nothing is dropped silently.
 //!
 //! Not promised: misplaced records are quarantined, not yet appended again
 //! where they belong; records refused are kept for ever.
 
 mod config;
+mod emission;
 mod emit;
 mod emitted;
+mod emitted_record;
 mod error;
 mod judge;
 mod late_merge;
@@ -36,6 +38,7 @@ mod turn;
 mod worker;
 
 pub use config::SpeedConfig;
+pub use emit::EmitterHandle;
 pub use emitted::EmittedWindow;
 pub use error::{Error, Remedy, Result};
 pub use late_merge::{Answer, Target};

@@ -1,5 +1,5 @@
 //! The speed layer's service: one worker thread for each log partition of each
-//! source in the catalog that is this node's share, and one emitter.
+//! source in the catalog that is this node's share.
 //!
 //! In a cluster a log partition is fed by one node, and followed by another,
 //! which only keeps its index warm so as to go on at once. Two that both feed,
@@ -24,7 +24,6 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::SpeedConfig;
-use crate::emit::Emitter;
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::open_index::IndexPlace;
@@ -59,8 +58,7 @@ pub struct SpeedLayer {
 }
 
 impl SpeedLayer {
-    /// Starts the layer: opens the quarantine and the record of emissions,
-    /// makes the sources' topics, and starts a worker for each log partition.
+    /// Starts the layer: opens the quarantine, makes the sources' topics, and starts a worker for each log partition.
     /// Returns once every index is held against the log; a log that ends before what was read of it
     /// is refused. It then follows the catalog until [`SpeedHandle::shutdown`]. Call within
     /// a tokio runtime.
@@ -77,9 +75,6 @@ impl SpeedLayer {
         let dir = config.dir.clone();
         let quarantine = blocking(move || Quarantine::open(&dir.join("quarantine"))).await?;
         board.connect_quarantine(Arc::new(quarantine.clone()));
-        let dir = config.dir.join("emitted");
-        let emitter = (Arc::clone(&log), catalog.clone(), store.clone());
-        let emitter = blocking(move || Emitter::open(&dir, emitter.0, emitter.1, emitter.2)).await?;
         let share = RocksShare::new(config.index_cache_bytes_max, config.index_write_bytes_max);
         let limits = limits::register(&board.limits(), &config, &share);
         let (ended, ends) = mpsc::unbounded_channel();
@@ -96,17 +91,12 @@ impl SpeedLayer {
             store,
             board,
             quarantine,
-            runtime: runtime.clone(),
+            runtime,
         };
-        let emitting = CancellationToken::new();
-        let (stop, handle) = (emitting.clone(), runtime);
-        let emitter = spawn_thread("sanso-emitter", move || emitter.run(&handle, &stop))?;
         let handle = SpeedHandle {
             log,
             catalog,
             stop: layer.stop.clone(),
-            emitting,
-            emitter: Mutex::new(Some(emitter)),
             supervisor: Mutex::new(None),
             workers: layer.workers.subscribe(),
             hands: Arc::clone(&layer.hands),
@@ -239,8 +229,6 @@ pub struct SpeedHandle {
     log: Arc<dyn Log>,
     catalog: CatalogHandle,
     stop: CancellationToken,
-    emitting: CancellationToken,
-    emitter: Mutex<Option<JoinHandle<()>>>,
     supervisor: Mutex<Option<tokio::task::JoinHandle<()>>>,
     workers: watch::Receiver<Workers>,
     hands: Arc<Mutex<Hands>>,
@@ -278,8 +266,7 @@ impl SpeedHandle {
         Ok(())
     }
 
-    /// Stops the workers, then the emitter after a last round; returns when
-    /// all threads have ended. Everything is where a restart finds it.
+    /// Stops the workers; returns when all threads have ended. Everything is where a restart finds it.
     pub async fn shutdown(self) {
         self.stop.cancel();
         let supervisor = self.supervisor.lock().take();
@@ -289,16 +276,11 @@ impl SpeedHandle {
             tracing::error!("the supervisor panicked");
         }
         let hands = std::mem::take(&mut *self.hands.lock());
-        let (emitter, emitting) = (self.emitter.lock().take(), self.emitting.clone());
         let joined = tokio::task::spawn_blocking(move || {
             for thread in hands.into_values() {
                 if thread.join().is_err() {
                     tracing::error!("a worker's thread panicked");
                 }
-            }
-            emitting.cancel();
-            if emitter.is_some_and(|emitter| emitter.join().is_err()) {
-                tracing::error!("the emitter's thread panicked");
             }
         });
         if joined.await.is_err() {
@@ -310,16 +292,17 @@ impl SpeedHandle {
 impl Drop for SpeedHandle {
     fn drop(&mut self) {
         self.stop.cancel();
-        self.emitting.cancel();
     }
 }
 
-fn spawn_thread(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+pub(crate) fn spawn_thread(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     let io = |source| Error::Io { action: "start the thread", path: PathBuf::from(name), source };
     std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(io)
 }
 
-async fn blocking<T: Send + 'static>(open: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    open: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     match tokio::task::spawn_blocking(open).await {
         Ok(result) => result,
         Err(join) => std::panic::resume_unwind(join.into_panic()),

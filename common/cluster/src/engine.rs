@@ -278,6 +278,13 @@ impl Engine {
         node.replicas().map(|(partition, replica)| (partition, replica.state().readable())).collect()
     }
 
+    /// Returns what this node holds as the primary.
+    pub(crate) fn held_as_primary(&self) -> Vec<Readable> {
+        let node = self.node.lock();
+        let primaries = node.replicas().filter(|(_, replica)| replica.is_primary());
+        primaries.map(|(_, replica)| replica.state().readable()).collect()
+    }
+
     /// Returns which partition holds a view partition, by the newest map.
     pub(crate) fn home_of(&self, id: PartitionId) -> Partition {
         home_of(id, self.map.borrow().partitions.len() as u32)

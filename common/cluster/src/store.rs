@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sanso_core::cluster::{ClusterMap, NodeId, Partition, Read};
 use sanso_core::{
-    Change, Encoded, PartitionId, Partitions, ReadReply, ReadRequest, StoreError, Write, home_of,
+    Change, Encoded, PartitionId, Partitions, ReadReply, ReadRequest, Readable, StoreError, Write, home_of,
 };
 use sanso_state::{
     AggregateKind, Block, Entry, Fingerprint, Groups, Offset, Outcome, SegmentId, ViewPartitionConfig,
@@ -324,6 +324,17 @@ impl Partitions for ClusterStore {
             .readable(engine.home_of(id))
             .ok_or_else(|| unreachable("this node has no replica of it: follow it on one that has"))?;
         readable.changes(id).ok_or(StoreError::NotLive(id))
+    }
+
+    fn emits_here(&self) -> Vec<(PartitionId, Readable)> {
+        let Some(engine) = self.0.engine().filter(|_| self.is_in_touch()) else { return Vec::new() };
+        let all = engine
+            .held_as_primary()
+            .into_iter()
+            .flat_map(|readable| readable.list().into_iter().map(move |id| (id, readable.clone())));
+        let mut all: Vec<_> = all.collect();
+        all.sort_by_key(|(id, _)| *id);
+        all
     }
 
     fn groups(&self) -> u64 {

@@ -8,7 +8,7 @@
 //! of write for one, waits until control has raised the level (`sanso_control`, `agreed.rs`).
 //! What version 1 says is kept in `golden/1`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sanso_core::cluster::{
@@ -16,7 +16,7 @@ use sanso_core::cluster::{
 };
 use sanso_core::{Encoded, Hosted, PartitionId, Progress, ReadReply, ReadRequest, Write, Written};
 use sanso_state::{
-    AggregateKind, Block, Cut, Delta, Emission, Entry, Extension, Fingerprint, GroupId, GroupState, Groups,
+    AggregateKind, Block, Cut, Delta, Entry, Extension, Fingerprint, GroupId, GroupState, Groups,
     LogPartition, Offset, Outcome, SegmentId, Segments, Snapshot, ViewPartition, ViewPartitionConfig,
     decode_groups, decode_states, encode_groups, encode_states,
 };
@@ -168,7 +168,7 @@ fn read_back(bytes: &[u8]) -> Option<Write> {
 fn decoded_write(bytes: &[u8]) -> Result<Write, WireError> {
     Ok(match decode(bytes)? {
         WriteDocument::Create { id, kinds, segments, base } => {
-            let config = ViewPartitionConfig { view: base.view, kinds: kinds.into(), segments, emit: None };
+            let config = ViewPartitionConfig { view: base.view, kinds: kinds.into(), segments };
             let base = base.block(&config.kinds)?;
             Write::Create { id: id.into(), config, base }
         }
@@ -261,7 +261,6 @@ impl PartitionDocument {
             view: self.base.view,
             kinds: Arc::clone(&kinds),
             segments: self.segment_offsets,
-            emit: None,
         };
         let mut segments = BTreeMap::new();
         for (id, groups) in self.segments {
@@ -273,10 +272,8 @@ impl PartitionDocument {
             watermarks_us: self.watermarks_us,
             idle: self.idle,
             segments,
-            pending: BTreeMap::<i64, BTreeSet<GroupId>>::new(),
             closed_until_us: self.closed_until_us,
             late_groups: self.late_groups,
-            emissions: Vec::<Emission>::new(),
         };
         let partition = ViewPartition::restore(config, snapshot).map_err(broken)?;
         Ok((self.id.into(), partition))

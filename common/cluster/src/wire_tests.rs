@@ -13,7 +13,7 @@ pub(super) fn kinds() -> Arc<[AggregateKind]> {
 
 fn config() -> ViewPartitionConfig {
     let view = Fingerprint::of(b"a view");
-    ViewPartitionConfig { view, kinds: kinds(), segments: Segments::new(4), emit: None }
+    ViewPartitionConfig { view, kinds: kinds(), segments: Segments::new(4) }
 }
 
 pub(super) fn id(index: u32) -> PartitionId {

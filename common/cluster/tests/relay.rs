@@ -75,7 +75,7 @@ async fn a_writer_that_does_not_reach_a_primary_goes_by_another_node() {
     let writer = *nodes.keys().find(|node| ![leader, primary].contains(node)).expect("there are three");
     let view = Fingerprint::of(b"a view");
     let id = PartitionId { view, index };
-    let config = ViewPartitionConfig { view, kinds: kinds(), segments: Segments::new(1_000), emit: None };
+    let config = ViewPartitionConfig { view, kinds: kinds(), segments: Segments::new(1_000) };
     nodes[&writer].create(id, config, Arc::new(Block::empty(view, 1))).await.expect("made");
 
     let cut = Link { cut_in: true, cut_out: true, ..Link::default() };

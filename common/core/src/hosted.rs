@@ -7,14 +7,15 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use sanso_state::{
-    Block, Entry, Fingerprint, Groups, Outcome, SegmentId, ViewPartition, ViewPartitionConfig,
+    Block, Entry, Fingerprint, GroupId, Groups, Outcome, SegmentId, ViewPartition, ViewPartitionConfig,
+    Windows,
 };
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 
 use crate::bury::bury;
 use crate::cluster::{Partition, State};
 use crate::read::{ReadReply, ReadRequest};
-use crate::slots::{Change, Slots};
+use crate::slots::{Change, Emitted, Slots};
 use crate::store::PartitionId;
 
 /// An encoding that is longer is freed elsewhere.
@@ -118,7 +119,7 @@ impl State for Hosted {
                 Written::Removed
             }
             Write::Enter(id, entry) => match self.0.get(id) {
-                Some(slot) => Written::Entered(slot.apply(entry).0),
+                Some(slot) => Written::Entered(slot.apply(entry)),
                 None => Written::NotLive,
             },
         }
@@ -162,11 +163,55 @@ impl Hosted {
     }
 }
 
-/// The view partitions of a replica, for readers.
+/// The view partitions of a replica, for readers, and for who emits their closed windows. Nothing that is
+/// done here changes what is replicated.
 #[derive(Clone, Debug)]
 pub struct Readable(Arc<Slots>);
 
 impl Readable {
+    /// Gives view partitions of this process alone.
+    pub(crate) fn of(slots: &Arc<Slots>) -> Self {
+        Self(Arc::clone(slots))
+    }
+
+    /// Lets a view partition emit its windows that close, and tells `waits` when some wait; see
+    /// [`ViewPartition::emit`]. Returns the names of the groups that are there, which are to be offered.
+    pub fn emit(
+        &self,
+        id: PartitionId,
+        windows: Arc<dyn Windows>,
+        waits: &Arc<Notify>,
+    ) -> Option<Vec<GroupId>> {
+        Some(self.0.get(id)?.emit(windows, Arc::clone(waits)))
+    }
+
+    /// Lets a view partition emit nothing any longer.
+    pub fn stop_emitting(&self, id: PartitionId) {
+        if let Some(slot) = self.0.get(id) {
+            slot.stop_emitting();
+        }
+    }
+
+    /// Lets a view partition that emits emit the windows of these groups, whether they changed or not.
+    pub fn offer(&self, id: PartitionId, groups: &[GroupId]) {
+        if let Some(slot) = self.0.get(id) {
+            slot.offer(|partition| partition.offer(groups));
+        }
+    }
+
+    /// Lets a view partition that emits emit these windows, given with their ends, also without rows.
+    pub fn offer_windows(&self, id: PartitionId, windows: Vec<(GroupId, i64)>) {
+        if let Some(slot) = self.0.get(id) {
+            slot.offer(|partition| partition.offer_windows(windows));
+        }
+    }
+
+    /// Takes what a view partition has to emit; none where it emits nothing, as after another copy came in
+    /// its place.
+    pub fn take_emissions(&self, id: PartitionId) -> Option<Emitted> {
+        self.0.get(id)?.take_emissions()
+    }
+
     /// Answers a read; none when there is no such view partition.
     pub fn read(&self, id: PartitionId, request: &ReadRequest) -> Option<ReadReply> {
         Some(self.0.get(id)?.answer(request))

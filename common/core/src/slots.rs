@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::RwLock;
-use sanso_state::{Emission, Entry, Fingerprint, GroupId, Groups, Offset, Outcome, ViewPartition};
+use parking_lot::{Mutex, RwLock};
+use sanso_state::{Emission, Entry, Fingerprint, GroupId, Groups, Offset, Outcome, ViewPartition, Windows};
 use tokio::sync::{Notify, broadcast};
 
 use crate::bury::bury;
@@ -31,6 +31,17 @@ pub(crate) struct Slot {
     /// Groups held, told here so that counting them waits for nobody.
     groups: AtomicU64,
     changes: broadcast::Sender<Arc<Change>>,
+    /// Told when emissions wait.
+    emits_to: Mutex<Option<Arc<Notify>>>,
+}
+
+/// What was taken of a view partition that emits.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Emitted {
+    /// Windows that have closed, or changed after that, oldest first.
+    pub emissions: Vec<Emission>,
+    /// The offsets applied: the last emission of a window is its content at these.
+    pub applied: Vec<Offset>,
 }
 
 impl Slot {
@@ -39,11 +50,12 @@ impl Slot {
             groups: AtomicU64::new(groups_of(&partition)),
             partition: RwLock::new(partition),
             changes: broadcast::Sender::new(CHANGES_MAX),
+            emits_to: Mutex::default(),
         }
     }
 
-    /// Applies an entry, tells subscribers of it, and says whether emissions wait.
-    pub(crate) fn apply(&self, entry: Entry) -> (Outcome, bool) {
+    /// Applies an entry, and tells subscribers and who emits of it.
+    pub(crate) fn apply(&self, entry: Entry) -> Outcome {
         let touched = match &entry {
             Entry::Delta(delta) if self.changes.receiver_count() > 0 => ids(&delta.groups),
             Entry::Rebuild(_, groups) if self.changes.receiver_count() > 0 => ids(groups),
@@ -57,6 +69,9 @@ impl Slot {
         let emits = partition.has_emissions();
         self.groups.store(groups_of(&partition), Ordering::Relaxed);
         drop(partition);
+        if emits && let Some(waits) = &*self.emits_to.lock() {
+            waits.notify_one();
+        }
         if let Some(before) = before {
             bury(before);
         }
@@ -65,7 +80,7 @@ impl Slot {
             // An error only says that nobody listens any longer.
             let _ = self.changes.send(Arc::new(Change { groups: touched, applied }));
         }
-        (outcome, emits)
+        outcome
     }
 
     pub(crate) fn into_inner(self) -> ViewPartition {
@@ -92,9 +107,30 @@ impl Slot {
         self.changes.subscribe()
     }
 
-    pub(crate) fn take_emissions(&self) -> (Vec<Emission>, Vec<Offset>) {
+    /// Begins to emit, and tells `waits` of emissions; returns the names of the groups that are there.
+    pub(crate) fn emit(&self, windows: Arc<dyn Windows>, waits: Arc<Notify>) -> Vec<GroupId> {
+        *self.emits_to.lock() = Some(waits);
+        self.partition.write().emit(windows);
+        // What is added before they are listed is listed too.
+        self.with(ViewPartition::group_ids)
+    }
+
+    pub(crate) fn stop_emitting(&self) {
+        *self.emits_to.lock() = None;
+        self.partition.write().stop_emitting();
+    }
+
+    /// Changes what is to be emitted.
+    pub(crate) fn offer(&self, offer: impl FnOnce(&mut ViewPartition)) {
+        offer(&mut self.partition.write());
+    }
+
+    /// Takes what waits; none where nothing is emitted (any longer: another copy has come in its place).
+    pub(crate) fn take_emissions(&self) -> Option<Emitted> {
         let mut partition = self.partition.write();
-        (partition.take_emissions(), partition.applied().to_vec())
+        partition
+            .is_emitting()
+            .then(|| Emitted { emissions: partition.take_emissions(), applied: partition.applied().to_vec() })
     }
 }
 
@@ -102,14 +138,12 @@ impl Slot {
 #[derive(Debug, Default)]
 pub(crate) struct Slots {
     by_id: RwLock<BTreeMap<PartitionId, Arc<Slot>>>,
-    emitted: Notify,
 }
 
 impl Slots {
     /// Adds or replaces a view partition.
     pub(crate) fn insert(&self, id: PartitionId, partition: ViewPartition) {
         self.by_id.write().insert(id, Arc::new(Slot::new(partition)));
-        self.emitted.notify_one();
     }
 
     /// Removes all partitions of a view version.
@@ -131,9 +165,9 @@ impl Slots {
         self.by_id.read().get(&id).cloned()
     }
 
-    /// Returns copies of all, in order.
+    /// Returns copies of all, in order; these emit nothing.
     pub(crate) fn copies(&self) -> Vec<(PartitionId, ViewPartition)> {
-        self.by_id.read().iter().map(|(id, slot)| (*id, slot.with(Clone::clone))).collect()
+        self.by_id.read().iter().map(|(id, slot)| (*id, slot.with(ViewPartition::copy))).collect()
     }
 
     /// Makes these exactly `others`. Who subscribed to one that stays goes on.
@@ -153,7 +187,7 @@ impl Slots {
         let held = self.by_id.into_inner().into_iter();
         held.map(|(id, slot)| {
             let partition =
-                Arc::try_unwrap(slot).map_or_else(|slot| slot.with(Clone::clone), Slot::into_inner);
+                Arc::try_unwrap(slot).map_or_else(|slot| slot.with(ViewPartition::copy), Slot::into_inner);
             (id, partition)
         })
         .collect()
@@ -162,16 +196,6 @@ impl Slots {
     /// Returns how many groups all hold, in their bases and since.
     pub(crate) fn groups(&self) -> u64 {
         self.by_id.read().values().map(|slot| slot.groups.load(Ordering::Relaxed)).sum()
-    }
-
-    /// Says that emissions may wait.
-    pub(crate) fn emits(&self) {
-        self.emitted.notify_one();
-    }
-
-    /// Resolves when emissions may wait. One waiter.
-    pub(crate) async fn emissions_waiting(&self) {
-        self.emitted.notified().await;
     }
 }
 

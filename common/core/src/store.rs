@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sanso_state::{
-    Block, Difference, Emission, Entry, Extension, Fingerprint, Groups, Offset, Outcome, SegmentId,
-    ViewPartition, compare,
+    Block, Difference, Entry, Extension, Fingerprint, Groups, Offset, Outcome, SegmentId, ViewPartition,
+    compare,
 };
 use tokio::sync::broadcast;
 
+use crate::hosted::Readable;
 use crate::read::{ReadReply, ReadRequest};
 use crate::slots::{Change, Slot, Slots};
 
@@ -69,6 +70,9 @@ pub trait Partitions: Send + Sync {
 
     /// Returns how many groups this process holds.
     fn groups(&self) -> u64;
+
+    /// See [`PartitionStore::emits_here`].
+    fn emits_here(&self) -> Vec<(PartitionId, Readable)>;
 }
 
 /// The view partitions, wherever they are. Clones share it.
@@ -119,11 +123,7 @@ impl PartitionStore {
         if let Some(cluster) = &self.cluster {
             return cluster.submit(id, entry).await;
         }
-        let (outcome, emits) = self.slot(id)?.apply(entry);
-        if emits {
-            self.own.emits();
-        }
-        Ok(outcome)
+        Ok(self.slot(id)?.apply(entry))
     }
 
     /// Lets a partition adopt a batch version. `extension` tells it by what it adds to an older one:
@@ -197,21 +197,19 @@ impl PartitionStore {
         }
     }
 
-    /// Takes the waiting emissions of a partition that is of this process alone, with the offsets
-    /// applied at that instant.
-    pub fn take_emissions(&self, id: PartitionId) -> Result<(Vec<Emission>, Vec<Offset>), StoreError> {
-        Ok(self.slot(id)?.take_emissions())
+    /// Returns the partitions whose closed windows this process emits, in order: in a cluster those that
+    /// it holds as their primary, as far as it knows. For a moment two processes may both think so.
+    pub fn emits_here(&self) -> Vec<(PartitionId, Readable)> {
+        match &self.cluster {
+            Some(cluster) => cluster.emits_here(),
+            None => self.own.list().into_iter().map(|id| (id, Readable::of(&self.own))).collect(),
+        }
     }
 
     /// Returns how many groups the partitions in this process hold, in their bases and since;
     /// what its memory grows with.
     pub fn groups(&self) -> u64 {
         self.cluster.as_ref().map_or_else(|| self.own.groups(), |cluster| cluster.groups())
-    }
-
-    /// Resolves when some partition may have emissions waiting. One waiter.
-    pub async fn emissions_waiting(&self) {
-        self.own.emissions_waiting().await;
     }
 
     fn slot(&self, id: PartitionId) -> Result<Arc<Slot>, StoreError> {
@@ -268,6 +266,10 @@ mod tests {
 
         fn groups(&self) -> u64 {
             0
+        }
+
+        fn emits_here(&self) -> Vec<(PartitionId, Readable)> {
+            Vec::new()
         }
     }
 

@@ -18,11 +18,11 @@
 //! - the running total equals the sum of the segments;
 //! - no closed window is pending.
 //!
-//! A window is emitted once when it closes and again, marked late, whenever it
-//! changes afterwards. Not promised: emissions exactly once over a restart. A
-//! view partition that starts again emits anew what closes after the point it
-//! resumes from; a consumer keeps the newest for each group and window.
+//! Where it emits, a window is emitted once when it closes and again, marked late, whenever it
+//! changes afterwards. Emitting is no part of what is replicated or restored: who begins to emit is
+//! offered what is there, and compares it with what was written.
 
+mod closing;
 mod snapshot;
 
 pub use snapshot::Snapshot;
@@ -30,8 +30,9 @@ pub use snapshot::Snapshot;
 use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::sync::Arc;
 
+use self::closing::Closing;
 use crate::aggregate::AggregateKind;
-use crate::entry::{Block, Delta, Difference, Emission, Entry, Extension, Outcome, Windows};
+use crate::entry::{Block, Delta, Difference, Entry, Extension, Outcome};
 use crate::fingerprint::Fingerprint;
 use crate::group::{GroupId, GroupState};
 use crate::groups::Groups;
@@ -46,8 +47,6 @@ pub struct ViewPartitionConfig {
     pub kinds: Arc<[AggregateKind]>,
     /// The source's segment arithmetic.
     pub segments: Segments,
-    /// The view's windows; present when closed windows are to be emitted.
-    pub emit: Option<Arc<dyn Windows>>,
 }
 
 /// The pure state machine of one view partition.
@@ -62,34 +61,18 @@ pub struct ViewPartition {
     idle: Vec<bool>,
     segments: BTreeMap<SegmentId, Arc<Groups>>,
     total: Arc<Groups>,
-    pending: BTreeMap<i64, BTreeSet<GroupId>>,
     closed_until_us: i64,
     late_groups: u64,
-    emissions: Vec<Emission>,
+    closing: Option<Closing>,
 }
 
 impl ViewPartition {
     /// Creates a view partition that starts from a published block (the empty
-    /// block where nothing is published). Windows that had closed at the
-    /// block's cut count as emitted.
+    /// block where nothing is published).
     ///
     /// # Panics
     /// When the block is not of this view, or its cut is not made of whole segments.
     pub fn new(config: ViewPartitionConfig, base: Arc<Block>) -> Self {
-        Self::start(config, base, None)
-    }
-
-    /// Creates a view partition as [`ViewPartition::new`] does, that also
-    /// emits the windows of the block which closed after `closed_until_us`:
-    /// the last known [`ViewPartition::closed_until_us`] of an earlier life.
-    ///
-    /// # Panics
-    /// As [`ViewPartition::new`].
-    pub fn resume(config: ViewPartitionConfig, base: Arc<Block>, closed_until_us: i64) -> Self {
-        Self::start(config, base, Some(closed_until_us))
-    }
-
-    fn start(config: ViewPartitionConfig, base: Arc<Block>, closed_until_us: Option<i64>) -> Self {
         let partitions = base.cut.partitions();
         let mut this = Self {
             base: Arc::new(Block::empty(config.view, partitions)),
@@ -99,26 +82,15 @@ impl ViewPartition {
             idle: vec![false; partitions as usize],
             segments: BTreeMap::new(),
             total: Arc::default(),
-            pending: BTreeMap::new(),
             closed_until_us: i64::MIN,
             late_groups: 0,
-            emissions: Vec::new(),
+            closing: None,
         };
         if let Err(reason) = this.may_install(&base) {
             panic!("cannot start from a published block: {reason}");
         }
         this.applied.copy_from_slice(base.cut.offsets());
         this.watermarks_us.copy_from_slice(&base.watermarks_us);
-        this.closed_until_us = closed_until_us.or_else(|| this.watermark_us()).unwrap_or(i64::MIN);
-        if let Some(windows) = &this.config.emit {
-            for id in base.groups.ids() {
-                for (start, end) in windows.windows_of(id.window_start) {
-                    if end > this.closed_until_us {
-                        pend(&mut this.pending, &id, start, end);
-                    }
-                }
-            }
-        }
         this.base = base;
         this.close_windows();
         this.debug_assert_invariants();
@@ -180,7 +152,7 @@ impl ViewPartition {
         }
         let before = std::mem::replace(&mut self.base, block);
         let dropped = self.drop_covered();
-        if self.config.emit.is_some() {
+        if self.closing.is_some() {
             // The combination changes where batch covers more than was applied
             // here, or corrects it.
             let mut changes = self.base.groups.clone();
@@ -201,7 +173,7 @@ impl ViewPartition {
         }
         Arc::make_mut(&mut self.base).extend(&added);
         let dropped = self.drop_covered();
-        if self.config.emit.is_some() {
+        if self.closing.is_some() {
             let mut changes = added.groups.clone();
             dropped.iter().for_each(|groups| changes.retract(groups));
             self.note_changes(&changes);
@@ -349,7 +321,7 @@ impl ViewPartition {
     }
 
     /// Returns how many times a group was changed after a window of it had
-    /// closed; counted where closed windows are emitted.
+    /// closed; counted while it emits.
     pub fn late_groups(&self) -> u64 {
         self.late_groups
     }
@@ -378,55 +350,6 @@ impl ViewPartition {
         self.closed_until_us
     }
 
-    /// Makes the windows of changed groups pending.
-    fn note_changes(&mut self, changes: &Groups) {
-        let Some(windows) = &self.config.emit else { return };
-        for id in changes.ids() {
-            for (start, end) in windows.windows_of(id.window_start) {
-                self.late_groups += u64::from(end <= self.closed_until_us);
-                pend(&mut self.pending, &id, start, end);
-            }
-        }
-    }
-
-    /// Advances to the watermark and emits what is pending before it.
-    fn close_windows(&mut self) {
-        let before = self.closed_until_us;
-        self.closed_until_us = self.watermark_us().unwrap_or(i64::MIN);
-        while let Some(entry) = self.pending.first_entry() {
-            if *entry.key() > self.closed_until_us {
-                break;
-            }
-            let (end, groups) = entry.remove_entry();
-            let late = end <= before;
-            for group in groups {
-                let state = self.window_state(&group, end);
-                // A window that came and went before it closed is nobody's news.
-                if state.is_some() || late {
-                    self.emissions.push(Emission { group, window_end: end, state, late });
-                }
-            }
-        }
-    }
-
-    fn window_state(&self, window: &GroupId, end: i64) -> Option<GroupState> {
-        let panes = self.range(&window.key, window.window_start, end);
-        panes.into_iter().map(|(_, state)| state).reduce(|mut a, b| {
-            a.combine(&b);
-            a
-        })
-    }
-
-    /// Says whether emissions wait for [`Self::take_emissions`].
-    pub fn has_emissions(&self) -> bool {
-        !self.emissions.is_empty()
-    }
-
-    /// Takes the emissions caused since the last call, oldest first.
-    pub fn take_emissions(&mut self) -> Vec<Emission> {
-        std::mem::take(&mut self.emissions)
-    }
-
     /// Names an invariant that does not hold; none when all is well. Costs as
     /// much as adding up all segments: for tests, simulation and debug builds.
     pub fn violated_invariant(&self) -> Option<&'static str> {
@@ -446,7 +369,7 @@ impl ViewPartition {
         if self.segments.keys().any(|id| (id.index + 1) * size <= cut.at(id.partition)) {
             return Some("a segment below the cut is held");
         }
-        if self.pending.keys().next().is_some_and(|end| *end <= self.closed_until_us) {
+        if self.a_closed_window_is_pending() {
             return Some("a closed window is pending");
         }
         None
@@ -468,11 +391,6 @@ pub fn compare(segment: SegmentId, speed: &Groups, batch: &Groups) -> Vec<Differ
         Difference { segment, group, speed, batch }
     });
     all.filter(|difference| difference.speed != difference.batch).collect()
-}
-
-fn pend(pending: &mut BTreeMap<i64, BTreeSet<GroupId>>, pane: &GroupId, start: i64, end: i64) {
-    let window = GroupId { key: pane.key.clone(), window_start: start };
-    pending.entry(end).or_default().insert(window);
 }
 
 fn sum_of<'a>(parts: impl Iterator<Item = &'a Arc<Groups>>) -> Groups {

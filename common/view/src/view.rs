@@ -1,5 +1,6 @@
 //! A view: the one definition both layers run.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -259,15 +260,12 @@ impl View {
         partition_of(key, self.partitions)
     }
 
-    /// Returns what the view's partitions need to know. Closed windows are
-    /// emitted when an output topic is declared.
+    /// Returns what the view's partitions need to know.
     pub fn partition_config(&self) -> ViewPartitionConfig {
-        let emit = self.output_topic.as_ref().map(|_| Arc::new(self.window.clone()) as Arc<dyn Windows>);
         ViewPartitionConfig {
             view: self.fingerprint,
             kinds: Arc::clone(&self.kinds),
             segments: self.source.segments(),
-            emit,
         }
     }
 
@@ -288,6 +286,28 @@ impl View {
             values.push(value);
         }
         Ok(Value::encode_key(&values))
+    }
+
+    /// Encodes a grouping key given as JSON by column, as closed windows have it; none when the view
+    /// groups by other columns.
+    pub fn key_of_json(&self, key: &BTreeMap<String, serde_json::Value>) -> Option<Box<[u8]>> {
+        use serde_json::Value as Json;
+        if key.len() != self.key_columns.len() {
+            return None;
+        }
+        let part = |(name, value_type): &(String, ValueType)| match (key.get(name)?, value_type) {
+            (Json::Null, _) => Some(Value::Null),
+            (Json::Bool(value), ValueType::Bool) => Some(Value::Bool(*value)),
+            (Json::Number(number), ValueType::Int | ValueType::Decimal { .. }) => {
+                parse_text(&number.to_string(), *value_type).ok()
+            }
+            (Json::String(text), ValueType::Text | ValueType::Timestamp | ValueType::Date) => {
+                parse_text(text, *value_type).ok()
+            }
+            _ => None,
+        };
+        let parts: Option<Vec<Value>> = self.key_columns.iter().map(part).collect();
+        parts.map(|parts| Value::encode_key(&parts))
     }
 
     /// Returns the schema of [`View::finish`]: the columns of the SELECT list,
@@ -325,7 +345,7 @@ impl View {
         if !self.window.is_sliding() {
             return self.finish_some(groups.iter().filter(|(id, _)| inside(id.window_start)));
         }
-        let mut windows: std::collections::BTreeMap<GroupId, GroupState> = Default::default();
+        let mut windows: BTreeMap<GroupId, GroupState> = Default::default();
         for (id, state) in groups {
             for (start, _) in self.window.windows_of(id.window_start) {
                 if !inside(start) {

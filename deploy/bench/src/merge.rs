@@ -130,7 +130,7 @@ fn engine(tuples: &[Tuple], names: &[Box<[u8]>]) -> anyhow::Result<Engine> {
         [kind(AggregateFunction::Sum, Some(VALUE))?, kind(AggregateFunction::CountRows, None)?].into();
     let view = Fingerprint::of(b"bench");
     let segments = Segments::new(SEGMENT as u64);
-    let config = ViewPartitionConfig { view, kinds: Arc::clone(&kinds), segments, emit: None };
+    let config = ViewPartitionConfig { view, kinds: Arc::clone(&kinds), segments };
     let new = || ViewPartition::new(config.clone(), Arc::new(Block::empty(view, 1)));
     let mut engine = Engine {
         partitions: (0..VIEW_PARTITIONS).map(|_| new()).collect(),

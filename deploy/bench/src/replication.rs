@@ -124,8 +124,7 @@ impl Cluster {
     /// Makes a view partition with a base, on the node that is its primary; returns that node's store.
     async fn create(&self, id: PartitionId, base: Block) -> anyhow::Result<PartitionStore> {
         let writer = self.primary(id)?;
-        let config =
-            ViewPartitionConfig { view: id.view, kinds: kinds(), segments: Segments::new(1_000), emit: None };
+        let config = ViewPartitionConfig { view: id.view, kinds: kinds(), segments: Segments::new(1_000) };
         writer.create(id, config, Arc::new(base)).await?;
         Ok(writer.store())
     }

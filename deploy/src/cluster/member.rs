@@ -8,10 +8,11 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use sanso_batch::{BatchConfig, BatchLayer};
 use sanso_catalog::{Catalog, CatalogHandle, Registered, Share, Shares, StatusBoard};
 use sanso_cluster::{ClusterConfig, ClusterMap, ClusterNode, KindsOf, NodeConfig, NodeId, Timings, owners};
@@ -20,7 +21,7 @@ use sanso_dataset::{Credentials, Dataset};
 use sanso_log::Log;
 use sanso_serving::metrics::PrometheusHandle;
 use sanso_serving::{Cluster, ServingConfig, ServingContext, ServingLayer};
-use sanso_speed::{SpeedConfig, SpeedHandle, SpeedLayer};
+use sanso_speed::{EmitterHandle, SpeedConfig, SpeedHandle, SpeedLayer};
 use sanso_state::{Fingerprint, LogPartition};
 use sanso_view::View;
 use tokio::net::TcpListener;
@@ -54,6 +55,7 @@ pub(crate) struct Member {
     cluster: Arc<ClusterNode>,
     stop: watch::Sender<bool>,
     speed: Option<SpeedHandle>,
+    emitter: Option<EmitterHandle>,
     tasks: Vec<JoinHandle<()>>,
     background: Background,
     _limits: Vec<Registered>,
@@ -77,7 +79,6 @@ impl Member {
     /// given anything.
     pub(crate) async fn start(file: &NodeFile, metrics: &PrometheusHandle) -> anyhow::Result<Self> {
         let declared = application::read(&file.own.application)?;
-        refuse_emission(&declared)?;
         let catalog = catalog_of(&declared);
         let cluster = ClusterNode::start(cluster_config(file)?, kinds_of(&catalog)).await?;
         let cluster = Arc::new(cluster);
@@ -105,14 +106,17 @@ impl Member {
             cluster: Arc::clone(&world.cluster),
             stop: watch::Sender::new(false),
             speed: None,
+            emitter: None,
             tasks: Vec::new(),
             background: Background::start()?,
             _limits: bounds::register(&world.board.limits(), &world.log),
         };
         let me = NodeId(file.own.node);
         let stop = member.stop.subscribe();
+        let speed_dir = file.own.data.join("speed");
+        member.emitter = Some(world.emitter(&speed_dir).await?);
         if file.with_role(Role::Speed).contains(&me) {
-            let config = SpeedConfig { dir: file.own.data.join("speed"), ..file.settings.speed.clone() };
+            let config = SpeedConfig { dir: speed_dir, ..file.settings.speed.clone() };
             member.speed = Some(world.speed(config).await?);
             let follow = follow_shares(world.clone(), file.with_role(Role::Speed), stop.clone());
             member.tasks.push(tokio::spawn(follow));
@@ -151,6 +155,9 @@ impl Member {
         if let Some(speed) = self.speed {
             speed.shutdown().await;
         }
+        if let Some(emitter) = self.emitter {
+            emitter.shutdown().await;
+        }
         self.cluster.shutdown().await;
     }
 }
@@ -168,6 +175,13 @@ impl World {
         started.await.context("start speed layer")
     }
 
+    /// Writes the closed windows of what this node is the primary of, whatever its layers are.
+    async fn emitter(&self, dir: &Path) -> anyhow::Result<EmitterHandle> {
+        let started =
+            EmitterHandle::start(dir, Arc::clone(&self.log), self.catalog.clone(), self.store.clone());
+        started.await.context("start to write closed windows")
+    }
+
     fn serving(&self, config: ServingConfig, cluster: Arc<dyn Cluster>) -> ServingLayer {
         let context = ServingContext {
             catalog: self.catalog.clone(),
@@ -179,18 +193,6 @@ impl World {
         };
         ServingLayer::new(config, context)
     }
-}
-
-/// What closed windows were written is known to one process alone as yet.
-fn refuse_emission(declared: &Declared) -> anyhow::Result<()> {
-    let emits: Vec<_> = declared.views.iter().filter(|view| view.output_topic.is_some()).collect();
-    let names: Vec<_> = emits.iter().map(|view| view.name.as_str()).collect();
-    ensure!(
-        names.is_empty(),
-        "views with an output_topic ({}) run on a single node only, not in a cluster: leave the option out",
-        names.join(", ")
-    );
-    Ok(())
 }
 
 fn catalog_of(declared: &Declared) -> CatalogHandle {

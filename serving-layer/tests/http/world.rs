@@ -68,6 +68,10 @@ impl Partitions for CutOff {
         self.0.changes(id)
     }
 
+    fn emits_here(&self) -> Vec<(PartitionId, sanso_core::Readable)> {
+        Vec::new()
+    }
+
     fn groups(&self) -> u64 {
         self.0.groups()
     }

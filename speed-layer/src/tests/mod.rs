@@ -5,6 +5,7 @@ mod emission;
 mod engine;
 mod index;
 mod quarantine;
+mod takeover;
 
 use std::sync::Arc;
 

@@ -26,7 +26,7 @@ pub(crate) fn view() -> Fingerprint {
 }
 
 pub(crate) fn config() -> ViewPartitionConfig {
-    ViewPartitionConfig { view: view(), kinds: kinds(), segments: Segments::new(1_000), emit: None }
+    ViewPartitionConfig { view: view(), kinds: kinds(), segments: Segments::new(1_000) }
 }
 
 pub(crate) fn id(index: u32) -> PartitionId {

@@ -1,15 +1,15 @@
 //! A view partition as plain data, for whoever keeps a copy of it elsewhere.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{ViewPartition, ViewPartitionConfig, sum_of};
-use crate::entry::{Block, Emission};
-use crate::group::GroupId;
+use crate::entry::Block;
 use crate::groups::Groups;
 use crate::position::{Offset, SegmentId};
 
-/// Everything that a [`ViewPartition`] holds and that does not follow from the rest.
+/// Everything that a [`ViewPartition`] holds and that does not follow from the rest; but for what it is
+/// to emit, which is not replicated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     /// The batch version it stands on.
@@ -22,14 +22,10 @@ pub struct Snapshot {
     pub idle: Vec<bool>,
     /// The speed state, by segment.
     pub segments: BTreeMap<SegmentId, Arc<Groups>>,
-    /// Windows that wait for their end, by it, in microseconds.
-    pub pending: BTreeMap<i64, BTreeSet<GroupId>>,
     /// The event time up to which windows have closed.
     pub closed_until_us: i64,
     /// See [`ViewPartition::late_groups`].
     pub late_groups: u64,
-    /// Emissions that nobody has taken.
-    pub emissions: Vec<Emission>,
 }
 
 impl ViewPartition {
@@ -41,10 +37,8 @@ impl ViewPartition {
             watermarks_us: self.watermarks_us.clone(),
             idle: self.idle.clone(),
             segments: self.segments.clone(),
-            pending: self.pending.clone(),
             closed_until_us: self.closed_until_us,
             late_groups: self.late_groups,
-            emissions: self.emissions.clone(),
         }
     }
 
@@ -67,10 +61,8 @@ impl ViewPartition {
         this.watermarks_us = snapshot.watermarks_us;
         this.idle = snapshot.idle;
         this.segments = snapshot.segments;
-        this.pending = snapshot.pending;
         this.closed_until_us = snapshot.closed_until_us;
         this.late_groups = snapshot.late_groups;
-        this.emissions = snapshot.emissions;
         this.violated_bound().map_or(Ok(this), Err)
     }
 

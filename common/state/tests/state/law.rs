@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use sanso_state::{Entry, LogPartition, Outcome, SegmentId, ViewPartition, Windows, encode_groups};
+use sanso_state::{Entry, LogPartition, Outcome, SegmentId, ViewPartition, encode_groups};
 
 use crate::model::*;
 use crate::oracle::cases;
@@ -15,7 +15,7 @@ proptest! {
     #[test]
     fn answers_are_a_fold_over_everything_applied(history in history(), steps in steps()) {
         let mut published = Published::new();
-        let mut held = ViewPartition::new(config(None), published.newest());
+        let mut held = ViewPartition::new(config(), published.newest());
         for step in steps {
             take(&mut held, &mut published, &history, &step)?;
             prop_assert_eq!(held.all(), listed(history.surviving(held.applied())), "after {:?}", step);
@@ -26,11 +26,16 @@ proptest! {
 
     #[test]
     fn a_copy_goes_on_as_the_original(history in history(), steps in steps(), panes in 0_i64..3) {
-        let emit = (panes > 0).then(|| Arc::new(Panes(panes)) as Arc<dyn Windows>);
         let mut published = Published::new();
-        let mut held = ViewPartition::new(config(emit), published.newest());
+        let mut held = ViewPartition::new(config(), published.newest());
+        if panes > 0 {
+            held.emit(Arc::new(Panes(panes)));
+        }
         for step in steps {
             let mut copy = ViewPartition::restore(held.config().clone(), held.snapshot()).expect("it is a copy");
+            if held.is_emitting() {
+                copy.emit(Arc::new(Panes(panes)));
+            }
             take(&mut held, &mut published.clone(), &history, &step)?;
             take(&mut copy, &mut published, &history, &step)?;
             prop_assert_eq!(copy.snapshot(), held.snapshot());
@@ -109,7 +114,7 @@ fn take(
             prop_assert_eq!(held.version(), published.newest().version);
             prop_assert_eq!(held.base(), &published.newest());
         }
-        Step::Lose => *held = ViewPartition::new(config(None), published.newest()),
+        Step::Lose => *held = ViewPartition::new(config(), published.newest()),
         Step::Rebuild { which } => {
             let complete = held.complete_segments();
             if !complete.is_empty() {

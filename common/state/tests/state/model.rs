@@ -52,8 +52,8 @@ pub(crate) fn segments() -> Segments {
     Segments::new(SEGMENT)
 }
 
-pub(crate) fn config(emit: Option<Arc<dyn Windows>>) -> ViewPartitionConfig {
-    ViewPartitionConfig { view: view(), kinds: kinds(), segments: segments(), emit }
+pub(crate) fn config() -> ViewPartitionConfig {
+    ViewPartitionConfig { view: view(), kinds: kinds(), segments: segments() }
 }
 
 impl Record {

@@ -33,7 +33,7 @@ fn block(version: u64, cut: &[u64], groups: Groups) -> Arc<Block> {
 }
 
 fn empty() -> ViewPartition {
-    ViewPartition::new(config(None), Arc::new(Block::empty(view(), 2)))
+    ViewPartition::new(config(), Arc::new(Block::empty(view(), 2)))
 }
 
 fn sums(found: &[(GroupId, GroupState)]) -> Vec<(GroupId, Value)> {
@@ -76,7 +76,7 @@ fn malformed_deltas_are_never_taken() {
 
 #[test]
 fn a_block_is_adopted_only_when_newer_whole_and_further() {
-    let mut held = ViewPartition::new(config(None), block(2, &[8, 4], Groups::new()));
+    let mut held = ViewPartition::new(config(), block(2, &[8, 4], Groups::new()));
     let apply = |held: &mut ViewPartition, block| held.apply(Entry::Adopt(block));
     assert_eq!(apply(&mut held, block(2, &[12, 4], Groups::new())), Outcome::Stale);
     assert_eq!(apply(&mut held, block(1, &[4, 4], Groups::new())), Outcome::Stale);
@@ -98,7 +98,7 @@ fn a_block_is_adopted_only_when_newer_whole_and_further() {
 #[test]
 fn an_extension_is_adopted_on_its_version_alone_and_changes_no_other_holder_of_it() {
     let before = block(2, &[8, 4], rows(&[(1, 0, 5, 1), (2, 0, 7, 1)]));
-    let mut held = ViewPartition::new(config(None), Arc::clone(&before));
+    let mut held = ViewPartition::new(config(), Arc::clone(&before));
     held.apply(Entry::Delta(delta(0, 8, 12, rows(&[(1, 0, 5, -1), (1, 0, 9, 1)]))));
     let extension = |of, version, cut: &[u64]| {
         Entry::Extend(Extension { of, added: block(version, cut, rows(&[(1, 0, 5, -1), (1, 0, 9, 1)])) })
@@ -119,7 +119,7 @@ fn an_extension_is_adopted_on_its_version_alone_and_changes_no_other_holder_of_i
 #[test]
 #[should_panic(expected = "cut within a segment")]
 fn a_view_partition_does_not_start_within_a_segment() {
-    ViewPartition::new(config(None), block(1, &[3, 0], Groups::new()));
+    ViewPartition::new(config(), block(1, &[3, 0], Groups::new()));
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn a_group_without_rows_is_not_shown_whatever_else_it_holds() {
 
 #[test]
 fn a_correction_of_a_batch_row_waits_with_no_rows_but_a_sum() {
-    let mut held = ViewPartition::new(config(None), block(1, &[4, 0], rows(&[(1, 0, 5, 1)])));
+    let mut held = ViewPartition::new(config(), block(1, &[4, 0], rows(&[(1, 0, 5, 1)])));
     held.apply(Entry::Delta(delta(0, 4, 5, rows(&[(1, 0, 5, -1), (1, 0, 9, 1)]))));
     assert_eq!(sums(&held.all()), [(id(1, 0), Value::Decimal(9))]);
     held.apply(Entry::Delta(delta(0, 5, 6, rows(&[(1, 0, 9, -1)]))));
@@ -172,7 +172,7 @@ fn a_correction_of_a_batch_row_waits_with_no_rows_but_a_sum() {
 #[test]
 fn ranges_are_half_open_in_windows_and_in_keys() {
     let base = rows(&[(1, 0, 1, 1), (1, 10, 2, 1), (2, 0, 3, 1)]);
-    let mut held = ViewPartition::new(config(None), block(1, &[4, 0], base));
+    let mut held = ViewPartition::new(config(), block(1, &[4, 0], base));
     held.apply(Entry::Delta(delta(
         1,
         0,

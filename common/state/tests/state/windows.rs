@@ -86,11 +86,13 @@ proptest! {
         history in history(), steps in steps(), panes in prop_oneof![Just(1_i64), Just(3)],
     ) {
         let mut published = Published::new();
-        let mut held = ViewPartition::new(config(Some(Arc::new(Panes(panes)))), published.newest());
+        let mut held = emitting(published.newest(), panes);
         let mut consumer = Consumer::default();
         let mut watermark = held.watermark_us();
         for step in steps {
-            take(&mut held, &mut published, &history, &step, panes);
+            if take(&mut held, &mut published, &history, &step, panes) {
+                (consumer, watermark) = (Consumer::default(), None);
+            }
             for emission in held.take_emissions() {
                 prop_assert!(Some(emission.window_end) <= held.watermark_us());
                 consumer.consume(emission)?;
@@ -104,7 +106,21 @@ proptest! {
     }
 }
 
-fn take(held: &mut ViewPartition, published: &mut Published, history: &History, step: &Step, panes: i64) {
+/// A view partition that emits from the beginning.
+fn emitting(base: Arc<Block>, panes: i64) -> ViewPartition {
+    let mut held = ViewPartition::new(config(), base);
+    held.emit(Arc::new(Panes(panes)));
+    held
+}
+
+/// Takes one step; says whether all that has closed is emitted again.
+fn take(
+    held: &mut ViewPartition,
+    published: &mut Published,
+    history: &History,
+    step: &Step,
+    panes: i64,
+) -> bool {
     match step {
         Step::Next { l, length, idle } => {
             let delta = next_delta(history, held, *l, *length, *idle);
@@ -130,13 +146,9 @@ fn take(held: &mut ViewPartition, published: &mut Published, history: &History, 
             held.apply(Entry::Extend(published.newest_of(held.version())));
         }
         Step::Lose => {
-            // Restarts where it had applied no more than is published and emitted all of it.
-            let newest = published.newest();
-            let behind = held.applied().iter().zip(newest.cut.offsets()).all(|(applied, cut)| applied == cut);
-            if behind {
-                let windows = Some(Arc::new(Panes(panes)) as Arc<dyn Windows>);
-                *held = ViewPartition::resume(config(windows), newest, held.closed_until_us());
-            }
+            *held = emitting(published.newest(), panes);
+            held.offer(&held.group_ids());
+            return true;
         }
         Step::Rebuild { which } => {
             let complete = held.complete_segments();
@@ -146,6 +158,7 @@ fn take(held: &mut ViewPartition, published: &mut Published, history: &History, 
             }
         }
     }
+    false
 }
 
 fn one_row(window_start: i64, value: i64, sign: i64) -> Groups {
@@ -174,7 +187,7 @@ fn idle(l: u32, at: u64) -> Entry {
 }
 
 fn tumbling(partitions: u32) -> ViewPartition {
-    ViewPartition::new(config(Some(Arc::new(Panes(1)))), Arc::new(Block::empty(view(), partitions)))
+    emitting(Arc::new(Block::empty(view(), partitions)), 1)
 }
 
 fn brief(emissions: &[Emission]) -> Vec<(i64, Option<i64>, bool)> {
@@ -296,19 +309,27 @@ fn batch_running_ahead_brings_its_watermark_and_closes_windows() {
 }
 
 #[test]
-fn what_closed_below_the_cut_is_emitted_only_by_who_resumes_from_before() {
+fn who_begins_to_emit_is_offered_what_has_closed_and_what_waits() {
     let mut groups = one_row(0, 5, 1);
     groups.combine(&one_row(10, 5, 1));
     groups.combine(&one_row(20, 5, 1));
     let cut = Cut::new(vec![4]);
     let block = Arc::new(Block { view: view(), version: 3, cut, watermarks_us: vec![Some(20)], groups });
-    let windows = || config(Some(Arc::new(Panes(1))));
-    let mut new = ViewPartition::new(windows(), Arc::clone(&block));
-    assert!(new.take_emissions().is_empty());
-    new.apply(delta(0, 4, 5, Groups::new(), Some(30)));
-    assert_eq!(brief(&new.take_emissions()), [(20, Some(1), false)], "still open at the cut");
-    let mut resumed = ViewPartition::resume(windows(), block, 10);
-    assert_eq!(brief(&resumed.take_emissions()), [(10, Some(1), false)]);
+    let mut held = emitting(block, 1);
+    assert!(held.take_emissions().is_empty(), "nothing is offered");
+    held.offer(&held.group_ids());
+    let mut offered = brief(&held.take_emissions());
+    offered.sort();
+    assert_eq!(offered, [(0, Some(1), false), (10, Some(1), false)]);
+    held.apply(delta(0, 4, 5, Groups::new(), Some(30)));
+    assert_eq!(brief(&held.take_emissions()), [(20, Some(1), false)], "it was open");
+    let gone = GroupId { window_start: 40, ..held.group_ids()[0].clone() };
+    held.offer_windows([(gone, 30)]);
+    assert_eq!(brief(&held.take_emissions()), [(40, None, false)], "it has no rows, and may have had some");
+    held.stop_emitting();
+    held.apply(delta(0, 5, 6, one_row(0, 5, 1), Some(90)));
+    held.offer(&held.group_ids());
+    assert!(held.take_emissions().is_empty());
 }
 
 #[test]

@@ -362,15 +362,27 @@ fn the_plan_names_what_each_layer_does() {
 }
 
 #[test]
-fn closed_windows_are_emitted_only_with_an_output_topic() {
+fn an_output_topic_is_declared_and_a_key_as_json_is_the_key() {
     let plain = bind_with(EXAMPLE, NETWORK).remove(0);
-    assert!(plain.partition_config().emit.is_none());
+    assert_eq!(plain.output_topic, None);
     let sql =
         EXAMPLE.replace("feeder_load AS", "feeder_load WITH (output_topic = 'loads', partitions = 2) AS");
     let emitting = bind_with(&sql, NETWORK).remove(0);
-    assert_eq!(emitting.partitions, 2);
-    let windows = emitting.partition_config().emit.expect("emission is on");
-    assert_eq!(windows.windows_of(0), [(0, 1_800_000_000)]);
+    assert_eq!((emitting.partitions, emitting.output_topic.as_deref()), (2, Some("loads")));
+    let key = |json: serde_json::Value| {
+        let columns = json.as_object().expect("an object").clone();
+        emitting.key_of_json(&columns.into_iter().collect())
+    };
+    assert_eq!(key(serde_json::json!({"feeder": "F1"})), emitting.encode_key(&["F1"]).ok());
+    assert_eq!(key(serde_json::json!({"feeder": null})), Some(Value::encode_key(&[Value::Null])));
+    for other in [
+        serde_json::json!({}),
+        serde_json::json!({"feeder": 1}),
+        serde_json::json!({"substation": "F1"}),
+        serde_json::json!({"feeder": "F1", "substation": "S1"}),
+    ] {
+        assert_eq!(key(other.clone()), None, "{other}");
+    }
 }
 
 /// Views whose rows may fail, match several times, or be filtered out.
