@@ -197,7 +197,7 @@ pub(crate) async fn open_log(
 /// Says how a source's topic is read and written, if not as JSON.
 fn topic_format(source: &Arc<Source>) -> Option<(String, TopicFormat)> {
     let (format, registered) = match &source.format {
-        RecordFormat::Json => return None,
+        RecordFormat::Json | RecordFormat::Windows { .. } => return None,
         RecordFormat::Avro(registered) => (Format::Avro, registered),
         RecordFormat::Protobuf(registered) => (Format::Protobuf, registered),
     };

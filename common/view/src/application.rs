@@ -12,7 +12,8 @@ use crate::error::{BindError, Place, SqlError};
 use crate::interval::Interval;
 use crate::plan;
 use crate::source::{Column, RecordFormat, Registered, Source};
-use crate::syntax::{self, Declaration, Named, Options, Statement, ViewStatement};
+use crate::stage;
+use crate::syntax::{self, Declaration, Named, Options, StageDeclaration, Statement, ViewStatement};
 use crate::table::{Table, TableDefinition};
 use crate::view::View;
 
@@ -37,7 +38,15 @@ impl Application {
             match statement {
                 Statement::Source(declaration) => {
                     this.refuse_taken(&declaration.name)?;
-                    this.sources.push(Arc::new(source(declaration)?));
+                    let topic = declaration.options.get("topic").unwrap_or(&declaration.name).clone();
+                    let source = source(declaration)?;
+                    this.refuse_output_topic(&source.topic, topic.place)?;
+                    this.sources.push(Arc::new(source));
+                }
+                Statement::Stage(declaration) => {
+                    this.refuse_taken(&declaration.name)?;
+                    let source = this.stage(declaration)?;
+                    this.sources.push(Arc::new(source));
                 }
                 Statement::Table(declaration) => {
                     this.refuse_taken(&declaration.name)?;
@@ -96,9 +105,57 @@ impl Application {
         Ok(())
     }
 
+    /// Refuses a topic that holds a view's closed windows.
+    fn refuse_output_topic(&self, topic: &str, place: Place) -> Result<(), SqlError> {
+        let writes = self.views.iter().find(|view| view.output_topic.as_deref() == Some(topic));
+        writes.map_or(Ok(()), |view| {
+            Err(SqlError::new(
+                place,
+                format!("topic {topic} is what view {} writes its closed windows to", view.name),
+                format!("to read them, write CREATE SOURCE … FROM VIEW {}", view.name),
+            ))
+        })
+    }
+
+    /// Makes the source of a view's closed windows.
+    fn stage(&self, declaration: StageDeclaration) -> Result<Source, SqlError> {
+        let StageDeclaration { name, view: view_name, mut options } = declaration;
+        let Some(view) = self.view_definition(&view_name.text) else {
+            let known: Vec<_> = self.views.iter().map(|view| view.name.as_str()).collect();
+            return Err(SqlError::new(
+                view_name.place,
+                format!("no view {} is declared before this source", view_name.text),
+                format!("views: {}", known.join(", ")),
+            ));
+        };
+        let inherited = |micros: i64| format!("{micros} microseconds");
+        let (lateness, ahead) = (inherited(view.source.lateness_us), inherited(view.source.ahead_us_max));
+        let shape = stage::Shape {
+            segment_size: count(options.take("segment"), view.source.segment_size, 1, 1 << 32)?,
+            lateness_us: length(options.take("lateness"), &lateness)?,
+            ahead_us_max: length(options.take("ahead"), &ahead)?,
+        };
+        options.finish("segment, lateness, ahead")?;
+        stage::source_of(name, view, &view_name, shape)
+    }
+
     fn view(&self, session: &SessionState, mut statement: ViewStatement) -> Result<ViewDefinition, SqlError> {
         let mut options = std::mem::take(&mut statement.options);
-        let output_topic = options.take("output_topic").map(|topic| checked_topic(&topic)).transpose()?;
+        let output_topic = match options.take("output_topic") {
+            None => None,
+            Some(topic) => {
+                let text = checked_topic(&topic)?;
+                self.refuse_output_topic(&text, topic.place)?;
+                if let Some(source) = self.sources.iter().find(|source| source.topic == text) {
+                    return Err(SqlError::new(
+                        topic.place,
+                        format!("topic {text} holds the readings of source {}", source.name),
+                        "write closed windows to a topic of their own",
+                    ));
+                }
+                Some(text)
+            }
+        };
         let partitions = count(options.take("partitions"), 4, 1, 4096)? as u32;
         options.finish("output_topic, partitions")?;
         let plan = plan::plan(self, session, &statement, output_topic.is_some())?;

@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 
 use crate::scalar::{ColumnBuilder, parse_date, parse_decimal, parse_timestamp, quote, sql_type};
 use crate::source::{Column, Source};
+use crate::stage;
 
 /// Decoded records.
 #[derive(Clone, Debug)]
@@ -75,8 +76,11 @@ pub(crate) fn decode<'a>(source: &Source, payloads: impl IntoIterator<Item = &'a
         Scratch { cells: vec![Cell::Missing; source.columns.len()], text: String::new(), refusal: None };
     let mut index = Vec::with_capacity(capacity);
     let mut rejected = Vec::new();
+    let fields = source.format.view().map(|_| stage::fields(source));
+    let columns = fields.as_deref().unwrap_or(&source.columns);
+    let outside = if fields.is_some() { stage::FIELDS } else { columns.len() };
     for (at, payload) in payloads.enumerate() {
-        match scratch.read(&source.columns, payload) {
+        match scratch.read(columns, outside, payload) {
             Ok(()) => {
                 scratch.append_to(&mut builders);
                 index.push(at);
@@ -92,7 +96,8 @@ pub(crate) fn decode<'a>(source: &Source, payloads: impl IntoIterator<Item = &'a
 }
 
 impl Scratch {
-    fn read(&mut self, columns: &[Column], payload: &[u8]) -> Result<(), String> {
+    /// Reads a record. The first columns are its fields, others are within its objects.
+    fn read(&mut self, columns: &[Column], outside: usize, payload: &[u8]) -> Result<(), String> {
         self.cells.fill(Cell::Missing);
         self.text.clear();
         self.refusal = None;
@@ -102,7 +107,8 @@ impl Scratch {
             return Err(undecodable.found.reason);
         }
         let mut json = serde_json::Deserializer::from_slice(payload);
-        let seed = RowSeed { columns, scratch: self };
+        let (columns_outside, within) = columns.split_at(outside);
+        let seed = RowSeed { columns: columns_outside, first: 0, within, scratch: self };
         let read = seed.deserialize(&mut json).and_then(|()| json.end());
         if let Some(refusal) = self.refusal.take() {
             return Err(refusal);
@@ -219,6 +225,10 @@ fn quote_json(json: &str) -> Cow<'_, str> {
 /// Reads one JSON object into the scratch row.
 struct RowSeed<'s> {
     columns: &'s [Column],
+    /// The index of the first of them.
+    first: usize,
+    /// The columns after them, which lie in the objects `key` and `values`.
+    within: &'s [Column],
     scratch: &'s mut Scratch,
 }
 
@@ -230,6 +240,17 @@ impl<'de> DeserializeSeed<'de> for RowSeed<'_> {
     }
 }
 
+/// Reads an object within a record, which may be null.
+struct WithinSeed<'s>(RowSeed<'s>);
+
+impl<'de> DeserializeSeed<'de> for WithinSeed<'_> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self.0)
+    }
+}
+
 impl<'de> Visitor<'de> for RowSeed<'_> {
     type Value = ();
 
@@ -237,24 +258,47 @@ impl<'de> Visitor<'de> for RowSeed<'_> {
         f.write_str("one JSON object")
     }
 
+    fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         // Producers write fields in the order of the columns more often than not.
         let mut likely = 0;
-        while let Some(index) = map.next_key_seed(FieldSeed { columns: self.columns, likely })? {
-            let Some(index) = index else {
-                map.next_value::<IgnoredAny>()?;
-                continue;
+        while let Some(field) = map.next_key_seed(FieldSeed { columns: self.columns, likely })? {
+            let index = match field {
+                Field::Column(index) => index,
+                Field::Within if !self.within.is_empty() => {
+                    let (columns, first) = (self.within, self.first + self.columns.len());
+                    let scratch = &mut *self.scratch;
+                    map.next_value_seed(WithinSeed(RowSeed { columns, first, within: &[], scratch }))?;
+                    continue;
+                }
+                Field::Within | Field::Unknown => {
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
+                }
             };
             likely = index + 1;
             let value: &'de RawValue = map.next_value()?;
             let column = &self.columns[index];
-            if let Err(reason) = self.scratch.set(index, column, value.get()) {
+            if let Err(reason) = self.scratch.set(self.first + index, column, value.get()) {
                 self.scratch.refusal = Some(format!("column {}: {reason}", column.name));
                 return Err(A::Error::custom("refused column"));
             }
         }
         Ok(())
     }
+}
+
+/// What a field of a record is.
+enum Field {
+    /// A column, by its index.
+    Column(usize),
+    /// What may be an object with columns.
+    Within,
+    /// Nothing that is read.
+    Unknown,
 }
 
 /// Finds the column of a field's name.
@@ -264,7 +308,7 @@ struct FieldSeed<'s> {
 }
 
 impl<'de> DeserializeSeed<'de> for FieldSeed<'_> {
-    type Value = Option<usize>;
+    type Value = Field;
 
     fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_identifier(self)
@@ -272,17 +316,21 @@ impl<'de> DeserializeSeed<'de> for FieldSeed<'_> {
 }
 
 impl Visitor<'_> for FieldSeed<'_> {
-    type Value = Option<usize>;
+    type Value = Field;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a field's name")
     }
 
-    fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Self::Value, E> {
+    fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Field, E> {
         if self.columns.get(self.likely).is_some_and(|c| c.name == name) {
-            return Ok(Some(self.likely));
+            return Ok(Field::Column(self.likely));
         }
-        Ok(self.columns.iter().position(|c| c.name == name))
+        Ok(match self.columns.iter().position(|c| c.name == name) {
+            Some(index) => Field::Column(index),
+            None if matches!(name, "key" | "values") => Field::Within,
+            None => Field::Unknown,
+        })
     }
 }
 

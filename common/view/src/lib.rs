@@ -41,6 +41,7 @@ mod rows;
 mod scalar;
 mod scope;
 mod source;
+mod stage;
 mod syntax;
 mod table;
 #[cfg(test)]

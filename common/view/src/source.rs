@@ -36,6 +36,11 @@ pub enum RecordFormat {
     Avro(Registered),
     /// Protobuf, with the id of a registered schema in front.
     Protobuf(Registered),
+    /// Closed windows, as they are written to a view's output topic: `CREATE SOURCE … FROM VIEW …`.
+    Windows {
+        /// The view.
+        view: String,
+    },
 }
 
 /// Where the schemas of a source's records are registered.
@@ -58,13 +63,22 @@ impl RecordFormat {
             Self::Json => "json",
             Self::Avro(_) => "avro",
             Self::Protobuf(_) => "protobuf",
+            Self::Windows { .. } => "windows",
+        }
+    }
+
+    /// Returns the view whose closed windows the records are, if they are any.
+    pub fn view(&self) -> Option<&str> {
+        match self {
+            Self::Windows { view } => Some(view),
+            _ => None,
         }
     }
 
     /// Returns where the schemas are registered, if the format has any.
     pub fn registered(&self) -> Option<&Registered> {
         match self {
-            Self::Json => None,
+            Self::Json | Self::Windows { .. } => None,
             Self::Avro(registered) | Self::Protobuf(registered) => Some(registered),
         }
     }
@@ -73,9 +87,13 @@ impl RecordFormat {
 impl fmt::Display for RecordFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())?;
-        match self.registered() {
-            Some(Registered { registry, subject, .. }) => write!(f, " (subject {subject} at {registry})"),
-            None => Ok(()),
+        match self {
+            Self::Json => Ok(()),
+            Self::Avro(Registered { registry, subject, .. })
+            | Self::Protobuf(Registered { registry, subject, .. }) => {
+                write!(f, " (subject {subject} at {registry})")
+            }
+            Self::Windows { view } => write!(f, " of view {view}"),
         }
     }
 }
@@ -241,6 +259,7 @@ impl Source {
         // Left out for JSON, which fingerprints were made of before there was another.
         let format = match &self.format {
             RecordFormat::Json => String::new(),
+            RecordFormat::Windows { view } => format!(" windows of {view}"),
             other => format!(" format {}", other.name()),
         };
         format!(

@@ -18,6 +18,7 @@ use crate::source::Column;
 #[derive(Debug)]
 pub(crate) enum Statement {
     Source(Declaration),
+    Stage(StageDeclaration),
     Table(Declaration),
     View(ViewStatement),
 }
@@ -27,6 +28,14 @@ pub(crate) enum Statement {
 pub(crate) struct Declaration {
     pub(crate) name: Named,
     pub(crate) columns: Vec<(Column, Place)>,
+    pub(crate) options: Options,
+}
+
+/// The declaration of a source that is a view's closed windows.
+#[derive(Debug)]
+pub(crate) struct StageDeclaration {
+    pub(crate) name: Named,
+    pub(crate) view: Named,
     pub(crate) options: Options,
 }
 
@@ -56,6 +65,11 @@ impl Options {
     pub(crate) fn take(&mut self, name: &str) -> Option<Named> {
         let at = self.0.iter().position(|(key, _)| key.text == name)?;
         Some(self.0.remove(at).1)
+    }
+
+    /// Returns an option's value.
+    pub(crate) fn get(&self, name: &str) -> Option<&Named> {
+        self.0.iter().find(|(key, _)| key.text == name).map(|(_, value)| value)
     }
 
     /// Refuses the options that nothing took.
@@ -144,15 +158,30 @@ impl StatementReader<'_> {
             _ => String::new(),
         };
         match word.as_str() {
-            "SOURCE" => self.declaration().map(Statement::Source),
-            "TABLE" => self.declaration().map(Statement::Table),
+            "SOURCE" => self.source(),
+            "TABLE" => {
+                let name = self.name("a name")?;
+                self.declaration(name).map(Statement::Table)
+            }
             "VIEW" => self.view(start.span.start).map(Statement::View),
             _ => Err(self.unexpected(&kind, KINDS)),
         }
     }
 
-    fn declaration(&mut self) -> Result<Declaration, SqlError> {
+    fn source(&mut self) -> Result<Statement, SqlError> {
         let name = self.name("a name")?;
+        if !self.parser.parse_keyword(Keyword::FROM) {
+            return self.declaration(name).map(Statement::Source);
+        }
+        let next = self.parser.peek_token();
+        if !self.parser.parse_keyword(Keyword::VIEW) {
+            return Err(self.unexpected(&next, "VIEW and the view's name"));
+        }
+        let view = self.name("the view's name")?;
+        Ok(Statement::Stage(StageDeclaration { name, view, options: self.options()? }))
+    }
+
+    fn declaration(&mut self, name: Named) -> Result<Declaration, SqlError> {
         self.expect(&Token::LParen, "( and the columns")?;
         let mut columns: Vec<(Column, Place)> = Vec::new();
         loop {

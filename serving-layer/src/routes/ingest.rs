@@ -50,6 +50,7 @@ pub(crate) async fn append(
 ) -> Result<Response, Problem> {
     Params::read(&uri, &[])?;
     let source = find(&shared, &name)?;
+    refuse_windows(&source)?;
     body::check_headers(&headers)?;
     check_length(&shared.config, &headers)?;
     let mut ingest = Ingest { shared: &shared, source: Arc::clone(&source), outcome: Outcome::default() };
@@ -66,6 +67,15 @@ pub(crate) async fn append(
         }
         Ok(()) => super::json(&Value::Object(outcome.fields(&source))),
     }
+}
+
+/// Refuses what would lie among the closed windows of a view.
+fn refuse_windows(source: &Source) -> Result<(), Problem> {
+    let Some(view) = source.format.view() else { return Ok(()) };
+    let problem = Problem::new(StatusCode::CONFLICT, "not-ingested", "The source is made of a view")
+        .detail(format!("source {} is the closed windows of view {view}", source.name))
+        .hint(format!("send readings to the source of {view}"));
+    Err(problem)
 }
 
 fn check_length(config: &ServingConfig, headers: &HeaderMap) -> Result<(), Problem> {

@@ -127,6 +127,7 @@ fn queries() -> Value {
             } } },
             "responses": {
                 "200": { "description": "What became of the lines", "content": { "application/json": { "schema": schema("Ingested") } } },
+                "409": { "$ref": "#/components/responses/problem" },
                 "413": { "$ref": "#/components/responses/problem" },
                 "422": { "description": "Every line was refused", "content": { "application/problem+json": { "schema": schema("Problem") } } },
                 "503": { "$ref": "#/components/responses/problem" },

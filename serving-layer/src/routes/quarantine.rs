@@ -207,7 +207,7 @@ fn asked(shared: &Shared, name: &str, body: ReplayBody) -> Result<Asked, Problem
     }
     positions.sort_unstable();
     let into = find(shared, body.into.as_deref().unwrap_or(name))?;
-    if into.format.registered().is_some() {
+    if into.format.registered().is_some() || into.format.view().is_some() {
         return Err(not_into(&into));
     }
     Ok(Asked {

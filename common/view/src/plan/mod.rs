@@ -18,7 +18,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::DFSchema;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::prelude::SessionConfig;
-use datafusion::sql::sqlparser::ast::Expr;
+use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use sanso_state::{AggregateKind, ValueType};
 
@@ -26,7 +26,9 @@ use crate::application::Application;
 use crate::error::{Place, SqlError};
 use crate::expression::Expression;
 use crate::join::JoinPlan;
+use crate::scope::column_reference;
 use crate::source::Source;
+use crate::stage::PRESENT;
 use crate::syntax::{ViewStatement, place_of};
 use crate::table::TableDefinition;
 use crate::window::Window;
@@ -161,6 +163,7 @@ pub(crate) fn plan(
         }
         None => None,
     };
+    let filter = planner.only_present(filter, &from, &schema)?;
     let items = planner.items(select)?;
     let grouping = planner.grouping(select, &items, &from.scope, &schema)?;
     if emits {
@@ -219,6 +222,29 @@ struct Planner<'p> {
 }
 
 impl Planner<'_> {
+    /// Of closed windows, lets only those count that have readings.
+    fn only_present(
+        &self,
+        filter: Option<(Expression, Expr)>,
+        from: &relations::From,
+        schema: &DFSchema,
+    ) -> Result<Option<(Expression, Expr)>, SqlError> {
+        if from.source.format.view().is_none() {
+            return Ok(filter);
+        }
+        let present = column_reference(&from.scope.relations[0].alias, PRESENT);
+        let both = match filter {
+            None => present,
+            Some((_, filter)) => Expr::BinaryOp {
+                left: Box::new(present),
+                op: BinaryOperator::And,
+                right: Box::new(Expr::Nested(Box::new(filter))),
+            },
+        };
+        let planned = self.predicate(&both, &both, schema, self.clause("WHERE"))?;
+        Ok(Some((planned, both)))
+    }
+
     /// Returns where an expression begins, or where a clause does.
     fn place(&self, expression: &Expr, clause: &str) -> Place {
         place_of(expression).unwrap_or_else(|| self.clause(clause))

@@ -98,8 +98,8 @@ impl Planner<'_> {
             )
         } else if self.application.view_definition(name).is_some() {
             (
-                format!("{name} is a view; a view of a view is not supported"),
-                "write the view over the source".to_owned(),
+                format!("{name} is a view, and a view counts the readings of a source"),
+                format!("its closed windows are one: CREATE SOURCE … FROM VIEW {name}"),
             )
         } else {
             let known: Vec<_> = self.application.sources.iter().map(|s| s.name.as_str()).collect();

@@ -4,6 +4,7 @@ mod fingerprints;
 mod options;
 mod oracle;
 mod refusals;
+mod stages;
 mod views;
 
 use std::path::Path;
