@@ -75,8 +75,8 @@ impl<K: Keep> Emission<K> {
 
     /// Says whether a view partition that has applied this may begin to emit: what it holds is not older
     /// than anything it was written of. Only after its topic was read to the end.
-    pub(crate) fn may_begin(&self, id: PartitionId, applied: &[Offset]) -> Result<bool> {
-        let written = self.record.applied(id)?.unwrap_or_default();
+    pub(crate) fn may_begin(&self, view: &View, id: PartitionId, applied: &[Offset]) -> Result<bool> {
+        let written = self.record.applied(view, id)?;
         Ok(applied.len() >= written.len()
             && applied.iter().zip(&written).all(|(mine, theirs)| mine >= theirs))
     }
