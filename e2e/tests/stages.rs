@@ -178,6 +178,8 @@ async fn daily_peaks_of_hourly_sums_are_exact_whatever_is_late_corrected_or_kill
     let status = node.client.get("/v1/status").await?;
     assert_eq!(status["audit"]["differing"], 0, "{status}");
     let hours = node.client.get("/v1/sources/hours").await?;
-    assert_eq!(hours["quarantined"], 0, "{hours}");
+    for refused in ["undecodable", "misplaced", "conflicts", "stale"] {
+        assert_eq!(hours["counts"][refused], 0, "{hours}");
+    }
     node.stop()
 }
