@@ -20,6 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("sanso-peer", &["sanso-core"]),
     ("sanso-cluster", &["sanso-control", "sanso-core", "sanso-peer", "sanso-state"]),
     ("sanso-dataset", &["sanso-state"]),
+    ("sanso-lineage", &[]),
     ("sanso-catalog", &["sanso-state", "sanso-view"]),
     ("sanso-batch", COMMON),
     ("sanso-speed", COMMON),
@@ -36,6 +37,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "sanso-cluster",
             "sanso-dataset",
             "sanso-catalog",
+            "sanso-lineage",
             "sanso-batch",
             "sanso-speed",
             "sanso-serving",
@@ -82,8 +84,15 @@ const ALLOWED: &[(&str, &[&str])] = &[
 const TEST_SUPPORT: [&str; 2] = ["sanso-broker", "sanso-bucket"];
 
 /// What a layer may depend on.
-const COMMON: &[&str] =
-    &["sanso-log", "sanso-state", "sanso-view", "sanso-core", "sanso-dataset", "sanso-catalog"];
+const COMMON: &[&str] = &[
+    "sanso-log",
+    "sanso-state",
+    "sanso-view",
+    "sanso-core",
+    "sanso-dataset",
+    "sanso-catalog",
+    "sanso-lineage",
+];
 
 type Edges = BTreeMap<String, BTreeSet<String>>;
 
