@@ -11,6 +11,8 @@ pub struct BatchConfig {
     /// Segments of one source that one version may add: bounds memory, since the segments of one log
     /// partition and some dates of the newest-version table are held at once. At least 1.
     pub segments_per_version_max: usize,
+    /// Parts of a version, each of one log partition, that a node computes at the same time. At least 1.
+    pub tasks_at_once: usize,
     /// Bytes of keys and payloads in one read of the log.
     pub read_bytes_max: usize,
     /// Runs that a version waits for the speed layer to reach its cut, so that the audit can compare
@@ -30,6 +32,7 @@ impl Default for BatchConfig {
         Self {
             interval_ms: 5_000,
             segments_per_version_max: 8,
+            tasks_at_once: 2,
             read_bytes_max: 8 << 20,
             adoption_wait_runs: 240,
             adoption_poll_ms: 250,

@@ -2,6 +2,7 @@
 
 use arrow::error::ArrowError;
 use sanso_dataset::DatasetError;
+use sanso_lineage::WorkerId;
 use sanso_log::LogError;
 
 /// Result of a batch operation.
@@ -60,6 +61,18 @@ pub enum BatchError {
         /// The declaration now.
         declared: String,
     },
+    /// A task failed at another process, or can't be done there.
+    #[error("{task} at {worker}: {reason}")]
+    Task {
+        /// The task.
+        task: String,
+        /// Where.
+        worker: WorkerId,
+        /// Why, with its causes.
+        reason: String,
+        /// Whether it may succeed later.
+        transient: bool,
+    },
     /// Rows could not be put together.
     #[error("assemble rows of source {source_name}")]
     Rows {
@@ -77,6 +90,7 @@ impl BatchError {
         match self {
             Self::Log { source, .. } => source.retry() == sanso_log::Retry::Later,
             Self::Dataset(error) => error.is_transient(),
+            Self::Task { transient, .. } => *transient,
             _ => false,
         }
     }

@@ -10,6 +10,9 @@
 //!                     audit: speed's segment = contribution?          each view partition adopts k
 //! ```
 //!
+//! What is done for one log partition is a task: one node drives, and any worker computes, in the same
+//! process or on another node ([`Executor`], [`TaskWorker`]).
+//!
 //! [`BatchLayer`] is the entry point: [`BatchLayer::run`] for ever, [`BatchLayer::run_once`] one step.
 //!
 //! Promised: a view at version k is exactly the fold of the log below cut k; the same whether it was
@@ -27,17 +30,25 @@ mod archive;
 mod audit;
 mod config;
 pub mod contribution;
+mod driver;
 mod error;
+mod executor;
+mod jobs;
 mod lineage;
 mod metrics;
 mod publish;
 mod report;
 mod service;
 mod source_run;
+mod task;
 mod version;
+mod worker;
 
 pub use archive::archived_rows;
 pub use config::BatchConfig;
 pub use error::{BatchError, Result};
+pub use executor::Executor;
 pub use report::{RunReport, SourceReport};
 pub use service::BatchLayer;
+pub use task::{Task, TaskAnswer, TaskCall, TaskResult, Work};
+pub use worker::{TaskDone, TaskFailure, TaskWorker};

@@ -12,8 +12,8 @@
 
 use std::collections::BTreeMap;
 
-use sanso_dataset::NewestFile;
-use sanso_state::{Fingerprint, LogPartition, SegmentId};
+use sanso_dataset::{Manifest, NewestFile};
+use sanso_state::{Fingerprint, FingerprintBuilder, LogPartition, SegmentId};
 use sanso_view::Source;
 
 /// Raised when the newest rule or the table's order changes, so that no old file is taken for new.
@@ -136,6 +136,58 @@ fn fingerprint(
         builder = builder.part(segment.index.to_le_bytes()).part(content.as_bytes());
     }
     builder.finish()
+}
+
+/// Raised when what a task gives changes, so that nodes of different programs don't share results.
+const TASKS_VERSION: &str = "tasks 1";
+
+/// Returns the fingerprint of all that a log partition's part of a version is made from, with what it
+/// contributes to views.
+pub(crate) fn advance_fingerprint(
+    source: &Source,
+    before: &Manifest,
+    partition: LogPartition,
+    segments: &[SegmentId],
+    views: &[Fingerprint],
+) -> Fingerprint {
+    let watermark =
+        before.watermarks[partition.index()].map_or_else(Vec::new, |us| us.to_le_bytes().to_vec());
+    let segments = segments.iter().flat_map(|segment| segment.index.to_le_bytes());
+    let begun = begun("advance", source, views)
+        .part(source.lateness_us.to_le_bytes())
+        .part(source.ahead_us_max.to_le_bytes())
+        .part(watermark)
+        .part(segments.collect::<Vec<_>>());
+    of_files(begun, before, partition).finish()
+}
+
+/// Returns the fingerprint of all that a lift of log partitions' newest rows into views is made from.
+pub(crate) fn lift_fingerprint(
+    source: &Source,
+    manifest: &Manifest,
+    partitions: &[LogPartition],
+    views: &[Fingerprint],
+) -> Fingerprint {
+    let begun = begun("lift", source, views);
+    partitions.iter().fold(begun, |begun, partition| of_files(begun, manifest, *partition)).finish()
+}
+
+fn begun(kind: &str, source: &Source, views: &[Fingerprint]) -> FingerprintBuilder {
+    let rules = TableRules::of(source);
+    let views: Vec<u8> = views.iter().flat_map(|view| *view.as_bytes()).collect();
+    Fingerprint::builder()
+        .part(TASKS_VERSION)
+        .part(TABLE_VERSION)
+        .part(kind)
+        .part(&source.name)
+        .part(TableRules::describe(&rules.columns, &rules.rules))
+        .part(views)
+}
+
+fn of_files(begun: FingerprintBuilder, manifest: &Manifest, partition: LogPartition) -> FingerprintBuilder {
+    let mine = manifest.newest.iter().filter(|file| file.partition == partition);
+    let begun = begun.part(partition.0.to_le_bytes());
+    mine.fold(begun, |begun, file| begun.part(file.path.as_bytes()).part(file.content.as_bytes()))
 }
 
 #[cfg(test)]

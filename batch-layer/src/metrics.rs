@@ -10,6 +10,9 @@ const SEGMENTS_ARCHIVED: &str = "sanso_batch_segments_archived_total";
 const ROWS_ARCHIVED: &str = "sanso_batch_rows_archived_total";
 const NEWEST_FILES: &str = "sanso_batch_newest_files_total";
 const VERSION_SECONDS: &str = "sanso_batch_version_seconds";
+const TASKS: &str = "sanso_batch_tasks_total";
+const TASK_SECONDS: &str = "sanso_batch_task_seconds";
+const TASKS_MOVED: &str = "sanso_batch_tasks_moved_total";
 const RUN_ERRORS: &str = "sanso_batch_run_errors_total";
 
 /// Describes all metrics to the recorder installed.
@@ -26,6 +29,15 @@ pub(crate) fn describe() {
     describe_counter!(ROWS_ARCHIVED, "records written to the master dataset");
     describe_counter!(NEWEST_FILES, "files of the newest-version table by result: rewritten, carried");
     describe_histogram!(VERSION_SECONDS, Unit::Seconds, "duration of the runs that made a version");
+    describe_counter!(
+        TASKS,
+        "tasks that this node was given, by outcome: computed, found (done before), failed"
+    );
+    describe_histogram!(TASK_SECONDS, Unit::Seconds, "duration of the tasks that this node computed");
+    describe_counter!(
+        TASKS_MOVED,
+        "runs of tasks that this node, driving, began at another node, by reason: lost, failed, slow (a twin)"
+    );
     describe_counter!(RUN_ERRORS, "runs that failed");
 }
 
@@ -50,6 +62,19 @@ pub(crate) fn record(source: &str, report: &SourceReport, run_ms: u64) {
     counter!(NEWEST_FILES, "source" => source(), "result" => "rewritten").increment(rewritten);
     counter!(NEWEST_FILES, "source" => source(), "result" => "carried").increment(report.newest_carried);
     histogram!(VERSION_SECONDS, "source" => source()).record(run_ms as f64 / 1e3);
+}
+
+/// Records what became of a task at this worker.
+pub(crate) fn record_task(source: &str, outcome: &'static str, took_ms: u64) {
+    counter!(TASKS, "source" => source.to_owned(), "outcome" => outcome).increment(1);
+    if outcome == "computed" {
+        histogram!(TASK_SECONDS, "source" => source.to_owned()).record(took_ms as f64 / 1e3);
+    }
+}
+
+/// Counts a run that begins elsewhere than the one before it.
+pub(crate) fn record_moved(source: &str, reason: &'static str) {
+    counter!(TASKS_MOVED, "source" => source.to_owned(), "reason" => reason).increment(1);
 }
 
 /// Counts a failed run.

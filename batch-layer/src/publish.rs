@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures::FutureExt;
 use futures::future::try_join_all;
 use sanso_dataset::{Dataset, DatasetError, Manifest, NewestFile, PublishedBlock, PublishedView, ViewId};
-use sanso_state::{Block, Extension, Groups, Watermark};
+use sanso_state::{Block, Extension, Groups, LogPartition, Watermark};
 use sanso_view::View;
 
 use crate::archive::blocking;
@@ -178,19 +178,23 @@ async fn load_blocks(
     Ok(Some(Published { version: manifest.version, blocks, files: document.blocks }))
 }
 
-/// Computes views of one source from every row of its newest-version table, in one pass over it: as
-/// many files at a time as there are processors, and of each only the columns that a view reads.
-pub(crate) async fn recompute(
+/// Lifts rows of the newest-version table into views of one source, in one pass over some log
+/// partitions' files: as many files at a time as there are processors, and of each only the columns
+/// that a view reads. Returns for each view its groups by view partition.
+pub(crate) async fn lift(
     dataset: &Dataset,
     views: &[Arc<View>],
     manifest: &Manifest,
-) -> Result<Vec<Vec<Arc<Block>>>> {
+    partitions: &[LogPartition],
+) -> Result<Vec<Vec<Groups>>> {
     let columns: BTreeSet<usize> = views.iter().flat_map(|view| view.source_columns()).collect();
     let columns = Vec::from_iter(columns);
+    let files = manifest.newest.iter().filter(|file| partitions.contains(&file.partition));
+    let files: Vec<&NewestFile> = files.collect();
     let next = AtomicUsize::new(0);
     let lift_some = async || {
         let mut lifted: Vec<Lifting> = views.iter().map(|view| Lifting::new(view)).collect();
-        while let Some(file) = manifest.newest.get(next.fetch_add(1, Ordering::Relaxed)) {
+        while let Some(file) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
             lifted = lift_file(dataset, views, manifest, file, &columns, lifted).await?;
         }
         Ok::<_, BatchError>(lifted)
@@ -198,12 +202,12 @@ pub(crate) async fn recompute(
     let at_once = std::thread::available_parallelism().map_or(1, usize::from);
     let parts = try_join_all((0..at_once).map(|_| lift_some().boxed())).await?;
     let total = blocking(move || parts.into_iter().reduce(combined)).await.unwrap_or_default();
-    let block = |view, groups| Arc::new(block_of(view, manifest, groups));
-    let blocks = views
-        .iter()
-        .zip(total)
-        .map(|(view, lifted)| lifted.finish().into_iter().map(|groups| block(view, groups)).collect());
-    Ok(blocks.collect())
+    Ok(total.into_iter().map(Lifting::finish).collect())
+}
+
+/// Returns a view's blocks from groups by view partition.
+pub(crate) fn blocks(view: &View, manifest: &Manifest, parts: Vec<Groups>) -> Vec<Arc<Block>> {
+    parts.into_iter().map(|groups| Arc::new(block_of(view, manifest, groups))).collect()
 }
 
 fn combined(mut total: Vec<Lifting>, more: Vec<Lifting>) -> Vec<Lifting> {

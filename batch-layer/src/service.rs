@@ -15,9 +15,11 @@ use tokio::sync::Mutex;
 
 use crate::config::BatchConfig;
 use crate::error::{Result, chain};
+use crate::executor::{Executor, InProcess};
 use crate::metrics;
 use crate::report::{RunReport, SourceReport};
 use crate::source_run::{SourceState, World};
+use crate::worker::TaskWorker;
 
 /// The batch layer of one process. Clones share it.
 #[derive(Clone)]
@@ -30,11 +32,12 @@ struct Inner {
     catalog: CatalogHandle,
     store: PartitionStore,
     board: StatusBoard,
+    executor: Arc<dyn Executor>,
     sources: Mutex<BTreeMap<String, Arc<Mutex<SourceState>>>>,
 }
 
 impl BatchLayer {
-    /// Creates the batch layer; it does nothing until it is run.
+    /// Creates the batch layer; it does nothing until it is run. Its tasks run in this process.
     pub fn new(
         config: BatchConfig,
         log: Arc<dyn Log>,
@@ -44,8 +47,19 @@ impl BatchLayer {
         board: StatusBoard,
     ) -> Self {
         metrics::describe();
+        let worker = TaskWorker::new(config.clone(), Arc::clone(&log), dataset.clone(), catalog.clone());
+        let executor = Arc::new(InProcess::new(worker));
         let sources = Mutex::default();
-        Self(Arc::new(Inner { config, log, dataset, catalog, store, board, sources }))
+        Self(Arc::new(Inner { config, log, dataset, catalog, store, board, executor, sources }))
+    }
+
+    /// Lets its tasks run elsewhere.
+    ///
+    /// # Panics
+    /// When it has been cloned.
+    pub fn with_executor(self, executor: Arc<dyn Executor>) -> Self {
+        let inner = Arc::into_inner(self.0).expect("its executor is set before it is shared");
+        Self(Arc::new(Inner { executor, ..inner }))
     }
 
     /// Returns a view's blocks, one for each view partition in order, at the version in force: loaded
@@ -188,6 +202,7 @@ impl Inner {
             store: &self.store,
             board: &self.board,
             source,
+            executor: self.executor.as_ref(),
         }
     }
 }

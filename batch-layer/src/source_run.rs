@@ -4,33 +4,38 @@
 //!   settle ─ every live view is published at the version in force, and offered
 //!   adopt  ─ offers that speed has reached: audit, rebuild, adopt      (some wait: stop here)
 //!   plan   ─ complete segments beyond the cut                          (none: stop here)
-//!   archive ─ advance ─ commit manifest k ─ publish views ─ offer ─ adopt ─ trim, clean
+//!   tasks  ─ for each log partition, at any worker: archive, advance, contribute
+//!   commit manifest k ─ publish views ─ offer ─ adopt ─ trim, clean
 //! ```
 //!
 //! Everything in [`SourceState`] can be loaded again from the dataset, so after any error it is
-//! dropped and the next step begins from what is committed, as after a crash.
+//! dropped and the next step begins from what is committed, as after a crash. Where other processes
+//! could go on, so can be what tasks gave of the next version, and of one that is committed and not
+//! published yet.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sanso_catalog::{AuditCounts, BatchProgress, BatchQuarantine, StatusBoard};
 use sanso_core::{PartitionId, PartitionStore, ReadRequest};
-use sanso_dataset::{Dataset, DatasetError, Manifest};
+use sanso_dataset::{Dataset, Manifest};
 use sanso_log::{Log, LogError};
 use sanso_state::{Block, Cut, Extension, Fingerprint, Groups, Offset, Outcome, SegmentId};
 use sanso_view::{Source, View};
 
 use crate::adoption::{Decision, decide};
-use crate::advance::Effects;
-use crate::archive::{blocking, plan};
+use crate::archive::blocking;
 use crate::audit::{audit, audit_quarantine};
 use crate::config::BatchConfig;
-use crate::contribution::contributions;
+use crate::driver::run_tasks;
 use crate::error::{BatchError, Result};
+use crate::executor::Executor;
+use crate::jobs::{contributed, forget_tasks, lift, planned};
 use crate::lineage::TableRules;
-use crate::publish::{Published, extended, extensions, load, publish, recompute, view_id};
+use crate::publish::{Published, blocks, extended, extensions, load, publish, view_id};
 use crate::report::SourceReport;
-use crate::version::{make_version, rebuild_damaged};
+use crate::task::{Task, TaskResult, Work};
+use crate::version::assembled;
 
 /// Versions between two removals of files that no version lists.
 const CLEAN_EVERY: u64 = 8;
@@ -43,6 +48,7 @@ pub(crate) struct World<'a> {
     pub(crate) store: &'a PartitionStore,
     pub(crate) board: &'a StatusBoard,
     pub(crate) source: &'a Arc<Source>,
+    pub(crate) executor: &'a dyn Executor,
 }
 
 /// What is known of one source between steps.
@@ -92,7 +98,7 @@ impl SourceState {
         let source = world.source;
         let rules = TableRules::of(source);
         let manifest = match world.dataset.manifest(&source.name).await? {
-            None => Arc::new(beginning(source, rules)),
+            None => Arc::new(beginning(source)),
             Some(manifest) => {
                 check_declaration(source, &manifest, &rules)?;
                 manifest
@@ -128,13 +134,14 @@ impl SourceState {
         if missing.is_empty() {
             return Ok(());
         }
-        let computed = backfill(world, &missing, &manifest).await?;
-        for (view, blocks) in missing.iter().zip(computed) {
+        let (tasks, lifted) = lift(world, &missing, &manifest).await?;
+        for (view, parts) in missing.iter().zip(lifted) {
             report.recomputed.push(view.name.clone());
+            let blocks = blocks(view, &manifest, parts);
             let (published, _) = publish(world.dataset, view, &manifest, blocks, None).await?;
             self.know(view, published);
         }
-        Ok(())
+        forget_tasks(world, &tasks).await
     }
 
     fn know(&mut self, view: &Arc<View>, published: Published) {
@@ -162,20 +169,84 @@ impl SourceState {
         }
         let before = self.load_manifest(world).await?;
         let ends = log_ends(world).await?;
-        let plan =
-            plan(&before.cut, &ends, world.source.segments(), world.config.segments_per_version_max.max(1));
+        let plan = planned(world, &before, &ends).await?;
         report.backlog = plan.backlog;
         if plan.segments.is_empty() {
             return self.trim(world, &before).await;
         }
-        let (manifest, effects) = make_version(world, &before, plan, report).await?;
+        let tasks = self.advances(world, &before, &plan.segments);
+        let results = run_tasks(world, &tasks).await?;
+        let manifest = Arc::new(assembled(&before, plan, &results, report));
+        world.dataset.commit(&manifest).await?;
         self.manifest = Some(Arc::clone(&manifest));
         report.version = Some(manifest.version);
         report.quarantine_audit = audit_quarantine(world.board, &manifest, &report.segments);
-        self.publish_all(world, &manifest, effects, report).await?;
+        self.publish_all(world, &manifest, &results, report).await?;
+        forget_tasks(world, &tasks).await?;
         self.adopt(world, report).await;
         self.clean(world, &manifest).await?;
         self.trim(world, &manifest).await
+    }
+
+    /// Returns the tasks that make a version of planned segments: one for each log partition.
+    fn advances(&self, world: &World<'_>, before: &Arc<Manifest>, planned: &[SegmentId]) -> Vec<Task> {
+        let views: Vec<Arc<View>> = self.views.values().map(|state| Arc::clone(&state.view)).collect();
+        let advance = |of_one: &[SegmentId]| {
+            let work = Work::Advance { partition: of_one[0].partition, segments: of_one.to_vec() };
+            Task::new(world.source, views.clone(), before, work)
+        };
+        planned.chunk_by(|a, b| a.partition == b.partition).map(advance).collect()
+    }
+
+    /// Publishes the version in force from what its tasks gave, where whoever committed it did not come to
+    /// that; else its views would be computed from all rows.
+    async fn resume(
+        &mut self,
+        world: &World<'_>,
+        live: &[Arc<View>],
+        report: &mut SourceReport,
+    ) -> Result<()> {
+        let manifest = self.load_manifest(world).await?;
+        if !world.executor.is_shared() || manifest.version == 0 || !self.views.is_empty() {
+            return Ok(());
+        }
+        let (dataset, source) = (world.dataset, world.source);
+        let plan = dataset.version_plan(&source.name, manifest.version).await?;
+        let Some(plan) = plan.filter(|plan| plan.cut == manifest.cut) else { return Ok(()) };
+        let before = match manifest.version {
+            1 => Some(Arc::new(beginning(source))),
+            version => dataset.manifest_if_any(&source.name, version - 1).await?,
+        };
+        let Some(before) = before.filter(|before| before.fingerprint() == plan.before) else { return Ok(()) };
+        let mut views = BTreeMap::new();
+        for view in live {
+            let published = match before.version {
+                0 => Some(Published::beginning(view)),
+                _ => load(dataset, view, &before).await?,
+            };
+            let Some(published) = published else { return Ok(()) };
+            let state = ViewState { view: Arc::clone(view), published, was_live: true };
+            views.insert(view.fingerprint, state);
+        }
+        self.views = views;
+        let tasks = self.advances(world, &before, &plan.segments);
+        let mut results = Vec::with_capacity(tasks.len());
+        for task in &tasks {
+            match task.find(dataset).await? {
+                Some(found) => results.push(Arc::new(found)),
+                None => {
+                    self.views.clear();
+                    return Ok(());
+                }
+            }
+        }
+        tracing::info!(
+            source = source.name,
+            version = manifest.version,
+            "a version is published from what its tasks gave"
+        );
+        self.publish_all(world, &manifest, &results, report).await?;
+        forget_tasks(world, &tasks).await
     }
 
     /// Brings every live view to the version in force, forgets retired ones, and offers blocks to
@@ -186,6 +257,7 @@ impl SourceState {
         live: &[Arc<View>],
         report: &mut SourceReport,
     ) -> Result<()> {
+        self.resume(world, live, report).await?;
         self.views.retain(|id, state| !state.was_live || live.iter().any(|view| view.fingerprint == *id));
         self.ensure(world, live, report).await?;
         for view in live {
@@ -237,16 +309,14 @@ impl SourceState {
         &mut self,
         world: &World<'_>,
         manifest: &Arc<Manifest>,
-        effects: BTreeMap<SegmentId, Option<Effects>>,
+        results: &[Arc<TaskResult>],
         report: &mut SourceReport,
     ) -> Result<()> {
-        let effects = Arc::new(effects);
         for (&fingerprint, state) in &mut self.views {
-            let view = Arc::clone(&state.view);
-            let (before, manifest_of_view, effects) =
-                (state.published.clone(), Arc::clone(manifest), Arc::clone(&effects));
+            let (view, before) = (Arc::clone(&state.view), state.published.clone());
+            let (manifest_of_view, results) = (Arc::clone(manifest), results.to_vec());
             let (contributions, extensions, blocks) = blocking(move || {
-                let contributions = contributions(&view, &effects);
+                let contributions = contributed(fingerprint, &results);
                 let extensions = extensions(&view, &before, &contributions, &manifest_of_view);
                 let blocks = extended(&before, &extensions);
                 (contributions, extensions, blocks)
@@ -276,6 +346,9 @@ impl SourceState {
             world.dataset.remove_unpublished(view_id(&state.view), manifest.version, keep).await?;
         }
         if !self.cleaned || manifest.version.is_multiple_of(CLEAN_EVERY) {
+            if world.executor.is_shared() {
+                world.dataset.remove_tasks_until(&manifest.source, manifest.version).await?;
+            }
             world.dataset.remove_unreferenced(&manifest.source, keep).await?;
             let oldest = manifest.version.saturating_sub(keep as u64);
             let live: Vec<_> = self.views.values().map(|state| view_id(&state.view)).collect();
@@ -331,21 +404,6 @@ impl SourceState {
     }
 }
 
-/// Computes views from the newest-version table; damaged files of it are made again first.
-async fn backfill(
-    world: &World<'_>,
-    views: &[Arc<View>],
-    manifest: &Manifest,
-) -> Result<Vec<Vec<Arc<Block>>>> {
-    match recompute(world.dataset, views, manifest).await {
-        Err(BatchError::Dataset(DatasetError::Damaged { .. } | DatasetError::Missing { .. })) => {
-            rebuild_damaged(world, manifest).await?;
-            recompute(world.dataset, views, manifest).await
-        }
-        computed => computed,
-    }
-}
-
 fn add(total: &mut AuditCounts, more: AuditCounts) {
     total.compared += more.compared;
     total.skipped += more.skipped;
@@ -353,7 +411,8 @@ fn add(total: &mut AuditCounts, more: AuditCounts) {
 }
 
 /// Returns the manifest that stands for nothing archived. It is never written.
-fn beginning(source: &Source, rules: TableRules) -> Manifest {
+pub(crate) fn beginning(source: &Source) -> Manifest {
+    let rules = TableRules::of(source);
     Manifest {
         source: source.name.clone(),
         version: 0,

@@ -1,5 +1,4 @@
-//! Makes one version: archives segments, advances the newest-version table, writes down what was
-//! refused, commits the manifest.
+//! Makes one version: each log partition's part of it, and the manifest of all parts.
 //!
 //! A file of the newest-version table that is damaged or gone is made again from its lineage, the
 //! segments of its log partition. The same rows make the same bytes, so the manifest stays true.
@@ -12,62 +11,51 @@ use arrow::compute::take_record_batch;
 use arrow::error::ArrowError;
 use futures::{StreamExt, TryStreamExt, stream};
 use sanso_dataset::{DatasetError, Manifest, NewestFile, QuarantineFile, SegmentFile, append_times};
-use sanso_state::{LogPartition, SegmentId, Watermark};
-use sanso_view::Source;
+use sanso_state::{LogPartition, Quarantined, SegmentId, Watermark};
+use sanso_view::{Source, View};
 
 use crate::advance::{Conflict, Effects, advance};
 use crate::archive::{ArchivePlan, archive, blocking, fetch_conflicts};
+use crate::contribution::contributions;
 use crate::error::{BatchError, Result};
 use crate::lineage::{TableRules, TableTask, Touched, plan_table};
 use crate::report::SourceReport;
-use crate::source_run::World;
+use crate::task::{Given, Means, TaskResult};
 
 /// Dates of the newest-version table that are advanced at the same time.
 const DATES_AT_ONCE: usize = 8;
 
-/// Archives the planned segments, advances the newest-version table over them and commits the next
-/// version. Returns it with each new segment's effects.
-pub(crate) async fn make_version(
-    world: &World<'_>,
+/// Puts the parts of a version together, and says what they did. Pure: whoever made which part, in
+/// whatever order, the manifest is the same.
+pub(crate) fn assembled(
     before: &Manifest,
     plan: ArchivePlan,
+    parts: &[Arc<TaskResult>],
     report: &mut SourceReport,
-) -> Result<(Arc<Manifest>, BTreeMap<SegmentId, Option<Effects>>)> {
-    let mut archived: Vec<SegmentFile> = Vec::with_capacity(plan.segments.len());
-    let mut refused: BTreeMap<SegmentId, QuarantineFile> = BTreeMap::new();
-    for &segment in &plan.segments {
-        let read_bytes_max = world.config.read_bytes_max;
-        let done = archive(world.log, world.dataset, world.source, segment, read_bytes_max).await?;
-        report.rows_archived += done.file.rows;
-        refused.extend(done.refused.map(|file| (segment, file)));
-        archived.push(done.file);
-    }
-    let mut newest = Vec::new();
-    let mut effects = BTreeMap::new();
+) -> Manifest {
+    let advanced = |partition| plan.segments.iter().any(|segment| segment.partition == partition);
+    let untouched = before.newest.iter().filter(|file| !advanced(file.partition)).cloned();
+    let mut newest: Vec<NewestFile> = untouched.collect();
+    report.newest_carried = newest.len() as u64;
+    let (mut segments, mut quarantine) = (before.segments.clone(), before.quarantine.clone());
     let mut watermarks = before.watermarks.clone();
-    for partition in (0..world.source.partitions).map(LogPartition) {
-        let files: Vec<_> = archived.iter().filter(|file| file.segment.partition == partition).collect();
-        let watermark = &mut watermarks[partition.index()];
-        let part = advance_partition(world, before, partition, &files, watermark).await?;
+    for part in parts {
+        report.rows_archived += part.archived.iter().map(|file| file.rows).sum::<u64>();
         report.newest_carried += part.carried.len() as u64;
-        report.newest_rewritten.extend(part.rewritten.iter().map(|file| (partition, file.date)));
-        newest.extend(part.carried);
-        newest.extend(part.rewritten);
-        effects.extend(part.effects);
-        for (segment, conflicts) in part.conflicts {
-            let file = add_conflicts(world, segment, refused.get(&segment), conflicts).await?;
-            refused.extend(file.map(|file| (segment, file)));
+        report.newest_rewritten.extend(part.rewritten.iter().map(|file| (file.partition, file.date)));
+        part.quarantine.iter().for_each(|file| report.refused.add(&file.counts));
+        if let Some(file) = part.archived.first() {
+            watermarks[file.segment.partition.index()] = part.max_event_us;
         }
+        segments.extend(part.archived.iter().cloned());
+        quarantine.extend(part.quarantine.iter().cloned());
+        newest.extend(part.carried.iter().chain(&part.rewritten).cloned());
     }
-    refused.values().for_each(|file| report.refused.add(&file.counts));
-    let mut quarantine = before.quarantine.clone();
-    quarantine.extend(refused.into_values());
+    segments.sort_by_key(|file| file.segment);
     quarantine.sort_by_key(|file| file.segment);
     newest.sort_by_key(|file| (file.partition, file.date));
-    let mut segments: Vec<SegmentFile> = before.segments.iter().cloned().chain(archived).collect();
-    segments.sort_by_key(|file| file.segment);
     report.segments = plan.segments;
-    let manifest = Manifest {
+    Manifest {
         version: before.version + 1,
         cut: plan.cut,
         watermarks,
@@ -77,55 +65,90 @@ pub(crate) async fn make_version(
         quarantine_from: Some(before.division().from),
         quarantine,
         ..before.clone()
-    };
-    world.dataset.commit(&manifest).await?;
-    Ok((Arc::new(manifest), effects))
+    }
 }
 
-/// Adds a segment's conflicts, in any order, to the file of what was refused before them. In memory:
-/// the quarantine of one segment.
+/// Archives a log partition's planned segments, advances its part of the newest-version table over them,
+/// and computes what each contributes to each view. In memory: those segments' rows, what was refused of
+/// them, and some dates' parts of the table.
+pub(crate) async fn advance_partition(
+    means: Means<'_>,
+    before: &Manifest,
+    partition: LogPartition,
+    segments: &[SegmentId],
+    views: &[Arc<View>],
+) -> Result<TaskResult> {
+    let mut archived = Vec::with_capacity(segments.len());
+    let mut refused: BTreeMap<SegmentId, Vec<Quarantined>> = BTreeMap::new();
+    for &segment in segments {
+        let done = archive(means.log, means.dataset, means.source, segment, means.read_bytes_max).await?;
+        archived.push(done.file);
+        refused.insert(segment, done.refused);
+    }
+    let mut max_event_us = before.watermarks[partition.index()];
+    let Part { carried, rewritten, effects, conflicts } =
+        advance_table(means, before, partition, &archived, &mut max_event_us).await?;
+    for (segment, conflicts) in conflicts {
+        add_conflicts(means, segment, refused.entry(segment).or_default(), conflicts).await?;
+    }
+    let mut quarantine: Vec<QuarantineFile> = Vec::new();
+    for (segment, records) in refused {
+        quarantine.extend(means.dataset.put_quarantine(&means.source.name, segment, &records).await?);
+    }
+    let views = views.to_vec();
+    let given = blocking(move || {
+        let of_view = |view: &Arc<View>| {
+            let given = |done: crate::contribution::Contribution| Given {
+                view: view.fingerprint,
+                segment: Some(done.segment),
+                parts: done.parts,
+            };
+            contributions(view, &effects).into_iter().map(given).collect::<Vec<_>>()
+        };
+        views.iter().flat_map(of_view).collect()
+    })
+    .await;
+    Ok(TaskResult { archived, quarantine, carried, rewritten, max_event_us, given, took_ms: 0 })
+}
+
+/// Adds a segment's conflicts, in any order, to what was refused of it before.
 async fn add_conflicts(
-    world: &World<'_>,
+    means: Means<'_>,
     segment: SegmentId,
-    refused: Option<&QuarantineFile>,
+    refused: &mut Vec<Quarantined>,
     mut conflicts: Vec<Conflict>,
-) -> Result<Option<QuarantineFile>> {
-    let (source, bytes_max) = (world.source, world.config.read_bytes_max);
+) -> Result<()> {
     // Those of one date come in offset order; of several they do not.
     conflicts.sort_by_key(|conflict| conflict.offset);
-    let mut records = match refused {
-        Some(file) => world.dataset.read_quarantine(&source.name, file).await?,
-        None => Vec::new(),
-    };
-    records.extend(fetch_conflicts(world.log, source, segment.partition, &conflicts, bytes_max).await?);
-    records.sort_by_key(|record| record.offset);
-    Ok(world.dataset.put_quarantine(&source.name, segment, &records).await?)
+    let Means { log, source, read_bytes_max, .. } = means;
+    refused.extend(fetch_conflicts(log, source, segment.partition, &conflicts, read_bytes_max).await?);
+    refused.sort_by_key(|record| record.offset);
+    Ok(())
 }
 
-/// One log partition's part of a new version.
-struct PartitionPart {
+/// One log partition's part of a new newest-version table.
+struct Part {
     carried: Vec<NewestFile>,
     rewritten: Vec<NewestFile>,
     effects: BTreeMap<SegmentId, Option<Effects>>,
     conflicts: BTreeMap<SegmentId, Vec<Conflict>>,
 }
 
-/// Advances one log partition's part of the newest-version table over its new segments. In memory:
-/// those segments' rows, and some dates' parts of the table.
-async fn advance_partition(
-    world: &World<'_>,
+/// Advances one log partition's part of the newest-version table over its new segments.
+async fn advance_table(
+    means: Means<'_>,
     before: &Manifest,
     partition: LogPartition,
-    files: &[&SegmentFile],
+    files: &[SegmentFile],
     max_event_us: &mut Option<i64>,
-) -> Result<PartitionPart> {
-    let source = world.source;
+) -> Result<Part> {
+    let source = means.source;
     let rules = TableRules::of(source);
     let mut dates: BTreeMap<Option<i32>, Vec<(SegmentId, RecordBatch)>> = BTreeMap::new();
     let mut touched = Touched::new();
     let mut watermark = Watermark::new(source.lateness_us, source.ahead_us_max).resume(*max_event_us);
     for file in files {
-        let rows = world.dataset.read_segment(&source.name, file).await?;
+        let rows = means.dataset.read_segment(&source.name, file).await?;
         let events = source.event_times(&rows);
         for (&event_us, append_us) in events.iter().zip(append_times(&rows).values()) {
             watermark.observe(event_us, *append_us);
@@ -141,7 +164,7 @@ async fn advance_partition(
         files.iter().map(|file| (file.segment, Vec::new())).collect();
     let tasks = plan.tasks.into_iter().map(|task| {
         let rows = dates.remove(&task.date).unwrap_or_default();
-        advance_date(world, before, partition, task, rows)
+        advance_date(means, before, partition, task, rows)
     });
     // Several at once, since most of the time is waiting for the disk; in order, so that effects are.
     let mut tasks = stream::iter(tasks).buffered(DATES_AT_ONCE);
@@ -159,26 +182,26 @@ async fn advance_partition(
     for (segment, parts) in effects {
         joined.insert(segment, Effects::join(&parts).map_err(rows_error(source))?);
     }
-    Ok(PartitionPart { carried: plan.carried, rewritten, effects: joined, conflicts })
+    Ok(Part { carried: plan.carried, rewritten, effects: joined, conflicts })
 }
 
 /// Advances one date's part of the table and writes it.
 async fn advance_date(
-    world: &World<'_>,
+    means: Means<'_>,
     before: &Manifest,
     partition: LogPartition,
     task: TableTask,
     rows: Vec<(SegmentId, RecordBatch)>,
 ) -> Result<(NewestFile, BTreeMap<SegmentId, Effects>, BTreeMap<SegmentId, Vec<Conflict>>)> {
-    let source = world.source;
+    let source = means.source;
     let previous = match &task.previous {
-        Some(file) => read_or_rebuild(world, before, file).await?,
+        Some(file) => read_or_rebuild(means, before, file).await?,
         None => Vec::new(),
     };
     let advancing = Arc::clone(source);
     let advanced = blocking(move || advance(&advancing, previous, rows)).await.map_err(rows_error(source))?;
     let (date, fingerprint) = (task.date, task.fingerprint);
-    let file = world.dataset.put_newest(&source.name, partition, date, fingerprint, advanced.rows).await?;
+    let file = means.dataset.put_newest(&source.name, partition, date, fingerprint, advanced.rows).await?;
     Ok((file, advanced.effects, advanced.conflicts))
 }
 
@@ -207,42 +230,46 @@ fn divide(
 
 /// Reads a file of the newest-version table; one that is damaged or gone is made again.
 async fn read_or_rebuild(
-    world: &World<'_>,
+    means: Means<'_>,
     manifest: &Manifest,
     file: &NewestFile,
 ) -> Result<Vec<RecordBatch>> {
-    match world.dataset.read_newest(&manifest.source, file).await {
+    match means.dataset.read_newest(&manifest.source, file).await {
         Err(error @ (DatasetError::Damaged { .. } | DatasetError::Missing { .. })) => {
             tracing::warn!(%error, "a file of the newest-version table is made again from its segments");
-            rebuild(world, manifest, file, &error).await?;
-            Ok(world.dataset.read_newest(&manifest.source, file).await?)
+            rebuild(means, manifest, file, &error).await?;
+            Ok(means.dataset.read_newest(&manifest.source, file).await?)
         }
         read => Ok(read?),
     }
 }
 
 /// Reads a segment; one that is damaged or gone is archived again where the log still has it.
-async fn read_or_archive_again(world: &World<'_>, file: &SegmentFile) -> Result<RecordBatch> {
-    let source = world.source;
-    let damage = match world.dataset.read_segment(&source.name, file).await {
+async fn read_or_archive_again(means: Means<'_>, file: &SegmentFile) -> Result<RecordBatch> {
+    let source = means.source;
+    let damage = match means.dataset.read_segment(&source.name, file).await {
         Err(error @ (DatasetError::Damaged { .. } | DatasetError::Missing { .. })) => error,
         read => return Ok(read?),
     };
     let from = file.segment.index * source.segments().size();
-    let start = world.log.start_offset(&source.topic, file.segment.partition.0).await;
+    let start = means.log.start_offset(&source.topic, file.segment.partition.0).await;
     if start.is_ok_and(|start| start <= from) {
         tracing::warn!(error = %damage, "a segment is archived again from the log");
-        let read_bytes_max = world.config.read_bytes_max;
-        archive(world.log, world.dataset, source, file.segment, read_bytes_max).await?;
-        return Ok(world.dataset.read_segment(&source.name, file).await?);
+        let read_bytes_max = means.read_bytes_max;
+        archive(means.log, means.dataset, source, file.segment, read_bytes_max).await?;
+        return Ok(means.dataset.read_segment(&source.name, file).await?);
     }
     Err(BatchError::Dataset(damage))
 }
 
-/// Makes every damaged file of the newest-version table again.
-pub(crate) async fn rebuild_damaged(world: &World<'_>, manifest: &Manifest) -> Result<()> {
-    for file in &manifest.newest {
-        read_or_rebuild(world, manifest, file).await?;
+/// Makes every damaged file of some log partitions' newest-version tables again.
+pub(crate) async fn rebuild_damaged(
+    means: Means<'_>,
+    manifest: &Manifest,
+    partitions: &[LogPartition],
+) -> Result<()> {
+    for file in manifest.newest.iter().filter(|file| partitions.contains(&file.partition)) {
+        read_or_rebuild(means, manifest, file).await?;
     }
     Ok(())
 }
@@ -250,16 +277,16 @@ pub(crate) async fn rebuild_damaged(world: &World<'_>, manifest: &Manifest) -> R
 /// Makes one file again from the segments of its log partition. In memory: one segment, and the
 /// file's date of all of them.
 async fn rebuild(
-    world: &World<'_>,
+    means: Means<'_>,
     manifest: &Manifest,
     file: &NewestFile,
     damage: &DatasetError,
 ) -> Result<()> {
-    let source = world.source;
+    let source = means.source;
     let rules = TableRules::of(source);
     let mut rows = Vec::new();
     for segment in manifest.segments.iter().filter(|segment| segment.segment.partition == file.partition) {
-        let archived = read_or_archive_again(world, segment).await?;
+        let archived = read_or_archive_again(means, segment).await?;
         let events = source.event_times(&archived);
         let divided = divide(source, &rules, &archived, &events)?;
         let mine = divided.into_iter().filter(|(date, _)| *date == file.date);
@@ -270,7 +297,7 @@ async fn rebuild(
         let made =
             blocking(move || advance(&advancing, Vec::new(), rows)).await.map_err(rows_error(source))?;
         let put =
-            world.dataset.put_newest(&source.name, file.partition, file.date, file.fingerprint, made.rows);
+            means.dataset.put_newest(&source.name, file.partition, file.date, file.fingerprint, made.rows);
         if put.await?.content == file.content {
             return Ok(());
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::error::ArrowError;
-use sanso_dataset::{Dataset, QuarantineFile, SegmentFile, with_log_columns};
+use sanso_dataset::{Dataset, SegmentFile, with_log_columns};
 use sanso_log::{Log, LogError, Record, partition_for_key};
 use sanso_state::{LogPartition, Quarantined, Refusal, SegmentId, conflict_reason, misplaced_reason};
 use sanso_view::Source;
@@ -22,8 +22,8 @@ const CONFLICTS_READ: usize = 64;
 pub(crate) struct Archived {
     /// What the manifest lists.
     pub(crate) file: SegmentFile,
-    /// The quarantine's file of what is not in it: undecodable, or of another log partition.
-    pub(crate) refused: Option<QuarantineFile>,
+    /// What is not in it, in offset order: undecodable, or of another log partition.
+    pub(crate) refused: Vec<Quarantined>,
 }
 
 /// Rows of a segment with their places in the log.
@@ -34,7 +34,8 @@ struct Rows {
     refused: Vec<Quarantined>,
 }
 
-/// Archives one complete segment. Idempotent: it may be archived again and gives the same file.
+/// Archives one complete segment. Idempotent: it may be archived again and gives the same file. What is
+/// refused is not written: conflicts are found later, and belong into the same file.
 pub(crate) async fn archive(
     log: &dyn Log,
     dataset: &Dataset,
@@ -62,7 +63,6 @@ pub(crate) async fn archive(
     }
     let Rows { rows, offsets, append_times_us, refused } = join(source, parts)?;
     let file = dataset.put_segment(&source.name, segment, &rows, offsets, append_times_us).await?;
-    let refused = dataset.put_quarantine(&source.name, segment, &refused).await?;
     Ok(Archived { file, refused })
 }
 

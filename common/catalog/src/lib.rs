@@ -17,8 +17,8 @@ use tokio::sync::watch;
 
 pub use limits::{Limit, LimitGauge, LimitUse, Limits, Registered};
 pub use status::{
-    AuditCounts, BatchProgress, BatchQuarantine, Order, PartitionProgress, QuarantineStore, RecordCounts,
-    StatusBoard,
+    AuditCounts, BatchJob, BatchProgress, BatchQuarantine, Order, PartitionProgress, QuarantineStore,
+    RecordCounts, RunningTask, StatusBoard,
 };
 
 /// What a node of a cluster does for a log partition.

@@ -80,6 +80,28 @@ pub struct BatchProgress {
     pub error: Option<String>,
 }
 
+/// The tasks of the version that the batch layer is making, while it makes one and drives it here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct BatchJob {
+    /// The version's number.
+    pub version: u64,
+    /// How many tasks there are.
+    pub tasks: u64,
+    /// How many have their result.
+    pub done: u64,
+    /// Those that run now; one may run at two workers.
+    pub running: Vec<RunningTask>,
+}
+
+/// A task that runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RunningTask {
+    /// What it is.
+    pub task: String,
+    /// The number of the node where it runs; 0 on a single node.
+    pub worker: u16,
+}
+
 /// What the batch layer knows of a source's quarantine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BatchQuarantine {
@@ -139,6 +161,7 @@ struct Board {
     troubles: BTreeMap<String, BTreeMap<u32, String>>,
     stopped: BTreeMap<(String, u32), String>,
     batch: BTreeMap<String, BatchProgress>,
+    jobs: BTreeMap<String, BatchJob>,
     quarantine: Option<Arc<dyn QuarantineStore>>,
     limits: Limits,
 }
@@ -193,6 +216,15 @@ impl StatusBoard {
         self.0.write().batch.insert(source.to_owned(), progress);
     }
 
+    /// Posts the batch layer's job on one source, or that there is none.
+    pub fn post_job(&self, source: &str, job: Option<BatchJob>) {
+        let mut board = self.0.write();
+        match job {
+            Some(job) => _ = board.jobs.insert(source.to_owned(), job),
+            None => _ = board.jobs.remove(source),
+        }
+    }
+
     /// Connects the store of quarantined records.
     pub fn connect_quarantine(&self, store: Arc<dyn QuarantineStore>) {
         self.0.write().quarantine = Some(store);
@@ -221,6 +253,11 @@ impl StatusBoard {
     /// Returns the batch layer's progress by source.
     pub fn batch(&self) -> BTreeMap<String, BatchProgress> {
         self.0.read().batch.clone()
+    }
+
+    /// Returns the batch layer's jobs by source.
+    pub fn jobs(&self) -> BTreeMap<String, BatchJob> {
+        self.0.read().jobs.clone()
     }
 
     /// Returns the store of quarantined records, once connected.

@@ -21,6 +21,9 @@
 //!     in_force.json
 //!         A version that was in force not long ago: where the search for the newest begins, so that
 //!         no listing of the store has to be trusted. It may be deleted.
+//!     tasks/00000000000000000018/plan.json, {fingerprint}.json, {fingerprint}.groups
+//!         What version 18 is to hold, and what each part of the work on it has given so far. Only while
+//!         it is being made; may be deleted.
 //!     views/{view}/{fingerprint}/versions/00000000000000000017.json
 //!         The view's blocks at version 17.
 //!     views/{view}/{fingerprint}/blocks/00002/{fingerprint}.groups
@@ -114,6 +117,35 @@ impl Layout {
     /// Returns the path of one manifest.
     pub fn manifest(&self, source: &str, version: u64) -> Path {
         self.manifests(source).join(version_file(version))
+    }
+
+    /// Returns the folder of what is known of versions that are being made.
+    pub fn all_tasks(&self, source: &str) -> Path {
+        self.source(source).join("tasks")
+    }
+
+    /// Returns the path of what a version is to hold.
+    pub fn version_plan(&self, source: &str, version: u64) -> Path {
+        self.tasks(source, version).join("plan.json")
+    }
+
+    /// Returns the path of what a task of a version gave.
+    pub fn task(&self, source: &str, version: u64, task: Fingerprint) -> Path {
+        self.tasks(source, version).join(format!("{task}.json"))
+    }
+
+    /// Returns the path of the groups that a task of a version gave.
+    pub fn task_groups(&self, source: &str, version: u64, task: Fingerprint) -> Path {
+        self.tasks(source, version).join(format!("{task}.groups"))
+    }
+
+    fn tasks(&self, source: &str, version: u64) -> Path {
+        self.all_tasks(source).join(format!("{version:020}"))
+    }
+
+    /// Returns which version a file among the tasks belongs to.
+    pub(crate) fn version_of_task(file: &Path) -> Option<u64> {
+        file.as_ref().rsplit('/').nth(1)?.parse().ok()
     }
 
     /// Returns the folder of all view versions of a source.

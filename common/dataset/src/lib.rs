@@ -6,6 +6,7 @@
 //!            ──JSON─────▶ manifests/…         version k: cut, watermarks, list of all files above
 //!           ───Parquet──▶ quarantine/…        every record refused, by (log partition, segment)
 //!   publish ───blocks───▶ views/…             version k of a view: one block per view partition
+//!   workers ────────────▶ tasks/…             what is done of a version that is being made
 //! ```
 //!
 //! A version exists when its manifest exists, and a manifest is written last, in
@@ -36,6 +37,7 @@ mod quarantine;
 mod replays;
 mod schema;
 mod segment;
+mod tasks;
 
 pub use blocks::{BlockFile, PublishedBlock, PublishedView, ViewId};
 pub use dataset::Dataset;
@@ -50,6 +52,7 @@ pub use schema::{
     APPEND_TIME_COLUMN, OFFSET_COLUMN, append_times, archived_schema, offsets, source_columns,
     with_log_columns,
 };
+pub use tasks::{TaskGroups, TaskRecord, VersionPlan};
 
 #[cfg(test)]
 mod quarantine_tests;

@@ -1,0 +1,220 @@
+//! Drives one job: the tasks of one version, on whichever workers there are.
+//!
+//! What is in the dataset already is not done again. The scheduler decides; here are the runs, the
+//! clock and what people are told.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::{AbortHandle, Abortable, BoxFuture};
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use sanso_catalog::{BatchJob, RunningTask};
+use sanso_lineage::{Effect, Event, Failure, RunId, Scheduler, SchedulerConfig, TaskId, Why, WorkerId};
+
+use crate::error::{BatchError, Result, chain};
+use crate::metrics;
+use crate::source_run::World;
+use crate::task::{Task, TaskResult};
+use crate::worker::TaskFailure;
+
+/// Does all tasks; returns their results in the same order. Dropped, it stops them everywhere.
+pub(crate) async fn run_tasks(world: &World<'_>, tasks: &[Task]) -> Result<Vec<Arc<TaskResult>>> {
+    let mut results: Vec<Option<Arc<TaskResult>>> = vec![None; tasks.len()];
+    if world.executor.is_shared() {
+        for (task, result) in tasks.iter().zip(&mut results) {
+            *result = task.find(world.dataset).await?.map(Arc::new);
+            if result.is_some() {
+                tracing::info!(task = task.name(), "a task was done before, its result is used");
+            }
+        }
+    }
+    let open: Vec<usize> = (0..tasks.len()).filter(|task| results[*task].is_none()).collect();
+    let source = &world.source.name;
+    let prefers = world.executor.prefers(source, world.source.partitions);
+    let preferred = open.iter().map(|task| *prefers.get(tasks[*task].partition()?.index())?).collect();
+    let job = Job {
+        world,
+        tasks,
+        open,
+        results,
+        scheduler: Scheduler::new(SchedulerConfig::default(), preferred, 0),
+        started: Instant::now(),
+        runs: FuturesUnordered::new(),
+        stops: BTreeMap::new(),
+        failure: None,
+    };
+    let _told = Told { world };
+    job.run().await
+}
+
+/// What comes of a run; none when it was stopped.
+type Ended = (RunId, Option<Result<Arc<TaskResult>, TaskFailure>>);
+
+struct Job<'a> {
+    world: &'a World<'a>,
+    tasks: &'a [Task],
+    /// The tasks that the scheduler has, by their places among all.
+    open: Vec<usize>,
+    results: Vec<Option<Arc<TaskResult>>>,
+    scheduler: Scheduler,
+    started: Instant,
+    runs: FuturesUnordered<BoxFuture<'a, Ended>>,
+    stops: BTreeMap<RunId, AbortHandle>,
+    /// The last failure: what the job fails with, if it does.
+    failure: Option<BatchError>,
+}
+
+impl<'a> Job<'a> {
+    async fn run(mut self) -> Result<Vec<Arc<TaskResult>>> {
+        let mut workers = self.world.executor.workers();
+        let there = workers.borrow_and_update().clone();
+        self.happens(Event::Workers(there))?;
+        while !self.scheduler.is_done() {
+            self.tell();
+            let now_ms = self.now_ms();
+            let due = self.scheduler.due_ms(now_ms).map(|due_ms| Duration::from_millis(due_ms - now_ms));
+            let due = async {
+                match due {
+                    Some(due) => tokio::time::sleep(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let changed = async {
+                if workers.changed().await.is_err() {
+                    // They stay as they are.
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                Some((run, ended)) = self.runs.next() => self.ended(run, ended)?,
+                () = changed => {
+                    let there = workers.borrow_and_update().clone();
+                    self.happens(Event::Workers(there))?;
+                }
+                () = due => self.happens(Event::Tick)?,
+            }
+        }
+        Ok(self.results.into_iter().map(|result| result.expect("the job is done")).collect())
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn ended(&mut self, run: RunId, ended: Option<Result<Arc<TaskResult>, TaskFailure>>) -> Result<()> {
+        self.stops.remove(&run);
+        let of = self.scheduler.runs().find(|(id, ..)| *id == run);
+        // One that was stopped just when it ended is passed over.
+        let (Some((_, task, worker)), Some(ended)) = (of, ended) else { return Ok(()) };
+        match ended {
+            Ok(result) => {
+                self.results[self.open[task.0]] = Some(result);
+                self.happens(Event::Done(run))
+            }
+            Err(TaskFailure { failure, error }) => {
+                let (task, error_text) = (self.task(task).name(), chain(&error));
+                tracing::debug!(task, %worker, error = error_text, "a run of a task failed");
+                self.failure = Some(error);
+                self.happens(Event::Failed(run, failure))
+            }
+        }
+    }
+
+    fn task(&self, task: TaskId) -> &Task {
+        &self.tasks[self.open[task.0]]
+    }
+
+    /// Tells the scheduler, and does what it says.
+    fn happens(&mut self, event: Event) -> Result<()> {
+        for effect in self.scheduler.step(event, self.now_ms()) {
+            match effect {
+                Effect::Start { run, task, worker, why } => self.start(run, task, worker, why),
+                Effect::Stop(run) => {
+                    if let Some(stop) = self.stops.remove(&run) {
+                        stop.abort();
+                    }
+                }
+                Effect::Completed(_) => {}
+                Effect::GivenUp(task) => {
+                    let task = self.task(task).name();
+                    tracing::debug!(task, "a job is given up");
+                    return Err(self.failure.take().expect("a job is given up for a failure"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, run: RunId, task: TaskId, worker: WorkerId, why: Why) {
+        let task = &self.tasks[self.open[task.0]];
+        self.say(task, worker, why);
+        let world = self.world;
+        let result = async move {
+            let done = world.executor.run(worker, task).await?;
+            if let Some(result) = done.result {
+                return Ok(result);
+            }
+            let lost = || BatchError::Task {
+                task: task.name(),
+                worker,
+                reason: "its result is not in the dataset".to_owned(),
+                transient: true,
+            };
+            let found = task.find(world.dataset).await?.map(Arc::new);
+            found.ok_or_else(|| TaskFailure { failure: Failure::Passing, error: lost() })
+        };
+        let (stop, stopped) = AbortHandle::new_pair();
+        self.stops.insert(run, stop);
+        let ended = Abortable::new(result, stopped).map(move |ended| (run, ended.ok()));
+        self.runs.push(ended.boxed());
+    }
+
+    /// Says of a task what is out of the ordinary.
+    fn say(&self, task: &Task, worker: WorkerId, why: Why) {
+        let (task, source) = (task.name(), &self.world.source.name);
+        match why {
+            Why::Preferred | Why::Free => tracing::debug!(task, %worker, "a task begins"),
+            Why::Lost(lost) => {
+                metrics::record_moved(source, "lost");
+                tracing::info!(task, of = %lost, to = %worker, "a task goes to another node: node lost");
+            }
+            Why::Failed(failed) => {
+                metrics::record_moved(source, "failed");
+                let error = self.failure.as_ref().map(|error| chain(error));
+                tracing::info!(task, of = %failed, to = %worker, error, "a task is tried again: it failed");
+            }
+            Why::Slow(slow) => {
+                metrics::record_moved(source, "slow");
+                tracing::info!(task, of = %slow, to = %worker, "a task has a twin at another node: it takes long");
+            }
+        }
+    }
+
+    fn tell(&self) {
+        let (counts, done_before) = (self.scheduler.counts(), self.tasks.len() - self.open.len());
+        let running = self
+            .scheduler
+            .runs()
+            .map(|(_, task, worker)| RunningTask { task: self.task(task).name(), worker: worker.0 });
+        let job = BatchJob {
+            version: self.tasks.first().map_or(0, Task::version),
+            tasks: self.tasks.len() as u64,
+            done: (counts.done + done_before) as u64,
+            running: running.collect(),
+        };
+        self.world.board.post_job(&self.world.source.name, Some(job));
+    }
+}
+
+/// Takes the job off the board, however it ends.
+struct Told<'a> {
+    world: &'a World<'a>,
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        self.world.board.post_job(&self.world.source.name, None);
+    }
+}

@@ -1,0 +1,299 @@
+//! Tasks: the parts of the work on a version, each of which any node can do alone.
+//!
+//! ```text
+//!   manifest k-1 + planned segments of l ─▶ Advance l ─▶ files of l, contributions to each view
+//!   manifest k, new views                ─▶ Lift l    ─▶ groups of each view
+//! ```
+//!
+//! What a task gives is a function of what its fingerprint covers. So it may be done twice, at two
+//! places at once or by a node that nobody waits for any longer, and any of its results is as good.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use sanso_dataset::{
+    Dataset, DatasetError, Manifest, NewestFile, QuarantineFile, SegmentFile, TaskGroups, TaskRecord,
+};
+use sanso_log::Log;
+use sanso_state::{Fingerprint, Groups, LogPartition, SegmentId, decode_groups, encode_groups};
+use sanso_view::{Source, View};
+use serde::{Deserialize, Serialize};
+
+use crate::archive::blocking;
+use crate::error::{BatchError, Result};
+use crate::lineage::{advance_fingerprint, lift_fingerprint};
+use crate::publish::lift;
+use crate::version::{advance_partition, rebuild_damaged};
+
+/// What computing needs of the world.
+#[derive(Clone, Copy)]
+pub(crate) struct Means<'a> {
+    pub(crate) log: &'a dyn Log,
+    pub(crate) dataset: &'a Dataset,
+    pub(crate) source: &'a Arc<Source>,
+    pub(crate) read_bytes_max: usize,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Work {
+    /// Archive segments of one log partition, advance its part of the newest-version table over them,
+    /// and compute what they contribute to the views.
+    Advance {
+        /// The log partition.
+        partition: LogPartition,
+        /// Its segments, in order, from its cut on.
+        segments: Vec<SegmentId>,
+    },
+    /// Lift the newest rows of log partitions into views that are new.
+    Lift {
+        /// The log partitions, in order.
+        partitions: Vec<LogPartition>,
+    },
+}
+
+/// A part of the work on a version, with all that it takes.
+#[derive(Clone)]
+pub struct Task {
+    source: Arc<Source>,
+    /// In order of fingerprint.
+    views: Vec<Arc<View>>,
+    stands_on: Arc<Manifest>,
+    work: Work,
+    fingerprint: Fingerprint,
+}
+
+impl Task {
+    /// Makes a task. `stands_on`: the version before for what advances, the version itself for a lift.
+    pub(crate) fn new(
+        source: &Arc<Source>,
+        mut views: Vec<Arc<View>>,
+        stands_on: &Arc<Manifest>,
+        work: Work,
+    ) -> Self {
+        views.sort_by_key(|view| view.fingerprint);
+        let ids: Vec<Fingerprint> = views.iter().map(|view| view.fingerprint).collect();
+        let fingerprint = match &work {
+            Work::Advance { partition, segments } => {
+                advance_fingerprint(source, stands_on, *partition, segments, &ids)
+            }
+            Work::Lift { partitions } => lift_fingerprint(source, stands_on, partitions, &ids),
+        };
+        Self { source: Arc::clone(source), views, stands_on: Arc::clone(stands_on), work, fingerprint }
+    }
+
+    /// Returns the fingerprint of all that it is made of.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
+    /// Returns the number of the version that it is a part of.
+    pub fn version(&self) -> u64 {
+        match self.work {
+            Work::Advance { .. } => self.stands_on.version + 1,
+            Work::Lift { .. } => self.stands_on.version,
+        }
+    }
+
+    /// Returns the log partition that it is about, or the first of several.
+    pub fn partition(&self) -> Option<LogPartition> {
+        match &self.work {
+            Work::Advance { partition, .. } => Some(*partition),
+            Work::Lift { partitions } => partitions.first().copied(),
+        }
+    }
+
+    /// Names it to people.
+    pub fn name(&self) -> String {
+        let (source, version) = (&self.source.name, self.version());
+        match &self.work {
+            Work::Advance { partition, .. } => {
+                format!("advance of {source}/{} to version {version}", partition.0)
+            }
+            Work::Lift { partitions } => {
+                let partitions: Vec<_> = partitions.iter().map(|partition| partition.0.to_string()).collect();
+                format!("lift of {source}/{} at version {version}", partitions.join(","))
+            }
+        }
+    }
+
+    pub(crate) fn source(&self) -> &Arc<Source> {
+        &self.source
+    }
+
+    /// Computes it.
+    pub(crate) async fn compute(&self, means: Means<'_>) -> Result<TaskResult> {
+        let started = Instant::now();
+        let mut result = match &self.work {
+            Work::Advance { partition, segments } => {
+                advance_partition(means, &self.stands_on, *partition, segments, &self.views).await?
+            }
+            Work::Lift { partitions } => self.lift(means, partitions).await?,
+        };
+        result.took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Ok(result)
+    }
+
+    /// Lifts; damaged files of the newest-version table are made again first.
+    async fn lift(&self, means: Means<'_>, partitions: &[LogPartition]) -> Result<TaskResult> {
+        let manifest = &self.stands_on;
+        let lifted = match lift(means.dataset, &self.views, manifest, partitions).await {
+            Err(BatchError::Dataset(DatasetError::Damaged { .. } | DatasetError::Missing { .. })) => {
+                rebuild_damaged(means, manifest, partitions).await?;
+                lift(means.dataset, &self.views, manifest, partitions).await?
+            }
+            lifted => lifted?,
+        };
+        let given =
+            |(view, parts): (&Arc<View>, Vec<Groups>)| Given { view: view.fingerprint, segment: None, parts };
+        let given = self.views.iter().zip(lifted).map(given).collect();
+        Ok(TaskResult { given, ..TaskResult::default() })
+    }
+
+    /// Writes its result to the dataset, for whoever asks for it.
+    pub(crate) async fn store(&self, dataset: &Dataset, result: &Arc<TaskResult>) -> Result<()> {
+        let (task, held) = (self.clone(), Arc::clone(result));
+        let (groups, bytes) = blocking(move || task.encode(&held.given)).await;
+        let record = TaskRecord {
+            task: self.fingerprint,
+            archived: result.archived.clone(),
+            quarantine: result.quarantine.clone(),
+            carried: result.carried.clone(),
+            rewritten: result.rewritten.clone(),
+            max_event_us: result.max_event_us,
+            groups,
+            content: Fingerprint::of(&bytes),
+            took_ms: result.took_ms,
+        };
+        Ok(dataset.put_task(&self.source.name, self.version(), &record, bytes.into()).await?)
+    }
+
+    /// Finds its result in the dataset.
+    pub(crate) async fn find(&self, dataset: &Dataset) -> Result<Option<TaskResult>> {
+        let found = dataset.task(&self.source.name, self.version(), self.fingerprint).await?;
+        let Some((record, bytes)) = found else { return Ok(None) };
+        let task = self.clone();
+        let result = blocking(move || task.decode(record, &bytes)).await;
+        if result.is_none() {
+            tracing::warn!(task = self.name(), "what was written of a task is not its result");
+        }
+        Ok(result)
+    }
+
+    fn encode(&self, given: &[Given]) -> (Vec<TaskGroups>, Vec<u8>) {
+        let (mut groups, mut bytes) = (Vec::new(), Vec::new());
+        for Given { view, segment, parts } in given {
+            let of = self.view(*view).expect("groups are given for the task's views");
+            for (index, part) in (0..).zip(parts) {
+                let encoded = encode_groups(&of.kinds, part);
+                let (segment, length) = (*segment, encoded.len() as u64);
+                groups.push(TaskGroups { view: *view, segment, index, bytes: length });
+                bytes.extend(encoded);
+            }
+        }
+        (groups, bytes)
+    }
+
+    fn decode(&self, record: TaskRecord, bytes: &Bytes) -> Option<TaskResult> {
+        let mut given: Vec<Given> = Vec::new();
+        let mut left = bytes.as_ref();
+        for TaskGroups { view, segment, index, bytes } in record.groups {
+            let (mine, others) = left.split_at_checked(usize::try_from(bytes).ok()?)?;
+            left = others;
+            let groups = decode_groups(&self.view(view)?.kinds, mine).ok()?;
+            match given.last_mut().filter(|last| (last.view, last.segment) == (view, segment)) {
+                Some(last) if last.parts.len() == index as usize => last.parts.push(groups),
+                None if index == 0 => given.push(Given { view, segment, parts: vec![groups] }),
+                _ => return None,
+            }
+        }
+        let is_whole = |given: &Given| {
+            self.view(given.view).is_some_and(|of| given.parts.len() == of.partitions as usize)
+        };
+        let is_whole = left.is_empty() && given.iter().all(is_whole);
+        is_whole.then_some(TaskResult {
+            archived: record.archived,
+            quarantine: record.quarantine,
+            carried: record.carried,
+            rewritten: record.rewritten,
+            max_event_us: record.max_event_us,
+            given,
+            took_ms: record.took_ms,
+        })
+    }
+
+    fn view(&self, fingerprint: Fingerprint) -> Option<&Arc<View>> {
+        self.views.iter().find(|view| view.fingerprint == fingerprint)
+    }
+
+    /// Returns what another process is told, which knows the same sources, views and dataset.
+    pub fn call(&self) -> TaskCall {
+        TaskCall {
+            task: self.fingerprint,
+            source: self.source.name.clone(),
+            stands_on: self.stands_on.version,
+            work: self.work.clone(),
+            views: self.views.iter().map(|view| view.fingerprint).collect(),
+        }
+    }
+}
+
+/// A task as it is told to another process. Fields may be added with a default, and kinds of work; what
+/// a process does not know it refuses, and the task goes elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskCall {
+    /// The fingerprint that the task must have, made of what the other process knows.
+    pub task: Fingerprint,
+    /// The source.
+    pub source: String,
+    /// The version of the manifest that it stands on.
+    pub stands_on: u64,
+    /// What is to be done.
+    pub work: Work,
+    /// The views' versions, in order.
+    pub views: Vec<Fingerprint>,
+}
+
+/// What another process answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TaskAnswer {
+    /// The result is in the dataset.
+    Done {
+        /// Whether it was computed for this call, not found.
+        computed: bool,
+    },
+    /// There is no result.
+    Failed {
+        /// Why, with its causes.
+        reason: String,
+        /// Whether another attempt may succeed, here or elsewhere.
+        passing: bool,
+        /// Whether it failed for what may pass by itself, as a store that is out of reach.
+        transient: bool,
+    },
+}
+
+/// Groups that a task gives for one view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Given {
+    /// The view's version.
+    pub(crate) view: Fingerprint,
+    /// The segment that contributes them; none for a lift.
+    pub(crate) segment: Option<SegmentId>,
+    /// By view partition.
+    pub(crate) parts: Vec<Groups>,
+}
+
+/// What a task gives.
+#[derive(Clone, Debug, Default)]
+pub struct TaskResult {
+    pub(crate) archived: Vec<SegmentFile>,
+    pub(crate) quarantine: Vec<QuarantineFile>,
+    pub(crate) carried: Vec<NewestFile>,
+    pub(crate) rewritten: Vec<NewestFile>,
+    pub(crate) max_event_us: Option<i64>,
+    pub(crate) given: Vec<Given>,
+    /// How long it took, in milliseconds, for people.
+    pub(crate) took_ms: u64,
+}
