@@ -18,6 +18,7 @@ use sanso_state::{AggregateKind, Fingerprint};
 use tokio::sync::Semaphore;
 
 use crate::engine::{Engine, Outside};
+use crate::questions::Answering;
 use crate::relay::RELAY;
 use crate::voters::ControlPart;
 use crate::wire::{self, ReadAnswer, ReadCall, Reply, SubmitAnswer, SubmitCall};
@@ -60,6 +61,8 @@ pub(crate) struct Hub {
     /// Until when no other replica is asked for a better answer than this node's own.
     pub(crate) alone_until_us: AtomicU64,
     pub(crate) kinds_of: KindsOf,
+    /// Who answers the layers' questions.
+    pub(crate) answering: Answering,
     /// Proposals under way: the core repeats what it wants until the map shows it.
     proposing: Mutex<Vec<Change>>,
     /// Takes messages between replicas, which may be long, to be encoded and sent in their order by a
@@ -88,6 +91,7 @@ impl Hub {
             hedger: Mutex::new(hedger),
             alone_until_us: AtomicU64::new(0),
             kinds_of,
+            answering: Answering::default(),
             proposing: Mutex::default(),
             courier,
             snapshots: Mutex::default(),
@@ -305,7 +309,7 @@ impl Handler for Hub {
         });
     }
 
-    async fn call(&self, _from: Speaker, kind: &str, body: Bytes) -> Result<Bytes, Refusal> {
+    async fn call(&self, from: Speaker, kind: &str, body: Bytes) -> Result<Bytes, Refusal> {
         match kind {
             SUBMIT => Ok(wire::encode(&self.submitted(&body).await?).into()),
             RELAY => Ok(wire::encode(&self.relayed(body).await?).into()),
@@ -323,7 +327,7 @@ impl Handler for Hub {
                 // It starts, or has forgotten that it votes.
                 None => Err(Refusal::UnknownKind),
             },
-            _ => Err(Refusal::UnknownKind),
+            kind => self.answered(from.instance.node, kind, body).await,
         }
     }
 }

@@ -17,6 +17,7 @@ mod hub;
 mod life;
 pub mod owners;
 mod pulse;
+mod questions;
 mod relay;
 mod seat;
 mod start;
@@ -29,11 +30,12 @@ pub mod wire;
 extern crate self as sanso_cluster;
 
 pub use hub::KindsOf;
+pub use questions::Answers;
 pub use sanso_control::{ControlError, Timings};
 pub use sanso_core::cluster::{
     Assignment, Change, ClusterMap, Holder, Instance, Member, NodeConfig, NodeId, Refused, Standing,
 };
-pub use sanso_peer::{Link, LinkFilter, Tls, VERSIONS};
+pub use sanso_peer::{CallError, Link, LinkFilter, Tls, VERSIONS};
 pub use start::{ClusterConfig, ClusterError, ClusterNode, MemberAddress, Replicas};
 pub use voters::{ControlPart, Voters, VotersError};
 pub use wire::WireError;
