@@ -180,9 +180,6 @@ impl Scheduler {
     /// is said of runs that were stopped, or never were, is passed over.
     pub fn step(&mut self, event: Event, now_ms: u64) -> Vec<Effect> {
         let mut effects = Vec::new();
-        if self.is_over {
-            return effects;
-        }
         match event {
             Event::Workers(workers) => self.take_workers(workers, now_ms, &mut effects),
             Event::Done(run) => self.finish(run, now_ms, &mut effects),
@@ -412,6 +409,15 @@ mod tests {
         assert_eq!(job.due_ms(0), Some(100));
         assert!(step(&mut job, Event::Tick, 99).is_empty());
         assert_eq!(step(&mut job, Event::Tick, 100), ["run 2: 1 at 2, free"]);
+    }
+
+    #[test]
+    fn a_task_that_lost_its_worker_waits_again_for_the_one_that_it_prefers() {
+        let mut job = job(&[1, 1]);
+        step(&mut job, workers(&[(1, 1), (2, 1)]), 0);
+        assert_eq!(step(&mut job, Event::Tick, 100), ["run 1: 1 at 2, free"]);
+        assert_eq!(step(&mut job, workers(&[(1, 1), (3, 1)]), 200), ["stop 1"]);
+        assert_eq!(step(&mut job, Event::Tick, 300), ["run 2: 1 at 3, 2 lost"]);
     }
 
     #[test]
