@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::future::{AbortHandle, Abortable, BoxFuture};
+use futures::future::{AbortHandle, Abortable, BoxFuture, try_join_all};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use sanso_catalog::{BatchJob, RunningTask};
@@ -23,11 +23,10 @@ use crate::worker::TaskFailure;
 pub(crate) async fn run_tasks(world: &World<'_>, tasks: &[Task]) -> Result<Vec<Arc<TaskResult>>> {
     let mut results: Vec<Option<Arc<TaskResult>>> = vec![None; tasks.len()];
     if world.executor.is_shared() {
-        for (task, result) in tasks.iter().zip(&mut results) {
-            *result = task.find(world.dataset).await?.map(Arc::new);
-            if result.is_some() {
-                tracing::info!(task = task.name(), "a task was done before, its result is used");
-            }
+        let found = try_join_all(tasks.iter().map(|task| task.find(world.dataset))).await?;
+        results = found.into_iter().map(|found| found.map(Arc::new)).collect();
+        for (task, _) in tasks.iter().zip(&results).filter(|(_, found)| found.is_some()) {
+            tracing::info!(task = task.name(), "a task was done before, its result is used");
         }
     }
     let open: Vec<usize> = (0..tasks.len()).filter(|task| results[*task].is_none()).collect();

@@ -1,6 +1,7 @@
 //! The jobs of a source: what a version is made of, and what tasks give, put together.
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sanso_dataset::{Manifest, VersionPlan};
@@ -46,28 +47,40 @@ pub(crate) async fn lift(
     let tasks: Vec<Task> = all.chunks(at_a_time).map(lift).collect();
     let results = run_tasks(world, &tasks).await?;
     let views = views.to_vec();
-    let lifted = blocking(move || {
-        let of_view = |view: &Arc<View>| {
-            let mut total = vec![Groups::new(); view.partitions as usize];
-            let given = results.iter().flat_map(|result| &result.given);
-            for given in given.filter(|given| given.view == view.fingerprint) {
-                total.iter_mut().zip(&given.parts).for_each(|(total, part)| total.combine(part));
-            }
-            total
-        };
-        views.iter().map(of_view).collect()
-    });
-    Ok((tasks, lifted.await))
+    Ok((tasks, blocking(move || summed(&views, results)).await))
 }
 
-/// Returns what tasks give to a view, in order of segments.
-pub(crate) fn contributed(view: Fingerprint, results: &[Arc<TaskResult>]) -> Vec<Contribution> {
-    let given = results.iter().flat_map(|result| &result.given).filter(|given| given.view == view);
-    let contribution =
-        |given: &Given| Some(Contribution { segment: given.segment?, parts: given.parts.clone() });
-    let mut contributions: Vec<Contribution> = given.filter_map(contribution).collect();
-    contributions.sort_by_key(|contribution| contribution.segment);
-    contributions
+/// Adds up what tasks lifted into each view.
+fn summed(views: &[Arc<View>], results: Vec<Arc<TaskResult>>) -> Vec<Vec<Groups>> {
+    let mut total: BTreeMap<Fingerprint, Vec<Groups>> = BTreeMap::new();
+    for Given { view, parts, .. } in results.into_iter().flat_map(given) {
+        match total.entry(view) {
+            Entry::Vacant(none) => _ = none.insert(parts),
+            Entry::Occupied(mut some) => {
+                some.get_mut().iter_mut().zip(&parts).for_each(|(total, part)| total.combine(part));
+            }
+        }
+    }
+    let of_view = |view: &Arc<View>| {
+        total.remove(&view.fingerprint).unwrap_or_else(|| vec![Groups::new(); view.partitions as usize])
+    };
+    views.iter().map(of_view).collect()
+}
+
+/// Returns what tasks contribute to each view, in order of segments.
+pub(crate) fn contributed(results: Vec<Arc<TaskResult>>) -> BTreeMap<Fingerprint, Vec<Contribution>> {
+    let mut contributed: BTreeMap<Fingerprint, Vec<Contribution>> = BTreeMap::new();
+    for Given { view, segment, parts } in results.into_iter().flat_map(given) {
+        if let Some(segment) = segment {
+            contributed.entry(view).or_default().push(Contribution { segment, parts });
+        }
+    }
+    contributed.values_mut().for_each(|all| all.sort_by_key(|contribution| contribution.segment));
+    contributed
+}
+
+fn given(result: Arc<TaskResult>) -> Vec<Given> {
+    Arc::try_unwrap(result).map_or_else(|shared| shared.given.clone(), |result| result.given)
 }
 
 /// Removes what was kept of tasks for whoever would have had to go on.

@@ -49,6 +49,7 @@ pub use config::BatchConfig;
 pub use error::{BatchError, Result};
 pub use executor::Executor;
 pub use report::{RunReport, SourceReport};
+pub use sanso_lineage::{Failure, WorkerId};
 pub use service::BatchLayer;
-pub use task::{Task, TaskAnswer, TaskCall, TaskResult, Work};
+pub use task::{Task, TaskAnswer, TaskCall, TaskResult, UnknownBytes, Work};
 pub use worker::{TaskDone, TaskFailure, TaskWorker};

@@ -181,7 +181,7 @@ impl SourceState {
         self.manifest = Some(Arc::clone(&manifest));
         report.version = Some(manifest.version);
         report.quarantine_audit = audit_quarantine(world.board, &manifest, &report.segments);
-        self.publish_all(world, &manifest, &results, report).await?;
+        self.publish_all(world, &manifest, results, report).await?;
         forget_tasks(world, &tasks).await?;
         self.adopt(world, report).await;
         self.clean(world, &manifest).await?;
@@ -219,7 +219,9 @@ impl SourceState {
         };
         let Some(before) = before.filter(|before| before.fingerprint() == plan.before) else { return Ok(()) };
         let mut views = BTreeMap::new();
+        let mut is_published = true;
         for view in live {
+            is_published &= load(dataset, view, &manifest).await?.is_some();
             let published = match before.version {
                 0 => Some(Published::beginning(view)),
                 _ => load(dataset, view, &before).await?,
@@ -227,6 +229,9 @@ impl SourceState {
             let Some(published) = published else { return Ok(()) };
             let state = ViewState { view: Arc::clone(view), published, was_live: true };
             views.insert(view.fingerprint, state);
+        }
+        if is_published {
+            return Ok(());
         }
         self.views = views;
         let tasks = self.advances(world, &before, &plan.segments);
@@ -245,7 +250,7 @@ impl SourceState {
             version = manifest.version,
             "a version is published from what its tasks gave"
         );
-        self.publish_all(world, &manifest, &results, report).await?;
+        self.publish_all(world, &manifest, results, report).await?;
         forget_tasks(world, &tasks).await
     }
 
@@ -309,14 +314,15 @@ impl SourceState {
         &mut self,
         world: &World<'_>,
         manifest: &Arc<Manifest>,
-        results: &[Arc<TaskResult>],
+        results: Vec<Arc<TaskResult>>,
         report: &mut SourceReport,
     ) -> Result<()> {
+        let mut contributed = contributed(results);
         for (&fingerprint, state) in &mut self.views {
             let (view, before) = (Arc::clone(&state.view), state.published.clone());
-            let (manifest_of_view, results) = (Arc::clone(manifest), results.to_vec());
+            let contributions = contributed.remove(&fingerprint).unwrap_or_default();
+            let manifest_of_view = Arc::clone(manifest);
             let (contributions, extensions, blocks) = blocking(move || {
-                let contributions = contributed(fingerprint, &results);
                 let extensions = extensions(&view, &before, &contributions, &manifest_of_view);
                 let blocks = extended(&before, &extensions);
                 (contributions, extensions, blocks)

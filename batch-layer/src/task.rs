@@ -274,6 +274,35 @@ pub enum TaskAnswer {
     },
 }
 
+/// Bytes that are no task, or no answer, that this version knows.
+#[derive(Debug, thiserror::Error)]
+#[error("not what this version of the program knows")]
+pub struct UnknownBytes(#[from] rmp_serde::decode::Error);
+
+impl TaskCall {
+    /// Encodes it: MessagePack with the names of fields, as all that nodes say to each other.
+    pub fn encode(&self) -> Vec<u8> {
+        rmp_serde::to_vec_named(self).expect("a call can be written")
+    }
+
+    /// Decodes it.
+    pub fn decode(bytes: &[u8]) -> Result<Self, UnknownBytes> {
+        Ok(rmp_serde::from_slice(bytes)?)
+    }
+}
+
+impl TaskAnswer {
+    /// Encodes it.
+    pub fn encode(&self) -> Vec<u8> {
+        rmp_serde::to_vec_named(self).expect("an answer can be written")
+    }
+
+    /// Decodes it.
+    pub fn decode(bytes: &[u8]) -> Result<Self, UnknownBytes> {
+        Ok(rmp_serde::from_slice(bytes)?)
+    }
+}
+
 /// Groups that a task gives for one view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Given {

@@ -92,6 +92,15 @@ impl TaskWorker {
         Ok(TaskDone { computed: true, result: Some(result) })
     }
 
+    /// Answers another process: [`TaskCall`] and [`TaskAnswer`] as bytes.
+    pub async fn answer(&self, call: &[u8]) -> Vec<u8> {
+        let answer = match TaskCall::decode(call) {
+            Ok(call) => self.serve(&call).await,
+            Err(error) => TaskAnswer::Failed { reason: chain(&error), passing: true, transient: true },
+        };
+        answer.encode()
+    }
+
     /// Does what another process calls for; the result is in the dataset before this returns.
     pub async fn serve(&self, call: &TaskCall) -> TaskAnswer {
         let refused = |reason: String| TaskAnswer::Failed { reason, passing: true, transient: true };

@@ -16,7 +16,8 @@ use object_store::{
 use sanso_batch::BatchConfig;
 use sanso_log::{Log, partition_for_key};
 
-use crate::support::{Reading, SMALL, SOURCE, World, hasty};
+use crate::fleet::Fleet;
+use crate::support::{Life, Reading, SMALL, SOURCE, World, hasty};
 
 /// Lets a number of writes and deletions through; from then on the process is dead.
 #[derive(Debug)]
@@ -89,8 +90,9 @@ impl ObjectStore for Mortal {
 
 /// Two rounds of readings with corrections of the first in the second, and of each kind of refusal
 /// one or more.
-fn round(world: &mut World, number: u8) {
-    for meter in 0..3 {
+pub(crate) fn round(world: &mut World, number: u8) {
+    // Enough of them that each log partition has some.
+    for meter in 0..if world.shape.partitions == 2 { 3 } else { 5 } {
         for hour in [0, 12, 30] {
             world.append(&Reading {
                 meter,
@@ -102,16 +104,22 @@ fn round(world: &mut World, number: u8) {
             world.append(&Reading { meter, channel: 0, hour, value: Some(7), version: number });
         }
         let other = Reading { meter, channel: 0, hour: 12, value: Some(8), version: number };
-        let home = partition_for_key(other.key().as_bytes(), SMALL.partitions);
+        let partitions = world.shape.partitions;
+        let home = partition_for_key(other.key().as_bytes(), partitions);
         world.append_raw(home, &other.key(), other.payload());
-        world.append_raw(1 - home, &other.key(), other.payload());
+        world.append_raw((home + 1) % partitions, &other.key(), other.payload());
         world.append_raw(home, &other.key(), "{".to_owned());
     }
 }
 
+/// Starts a process, on its own or with two workers.
+async fn start(world: &World, config: BatchConfig, fleet: bool) -> sanso_batch::Result<Life> {
+    if fleet { world.start_on(config, &Fleet::new(world, 2)).await } else { world.start(config).await }
+}
+
 /// Runs a fixed history with a process that dies after `writes` writes, then another to the end.
 /// Says whether the process survived.
-async fn survives(writes: i64, after: bool) -> bool {
+async fn survives(writes: i64, after: bool, fleet: bool) -> bool {
     let mut world = World::new(SMALL).await;
     let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let config = BatchConfig { segments_per_version_max: 3, versions_kept: 2, ..hasty() };
@@ -119,7 +127,7 @@ async fn survives(writes: i64, after: bool) -> bool {
     let mortal = Mortal { objects: Arc::clone(&objects), writes_left: AtomicI64::new(writes), after };
     world.objects = Arc::new(mortal);
     let mut survived = false;
-    if let Ok(life) = world.start(config.clone()).await
+    if let Ok(life) = start(&world, config.clone(), fleet).await
         && life.run_to_end().await.is_ok()
     {
         round(&mut world, 1);
@@ -129,7 +137,7 @@ async fn survives(writes: i64, after: bool) -> bool {
         round(&mut world, 1);
     }
     world.objects = objects;
-    let life = world.start(config).await.expect("restart");
+    let life = start(&world, config, fleet).await.expect("restart");
     for view in &world.views {
         world.check(view, &life.batch.ensure_published(view).await.expect("published"));
     }
@@ -150,9 +158,9 @@ async fn survives(writes: i64, after: bool) -> bool {
 
 #[tokio::test]
 async fn a_crash_between_any_two_writes_loses_and_doubles_nothing() {
-    for after in [false, true] {
+    for (after, fleet) in [(false, false), (true, false), (false, true), (true, true)] {
         let mut writes = 0;
-        while !survives(writes, after).await {
+        while !survives(writes, after, fleet).await {
             writes += 1;
             assert!(writes < 2_000, "it survives at last");
         }
@@ -258,6 +266,8 @@ async fn a_damaged_segment_is_archived_again_while_the_log_has_it() {
     for view in &world.views {
         world.check(view, &life.batch.ensure_published(view).await.expect("published"));
     }
+    // With the conflicts in it, which the file of a segment alone does not have.
+    assert!(world.check_quarantine().await.conflict > 0);
 }
 
 #[tokio::test]

@@ -2,7 +2,10 @@
 
 mod adoption;
 mod crash;
+mod fleet;
 mod law;
 mod rerun;
 mod support;
+mod tasks;
 mod tools;
+mod wire;

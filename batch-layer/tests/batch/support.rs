@@ -6,13 +6,15 @@ use std::sync::Arc;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use sanso_batch::{BatchConfig, BatchLayer, RunReport, SourceReport};
+use sanso_batch::{BatchConfig, BatchLayer, Executor, RunReport, SourceReport};
 use sanso_catalog::{Catalog, CatalogHandle, StatusBoard};
 use sanso_core::{PartitionId, PartitionStore, Progress, ReadRequest};
 use sanso_dataset::Dataset;
 use sanso_log::{Append, Log, MemoryLog, TopicSpec, partition_for_key};
 use sanso_state::{Block, Cut, Groups, Refusal, RefusalCounts, ViewPartition};
 use sanso_view::{Application, Source, View, oracle};
+
+use crate::fleet::{self, Fleet};
 
 /// The source's topic and name.
 pub(crate) const SOURCE: &str = "readings";
@@ -149,6 +151,26 @@ impl World {
             life.go_live(view).await?;
         }
         Ok(life)
+    }
+
+    /// Starts a process whose tasks are done by a fleet: all views published, their partitions created.
+    pub(crate) async fn start_on(
+        &self,
+        config: BatchConfig,
+        fleet: &Arc<Fleet>,
+    ) -> sanso_batch::Result<Life> {
+        let life = self.boot_on(config, fleet);
+        for view in &self.views {
+            life.go_live(view).await?;
+        }
+        Ok(life)
+    }
+
+    /// Starts a process whose tasks are done by a fleet; all views are live, without partitions.
+    pub(crate) fn boot_on(&self, config: BatchConfig, fleet: &Arc<Fleet>) -> Life {
+        let Life { batch, store, catalog } = self.boot(config);
+        catalog.update(|catalog| *catalog = fleet::catalog(self));
+        Life { batch: batch.with_executor(Arc::clone(fleet) as Arc<dyn Executor>), store, catalog }
     }
 
     /// Starts a process without live views.

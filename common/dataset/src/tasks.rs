@@ -9,6 +9,7 @@
 //! the disk here, and what is damaged is as good as lost.
 
 use bytes::Bytes;
+use futures::future::try_join_all;
 use object_store::PutMode;
 use object_store::path::Path;
 use sanso_state::{Cut, Fingerprint, SegmentId};
@@ -125,10 +126,12 @@ impl Dataset {
 
     /// Removes what is known of a version that is made: its plan, and the results of these tasks.
     pub async fn remove_tasks(&self, source: &str, version: u64, tasks: &[Fingerprint]) -> Result<()> {
-        for task in tasks {
-            self.delete(&self.layout().task(source, version, *task)).await?;
-            self.delete(&self.layout().task_groups(source, version, *task)).await?;
-        }
+        let layout = self.layout();
+        let files = tasks.iter().flat_map(|task| {
+            [layout.task(source, version, *task), layout.task_groups(source, version, *task)]
+        });
+        let files: Vec<Path> = files.collect();
+        try_join_all(files.iter().map(|file| self.delete(file))).await?;
         self.delete(&self.layout().version_plan(source, version)).await
     }
 

@@ -1,0 +1,75 @@
+//! What a driver and its workers say to each other, as nodes of other versions have to understand it.
+
+use sanso_batch::{TaskAnswer, TaskCall, Work};
+use sanso_state::{Fingerprint, LogPartition, SegmentId};
+use serde::Serialize;
+
+fn call() -> TaskCall {
+    let segment = SegmentId { partition: LogPartition(2), index: 7 };
+    TaskCall {
+        task: Fingerprint::from_bytes([0x1a; 32]),
+        source: "readings".to_owned(),
+        stands_on: 4,
+        work: Work::Advance { partition: segment.partition, segments: vec![segment] },
+        views: vec![Fingerprint::from_bytes([0x2b; 32])],
+    }
+}
+
+/// The bytes of a call whose work is encoded so.
+fn bytes_of(work: &[u8]) -> Vec<u8> {
+    let (task, view) = ("1a".repeat(32), "2b".repeat(32));
+    [
+        b"\x85\xa4task\xd9\x40",
+        task.as_bytes(),
+        b"\xa6source\xa8readings\xa9stands_on\x04\xa4work",
+        work,
+        b"\xa5views\x91\xd9\x40",
+        view.as_bytes(),
+    ]
+    .concat()
+}
+
+#[test]
+fn calls_and_answers_are_the_bytes_that_they_were() {
+    let advance = b"\x81\xa7Advance\x82\xa9partition\x02\xa8segments\x91\x82\xa9partition\x02\xa5index\x07";
+    assert_eq!(call().encode(), bytes_of(advance));
+    assert_eq!(TaskCall::decode(&bytes_of(advance)).expect("a call"), call());
+    let lift = TaskCall { work: Work::Lift { partitions: vec![LogPartition(0), LogPartition(5)] }, ..call() };
+    let bytes = bytes_of(b"\x81\xa4Lift\x81\xaapartitions\x92\x00\x05");
+    assert_eq!(lift.encode(), bytes);
+    assert_eq!(TaskCall::decode(&bytes).expect("a call"), lift);
+    let done = TaskAnswer::Done { computed: true };
+    let failed = TaskAnswer::Failed { reason: "why".to_owned(), passing: true, transient: false };
+    let answers: [(TaskAnswer, &[u8]); 2] = [
+        (done, b"\x81\xa4Done\x81\xa8computed\xc3"),
+        (failed, b"\x81\xa6Failed\x83\xa6reason\xa3why\xa7passing\xc3\xa9transient\xc2"),
+    ];
+    for (answer, bytes) in answers {
+        assert_eq!(answer.encode(), bytes);
+        assert_eq!(TaskAnswer::decode(bytes).expect("an answer"), answer);
+    }
+}
+
+#[test]
+fn a_field_that_is_not_known_is_passed_over_and_work_that_is_not_known_is_refused() {
+    #[derive(Serialize)]
+    struct Later<W> {
+        priority: u32,
+        task: Fingerprint,
+        source: String,
+        stands_on: u64,
+        work: W,
+        views: Vec<Fingerprint>,
+    }
+    #[derive(Serialize)]
+    enum LaterWork {
+        Compact { partition: LogPartition },
+    }
+    fn later<W: Serialize>(work: W) -> Vec<u8> {
+        let TaskCall { task, source, stands_on, views, .. } = call();
+        rmp_serde::to_vec_named(&Later { priority: 3, task, source, stands_on, work, views })
+            .expect("written")
+    }
+    assert_eq!(TaskCall::decode(&later(call().work)).expect("read"), call());
+    assert!(TaskCall::decode(&later(LaterWork::Compact { partition: LogPartition(2) })).is_err());
+}
