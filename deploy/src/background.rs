@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use anyhow::Context;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinHandle;
 
 /// Threads that let all others of the machine go first. Stopped without waiting when dropped.
@@ -18,6 +18,11 @@ impl Background {
             .enable_all()
             .build();
         Ok(Self(Some(runtime.context("start threads in the background")?)))
+    }
+
+    /// Returns what runs more there, as long as they are there.
+    pub(crate) fn handle(&self) -> Handle {
+        self.0.as_ref().expect("it is there until it is dropped").handle().clone()
     }
 
     /// Runs a future there.

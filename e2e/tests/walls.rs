@@ -37,7 +37,6 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "sanso-cluster",
             "sanso-dataset",
             "sanso-catalog",
-            "sanso-lineage",
             "sanso-batch",
             "sanso-speed",
             "sanso-serving",

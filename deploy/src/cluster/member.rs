@@ -1,7 +1,8 @@
 //! One life of a node in a cluster: its part of the core, and the layers it is told to run.
 //!
 //! ```text
-//!   map ─▶ batch here?   ─▶ archive, recompute; create view partitions that nobody holds
+//!   map ─▶ batch here?   ─▶ drive it; create view partitions that nobody holds
+//!   driver, here or elsewhere ─▶ tasks of the batch layer
 //!     └──▶ my share of the log's partitions ─▶ speed: feed some, follow others
 //!   every node ─▶ views from the cluster's store ─▶ HTTP
 //! ```
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use sanso_batch::{BatchConfig, BatchLayer};
+use sanso_batch::{BatchConfig, BatchLayer, Executor, TaskWorker};
 use sanso_catalog::{Catalog, CatalogHandle, Registered, Share, Shares, StatusBoard};
 use sanso_cluster::{ClusterConfig, ClusterMap, ClusterNode, KindsOf, NodeConfig, NodeId, Timings, owners};
 use sanso_core::{PartitionId, PartitionStore, ReadRequest, StoreError};
@@ -25,6 +26,7 @@ use sanso_speed::{EmitterHandle, SpeedConfig, SpeedHandle, SpeedLayer};
 use sanso_state::{Fingerprint, LogPartition};
 use sanso_view::View;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
@@ -34,6 +36,7 @@ use crate::background::Background;
 use crate::bounds;
 use crate::cluster::admin::Admin;
 use crate::cluster::file::{NodeFile, Role};
+use crate::cluster::tasks::ClusterTasks;
 use crate::node::{open_log, run_alarm, run_serving, stopped};
 
 /// How often the node with the batch layer looks for view partitions that nobody holds.
@@ -122,7 +125,8 @@ impl Member {
             member.tasks.push(tokio::spawn(follow));
         }
         if file.with_role(Role::Batch).contains(&me) {
-            let batch = run_batch(world.clone(), file.with_role(Role::Batch), stop.clone());
+            let tasks = world.tasks(file.with_role(Role::Batch), member.background.handle());
+            let batch = run_batch(world.clone(), tasks, stop.clone());
             member.tasks.push(member.background.spawn(batch));
         }
         if file.with_role(Role::Serving).contains(&me) {
@@ -287,21 +291,19 @@ fn at_once(held: &Shares, wanted: &Shares) -> Shares {
     shares
 }
 
-/// Runs the batch layer whenever it is this node's to run. Two that run it for a moment do no
+/// Drives the batch layer whenever it is this node's to drive. Two that drive it for a moment do no
 /// harm: one of them is refused its version by the dataset.
-async fn run_batch(world: World, nodes: BTreeSet<NodeId>, stop: watch::Receiver<bool>) {
+async fn run_batch(world: World, tasks: Arc<ClusterTasks>, stop: watch::Receiver<bool>) {
     let me = world.cluster.me().node;
-    let is_mine = |map: &Arc<ClusterMap>| {
-        owners::holder_of("batch", &owners::usable(map, |node| nodes.contains(&node))) == Some(me)
-    };
+    let is_mine = |map: &Arc<ClusterMap>| owners::holder_of("batch", &tasks.usable(map)) == Some(me);
     let follow = async {
         while held_for(BATCH_BEGINS_AFTER, world.cluster.maps(), is_mine).await {
-            tracing::info!("the batch layer runs here");
+            tracing::info!("the batch layer is driven here");
             tokio::select! {
                 _ = held_for(BATCH_ENDS_AFTER, world.cluster.maps(), |map| !is_mine(map)) => {
-                    tracing::info!("the batch layer runs elsewhere");
+                    tracing::info!("the batch layer is driven elsewhere");
                 }
-                () = world.run_batch() => {}
+                () = world.run_batch(&tasks) => {}
             }
         }
     };
@@ -328,7 +330,18 @@ async fn held_for(
 }
 
 impl World {
-    async fn run_batch(&self) {
+    /// Begins to do what is driven elsewhere, too.
+    fn tasks(&self, nodes: BTreeSet<NodeId>, background: Handle) -> Arc<ClusterTasks> {
+        let worker = TaskWorker::new(
+            self.batch.clone(),
+            Arc::clone(&self.log),
+            self.dataset.clone(),
+            self.catalog.clone(),
+        );
+        ClusterTasks::serve(Arc::clone(&self.cluster), nodes, worker, background)
+    }
+
+    async fn run_batch(&self, tasks: &Arc<ClusterTasks>) {
         let batch = BatchLayer::new(
             self.batch.clone(),
             Arc::clone(&self.log),
@@ -337,7 +350,8 @@ impl World {
             self.store.clone(),
             self.board.clone(),
         );
-        tokio::join!(batch.run(std::future::pending()), self.reconcile(&batch));
+        let batch = batch.with_executor(Arc::clone(tasks) as Arc<dyn Executor>);
+        tokio::join!(batch.run(std::future::pending()), self.reconcile(&batch), tasks.follow());
     }
 
     /// Sees to it that every view partition is held: those of new views, and those of which all

@@ -4,5 +4,6 @@ mod admin;
 mod command;
 mod file;
 mod member;
+mod tasks;
 
 pub(crate) use command::{ClusterArgs, NodeArgs, run, run_node};

@@ -437,7 +437,8 @@ fn state_schemas() -> Value {
             "key": text, "segment_size": whole, "log_partitions": whole,
             "columns": array(any.clone()), "counts": any, "lag_records": whole, "quarantined": { "type": ["integer", "null"] },
             "quarantine": { "type": ["object", "null"], "description": "Records in quarantine by kind" },
-            "partitions": array(any.clone()), "batch": { "type": ["object", "null"] }
+            "partitions": array(any.clone()), "batch": { "type": ["object", "null"] },
+            "job": { "type": ["object", "null"], "description": "The tasks of the batch version being made, where this node drives it" }
         }), &["name", "topic", "format", "key", "columns", "counts", "partitions", "batch"]),
         "Status": object(json!({
             "product": text, "version": text, "time": text, "ready": { "type": "boolean" }, "not_ready": array(text.clone()),

@@ -51,7 +51,7 @@ async fn describe(shared: &Shared, sources: Vec<Arc<Source>>) -> Result<Vec<Valu
     // Counting the quarantine may wait for the disk.
     let described = tokio::task::spawn_blocking(move || {
         let (speed, batch) = (board.speed(), board.batch());
-        let troubles = board.troubles();
+        let (troubles, jobs) = (board.troubles(), board.jobs());
         let describe = |source: &Arc<Source>| {
             let empty = std::collections::BTreeMap::new();
             let progress = speed.get(&source.name).unwrap_or(&empty);
@@ -75,6 +75,7 @@ async fn describe(shared: &Shared, sources: Vec<Arc<Source>>) -> Result<Vec<Valu
                 "partitions": partitions,
                 "troubles": troubles.get(&source.name),
                 "batch": batch.get(&source.name).map(batch_progress),
+                "job": jobs.get(&source.name),
             })
         };
         sources.iter().map(describe).collect()

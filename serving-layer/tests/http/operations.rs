@@ -5,7 +5,9 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use metrics_exporter_prometheus::PrometheusBuilder;
-use sanso_catalog::{AuditCounts, BatchProgress, BatchQuarantine, PartitionProgress, RecordCounts};
+use sanso_catalog::{
+    AuditCounts, BatchJob, BatchProgress, BatchQuarantine, PartitionProgress, RecordCounts, RunningTask,
+};
 use sanso_state::{Cut, Division, LogPartition, RefusalCounts};
 use serde_json::json;
 
@@ -112,6 +114,14 @@ async fn the_status_tells_of_all_layers() {
     assert_eq!(status, StatusCode::OK);
     assert_eq!(answer["audit"], json!({ "compared": 3, "skipped": 1, "differing": 0 }));
     assert_eq!(answer["sources"][0]["batch"]["cut"], json!([8, 0]));
+    assert_eq!(answer["sources"][0]["job"], json!(null));
+    let running = vec![RunningTask { task: "advance of readings/1 to version 3".to_owned(), worker: 2 }];
+    let job = BatchJob { version: 3, tasks: 2, done: 1, running };
+    world.board.post_job("readings", Some(job));
+    let (_, answer) = world.get("/v1/sources/readings").await;
+    let running = json!([{ "task": "advance of readings/1 to version 3", "worker": 2 }]);
+    assert_eq!(answer["job"], json!({ "version": 3, "tasks": 2, "done": 1, "running": running }));
+    world.board.post_job("readings", None);
     assert_eq!(answer["sources"][0]["lag_records"], 2);
     assert_eq!(answer["views"].as_array().map(Vec::len), Some(4));
     assert_eq!(answer["views"][0]["partitions"][0]["live"], true);
