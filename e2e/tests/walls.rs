@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("sanso-cluster", &["sanso-control", "sanso-core", "sanso-peer", "sanso-state"]),
     ("sanso-dataset", &["sanso-state"]),
     ("sanso-lineage", &[]),
+    ("sanso-block", &["sanso-state"]),
     ("sanso-catalog", &["sanso-state", "sanso-view"]),
     ("sanso-batch", COMMON),
     ("sanso-speed", COMMON),

@@ -24,6 +24,7 @@ mod position;
 mod quarantine;
 mod rows;
 mod series;
+mod storage_level;
 mod value;
 mod watermark;
 
@@ -37,5 +38,6 @@ pub use partition::{Snapshot, ViewPartition, ViewPartitionConfig, compare};
 pub use position::{Cut, LogPartition, Offset, SegmentId, Segments};
 pub use quarantine::{Division, Quarantined, Refusal, RefusalCounts, conflict_reason, misplaced_reason};
 pub use rows::{GroupedRows, Inputs, KeyColumn, Numbers};
+pub use storage_level::{ParseStorageLevelError, StorageLevel};
 pub use value::{Value, ValueType};
 pub use watermark::Watermark;
