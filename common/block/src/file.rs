@@ -98,9 +98,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_file_with_any_bit_flipped_is_none(place in any::<prop::sample::Index>(), bit in 0..8) {
+        fn a_file_with_any_bit_flipped_is_none(place in any::<prop::sample::Index>(), bit in 0..8u8) {
             let mut bytes = encode(id(1), &batches()).expect("encode");
-            *place.get_mut(&mut bytes) ^= 1 << bit;
+            *place.get_mut(&mut bytes) ^= 1u8 << bit;
             prop_assert!(decode(id(1), &bytes).is_err());
         }
 

@@ -6,8 +6,8 @@
 //!             └──────────── get ◀──────────────┘        else: None, the caller reads or computes it
 //! ```
 //!
-//! A block is named by the fingerprint of all that its rows were made from, so equal names mean
-//! equal rows, and a block never changes. [`BlockStore`] is the entry point; what goes where and who
+//! A block is named by a fingerprint of its content, or of all that it was made from, so equal names
+//! mean equal rows, and a block never changes. [`BlockStore`] is the entry point; what goes where and who
 //! leaves is decided by [`Ledger`], without I/O; [`recovery`] chooses the cheapest way to a block.
 //!
 //! Promised: never more in memory, and on disk, than the bounds; a file that is torn, flipped or of
@@ -33,6 +33,6 @@ pub use store::{BlockConfig, BlockStore, Reading, Usage};
 
 use sanso_state::Fingerprint;
 
-/// Names a block by the fingerprint of all that its rows were made from.
+/// Names a block by a fingerprint: of its content, or of all that its rows were made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BlockId(pub Fingerprint);

@@ -75,9 +75,17 @@ impl Costs {
         Duration::from_nanos((a_byte * (offer.bytes as f64 + EACH_BYTES)) as u64)
     }
 
-    /// Chooses the cheapest way; none where none is offered.
+    /// Chooses a way; none where none is offered. The nearest, unless a farther one was measured to be
+    /// cheaper: what is only assumed turns nobody away from what is at hand.
     pub fn cheapest(&self, offers: &[Offer]) -> Option<Offer> {
-        offers.iter().copied().min_by_key(|offer| (self.estimate(*offer), offer.way))
+        let nearest = offers.iter().copied().min_by_key(|offer| offer.way)?;
+        let measured = offers.iter().copied().filter(|offer| self.0.contains_key(&offer.way));
+        Some(measured.fold(
+            nearest,
+            |best, other| {
+                if self.estimate(other) < self.estimate(best) { other } else { best }
+            },
+        ))
     }
 }
 
@@ -109,8 +117,11 @@ mod tests {
 
     #[test]
     fn size_decides_between_equal_rates_and_rates_between_equal_sizes() {
-        let costs = Costs::default();
-        assert_eq!(chosen(&costs, &[offer(Way::Disk, 20 * MB), offer(Way::Dataset, MB)]), Some(Way::Dataset));
+        let mut costs = Costs::default();
+        let offers = [offer(Way::Disk, 20 * MB), offer(Way::Dataset, MB)];
+        assert_eq!(chosen(&costs, &offers), Some(Way::Disk), "what is assumed is no measurement");
+        costs.observe(offer(Way::Dataset, MB), Duration::from_millis(20));
+        assert_eq!(chosen(&costs, &offers), Some(Way::Dataset));
         let mut costs = Costs::default();
         costs.observe(offer(Way::Disk, MB), Duration::from_secs(1));
         costs.observe(offer(Way::Recompute, MB), Duration::from_millis(3));
@@ -124,6 +135,7 @@ mod tests {
         let offers = [offer(Way::Disk, MB), offer(Way::Dataset, MB)];
         for _ in 0..20 {
             costs.observe(offers[0], Duration::from_millis(5));
+            costs.observe(offers[1], Duration::from_millis(20));
         }
         costs.observe(offers[0], Duration::from_millis(50));
         assert_eq!(chosen(&costs, &offers), Some(Way::Disk));
@@ -137,6 +149,7 @@ mod tests {
     fn what_was_slow_once_is_tried_again_some_time() {
         let mut costs = Costs::default();
         let offers = [offer(Way::Disk, MB), offer(Way::Dataset, MB)];
+        costs.observe(offers[1], Duration::from_millis(20));
         costs.observe(offers[0], Duration::from_millis(100));
         let mut waited = 0;
         while chosen(&costs, &offers) != Some(Way::Disk) {

@@ -73,9 +73,8 @@ struct State {
 }
 
 impl BlockStore {
-    /// Opens a store. Files of an earlier life are found again: a block's name says all that its rows
-    /// were made from, so they are as good as new ones, and save a restart from reading or computing
-    /// them. Refuses a spill directory that can't be made or that another store uses. Blocks on the
+    /// Opens a store. Files of an earlier life are found again: a block's name says what it holds, so they are as good as new ones, and save a restart from
+    /// reading or computing them. Refuses a spill directory that can't be made or that another store uses. Blocks on the
     /// local disk.
     pub fn open(config: &BlockConfig) -> Result<Self, BlockError> {
         let bounds = Bounds {
