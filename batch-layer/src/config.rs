@@ -1,5 +1,7 @@
 //! Configuration of the batch layer.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 /// How the batch layer runs.
@@ -25,6 +27,12 @@ pub struct BatchConfig {
     /// Complete segments to keep in the log behind the cut, where the speed layer has read them; none
     /// keeps the whole log.
     pub retain_segments: Option<u64>,
+    /// Bytes of rows of the newest-version tables that are kept in memory, over all sources.
+    pub blocks_memory_bytes_max: u64,
+    /// Bytes of files of them in all spill directories together.
+    pub blocks_disk_bytes_max: u64,
+    /// Spill directories, one for each disk; in the data folder when empty.
+    pub spill_dirs: Vec<PathBuf>,
 }
 
 impl Default for BatchConfig {
@@ -38,6 +46,9 @@ impl Default for BatchConfig {
             adoption_poll_ms: 250,
             versions_kept: 3,
             retain_segments: None,
+            blocks_memory_bytes_max: 128 << 20,
+            blocks_disk_bytes_max: 1 << 30,
+            spill_dirs: Vec::new(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Metrics of the batch layer: names, units and help.
 
 use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
+use sanso_block::Counts;
 
 use crate::report::SourceReport;
 
@@ -14,6 +15,11 @@ const TASKS: &str = "sanso_batch_tasks_total";
 const TASK_SECONDS: &str = "sanso_batch_task_seconds";
 const TASKS_MOVED: &str = "sanso_batch_tasks_moved_total";
 const RUN_ERRORS: &str = "sanso_batch_run_errors_total";
+
+const BLOCKS_GOT: &str = "sanso_blocks_got_total";
+const BLOCKS_LEFT: &str = "sanso_blocks_left_total";
+const BLOCKS_REFUSED: &str = "sanso_blocks_refused_total";
+const BLOCKS_DAMAGED: &str = "sanso_blocks_damaged_total";
 
 /// Describes all metrics to the recorder installed.
 pub(crate) fn describe() {
@@ -39,6 +45,10 @@ pub(crate) fn describe() {
         "runs of tasks that this node, driving, began at another node, by reason: lost, failed, slow (a twin)"
     );
     describe_counter!(RUN_ERRORS, "runs that failed");
+    describe_counter!(BLOCKS_GOT, "blocks asked for, by where they were: memory, disk, shared, nowhere");
+    describe_counter!(BLOCKS_LEFT, "blocks that made room for others, by where they went: disk, nowhere");
+    describe_counter!(BLOCKS_REFUSED, "blocks not kept, by who refused them: memory, disk");
+    describe_counter!(BLOCKS_DAMAGED, "files of blocks that were not what was written");
 }
 
 /// Records what a run did.
@@ -80,4 +90,18 @@ pub(crate) fn record_moved(source: &str, reason: &'static str) {
 /// Counts a failed run.
 pub(crate) fn record_error(source: &str) {
     counter!(RUN_ERRORS, "source" => source.to_owned()).increment(1);
+}
+
+/// Records what happened to this node's blocks since it started.
+pub(crate) fn record_blocks(counts: &Counts) {
+    let named = |name, label, values: &[(&'static str, u64)]| {
+        values.iter().for_each(|(value, count)| counter!(name, label => *value).absolute(*count));
+    };
+    let (memory, disk) = (counts.from_memory, counts.from_disk);
+    let got = [("memory", memory), ("disk", disk), ("shared", counts.shared), ("nowhere", counts.missed)];
+    named(BLOCKS_GOT, "from", &got);
+    let gone = counts.evicted + counts.deleted;
+    named(BLOCKS_LEFT, "to", &[("disk", counts.evicted_to_disk), ("nowhere", gone)]);
+    named(BLOCKS_REFUSED, "by", &[("memory", counts.refused_by_memory), ("disk", counts.refused_by_disk)]);
+    counter!(BLOCKS_DAMAGED).absolute(counts.damaged);
 }

@@ -161,6 +161,7 @@ impl BatchLayer {
         let outcome = state.step(&inner.world(source), live, &mut report).await;
         let run_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         metrics::record(&source.name, &report, run_ms);
+        inner.dataset.block_counts().iter().for_each(metrics::record_blocks);
         let mut progress = state.progress(source, &report);
         if report.version.is_some() {
             progress.published_us = now_us();

@@ -10,6 +10,7 @@ use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::error::ArrowError;
 use futures::{StreamExt, TryStreamExt, stream};
+use sanso_block::Reading;
 use sanso_dataset::{DatasetError, Manifest, NewestFile, QuarantineFile, SegmentFile, append_times};
 use sanso_state::{LogPartition, Quarantined, SegmentId, Watermark};
 use sanso_view::{Source, View};
@@ -195,7 +196,10 @@ async fn advance_date(
 ) -> Result<(NewestFile, BTreeMap<SegmentId, Effects>, BTreeMap<SegmentId, Vec<Conflict>>)> {
     let source = means.source;
     let previous = match &task.previous {
-        Some(file) => read_or_rebuild(means, before, file).await?,
+        Some(file) => match means.dataset.newest_at_hand(&source.name, file, Reading::Again).await {
+            Some(rows) => rows.batches().to_vec(),
+            None => read_or_rebuild(means, before, file).await?,
+        },
         None => Vec::new(),
     };
     let advancing = Arc::clone(source);

@@ -7,11 +7,12 @@ use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use sanso_batch::{BatchConfig, BatchLayer, Executor, RunReport, SourceReport};
+use sanso_block::BlockStore;
 use sanso_catalog::{Catalog, CatalogHandle, StatusBoard};
 use sanso_core::{PartitionId, PartitionStore, Progress, ReadRequest};
 use sanso_dataset::Dataset;
 use sanso_log::{Append, Log, MemoryLog, TopicSpec, partition_for_key};
-use sanso_state::{Block, Cut, Groups, Refusal, RefusalCounts, ViewPartition};
+use sanso_state::{Block, Cut, Groups, Refusal, RefusalCounts, StorageLevel, ViewPartition};
 use sanso_view::{Application, Source, View, oracle};
 
 use crate::fleet::{self, Fleet};
@@ -92,6 +93,8 @@ pub(crate) struct World {
     pub(crate) objects: Arc<dyn ObjectStore>,
     pub(crate) views: Vec<Arc<View>>,
     pub(crate) board: StatusBoard,
+    /// Where lives keep the newest-version table at hand, if they do.
+    pub(crate) blocks: Option<(BlockStore, StorageLevel)>,
     /// What the oracle knows, by log partition: records that can be decoded, in their right place.
     pub(crate) history: Vec<Vec<(u64, Vec<u8>)>>,
 }
@@ -109,7 +112,7 @@ impl World {
         log.ensure_topic(&TopicSpec::new(SOURCE, shape.partitions)).await.expect("a new topic");
         let objects = Arc::new(InMemory::new());
         let history = vec![Vec::new(); shape.partitions as usize];
-        Self { shape, log, objects, views: views(shape), board: StatusBoard::new(), history }
+        Self { shape, log, objects, views: views(shape), board: StatusBoard::new(), blocks: None, history }
     }
 
     pub(crate) fn source(&self) -> &Arc<Source> {
@@ -117,7 +120,11 @@ impl World {
     }
 
     pub(crate) fn dataset(&self) -> Dataset {
-        Dataset::with_store(Arc::clone(&self.objects), Path::from("data"))
+        let dataset = Dataset::with_store(Arc::clone(&self.objects), Path::from("data"));
+        let Some((blocks, level)) = &self.blocks else { return dataset };
+        let dataset = dataset.with_blocks(blocks.clone());
+        dataset.keep_table(SOURCE, *level);
+        dataset
     }
 
     /// Appends a reading where it belongs.

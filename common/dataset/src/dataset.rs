@@ -18,6 +18,7 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
 use sanso_state::Fingerprint;
 
 use crate::error::{DatasetError, RESTORE, Result};
+use crate::kept::Kept;
 use crate::layout::Layout;
 
 /// A dataset in an object store. Clones share it.
@@ -28,6 +29,8 @@ pub struct Dataset {
     disk: Option<Arc<Disk>>,
     /// Files found whole by [`Dataset::verify`], by what they were listed for.
     verified: Arc<Mutex<BTreeMap<String, BTreeSet<Path>>>>,
+    /// What of it is at hand on this node.
+    pub(crate) kept: Option<Arc<Kept>>,
 }
 
 /// Files that are verified at the same time; each is in memory whole.
@@ -69,6 +72,7 @@ impl Dataset {
             layout: Arc::new(Layout::new(Path::default())),
             disk: Some(Arc::new(Disk { root, folders: Mutex::default() })),
             verified: Arc::default(),
+            kept: None,
         })
     }
 
@@ -79,7 +83,13 @@ impl Dataset {
 
     /// Opens a dataset below `prefix` in any object store; the store says how durable a put is.
     pub fn with_store(store: Arc<dyn ObjectStore>, prefix: Path) -> Dataset {
-        Dataset { store, layout: Arc::new(Layout::new(prefix)), disk: None, verified: Arc::default() }
+        Dataset {
+            store,
+            layout: Arc::new(Layout::new(prefix)),
+            disk: None,
+            verified: Arc::default(),
+            kept: None,
+        }
     }
 
     /// Returns the object store, for engines that read the Parquet files themselves.

@@ -20,6 +20,9 @@
 //! a file that is not what was written is refused with its name, never half-read;
 //! on a local directory a file is on disk (fsync) before the call returns.
 //!
+//! A handle may keep what it writes and reads of the newest-version tables at hand, as blocks of this
+//! node ([`Dataset::with_blocks`]).
+//!
 //! Not promised: two processes writing one source (the second gets
 //! [`DatasetError::VersionTaken`]); protection of a read through another tool,
 //! which does not check fingerprints, only what Parquet itself checks.
@@ -28,6 +31,7 @@ mod blocks;
 mod dataset;
 mod error;
 mod in_force;
+mod kept;
 mod layout;
 mod manifest;
 mod newest;
@@ -44,7 +48,7 @@ pub use dataset::Dataset;
 pub use error::{DatasetError, Result};
 pub use layout::{Layout, date_label};
 pub use manifest::{Manifest, NewestFile, SegmentFile};
-pub use newest::NewestBase;
+pub use newest::{NewestBase, NewestColumns};
 pub use open::{Credentials, DatasetConfig};
 pub use quarantine::QuarantineFile;
 pub use replays::{ReplayDone, ReplayPlan, ReplayRecord};

@@ -4,8 +4,11 @@
 //! A file is named by the fingerprint of what it was made from, so equal names mean equal
 //! content, and a version carries the files that no new segment touches by reference.
 
+use std::time::Instant;
+
 use arrow::array::RecordBatch;
 use futures::{Stream, StreamExt, TryStreamExt};
+use sanso_block::Reading;
 use sanso_state::{Fingerprint, LogPartition, Offset};
 
 use crate::dataset::{Dataset, blocking};
@@ -17,6 +20,12 @@ use crate::{parquet_file, schema};
 
 /// How often a read starts again because a newer version replaced the files under it.
 const ATTEMPTS: usize = 4;
+
+/// Rows in one piece of those at hand, so that whoever works on them needs no more memory than for a file.
+const PIECE_ROWS: usize = 8192;
+
+/// Some columns of a file, piece by piece.
+pub type NewestColumns = Box<dyn Iterator<Item = Result<RecordBatch>> + Send>;
 
 /// The newest-version table of one log partition at a cut.
 #[derive(Clone, Debug)]
@@ -32,7 +41,8 @@ pub struct NewestBase {
 }
 
 impl Dataset {
-    /// Writes one file of the newest-version table and returns what a manifest lists of it.
+    /// Writes one file of the newest-version table and returns what a manifest lists of it. Its rows
+    /// stay at hand where the table's storage level says so.
     ///
     /// `rows`: the source's columns, then the log's, in order of identity. `fingerprint`: of all
     /// that the rows were made from; it names the file.
@@ -46,7 +56,7 @@ impl Dataset {
     ) -> Result<NewestFile> {
         let path = Layout::newest(partition, date, fingerprint);
         schema::check_archived(&rows).map_err(|what| DatasetError::Rows { path: path.clone(), what })?;
-        let count = rows.num_rows() as u64;
+        let (count, kept) = (rows.num_rows() as u64, rows.clone());
         let notes = vec![("sanso.source", source.to_owned()), ("sanso.made_from", fingerprint.to_string())];
         let bytes = encode(&path, rows, notes).await?;
         let content = Fingerprint::of(&bytes);
@@ -60,11 +70,13 @@ impl Dataset {
             path,
         };
         self.put(&self.layout().listed(source, &file.path), bytes).await?;
+        self.keep_newest(source, &file, kept).await;
         Ok(file)
     }
 
     /// Reads one file of the newest-version table. Refuses a damaged file.
     pub async fn read_newest(&self, source: &str, file: &NewestFile) -> Result<Vec<RecordBatch>> {
+        let started = Instant::now();
         let path = self.layout().listed(source, &file.path);
         let bytes = self.get_checked(&path, file.content, RESTORE).await?;
         let decoded = blocking(move || parquet_file::decode(bytes)).await;
@@ -73,22 +85,34 @@ impl Dataset {
             schema::check_archived(rows)
                 .map_err(|what| DatasetError::Rows { path: path.to_string(), what })?;
         }
+        self.observe_read(source, file, started);
         Ok(batches)
     }
 
-    /// Reads some columns of one file of the newest-version table, by their indexes, ascending.
-    /// Refuses a damaged file. Rows are decoded as the iterator goes, which blocks.
+    /// Reads some columns of one file of the newest-version table, by their indexes, ascending: from the
+    /// rows at hand, if they are, else from the file. Refuses a damaged file. Rows are decoded as the
+    /// iterator goes, which blocks.
     pub async fn read_newest_columns(
         &self,
         source: &str,
         file: &NewestFile,
         columns: &[usize],
-    ) -> Result<impl Iterator<Item = Result<RecordBatch>> + Send + use<>> {
+    ) -> Result<NewestColumns> {
+        if let Some(rows) = self.newest_at_hand(source, file, Reading::Once).await {
+            let columns = columns.to_vec();
+            let pieces = (0..rows.batches().len()).flat_map(move |index| {
+                let batch = rows.batches()[index].project(&columns).expect("columns that the file has");
+                (0..batch.num_rows())
+                    .step_by(PIECE_ROWS)
+                    .map(move |from| Ok(batch.slice(from, PIECE_ROWS.min(batch.num_rows() - from))))
+            });
+            return Ok(Box::new(pieces));
+        }
         let path = self.layout().listed(source, &file.path);
         let bytes = self.get_checked(&path, file.content, RESTORE).await?;
         let damaged = move |error| DatasetError::damaged(&path, error, RESTORE);
         let batches = parquet_file::decode_columns(bytes, columns).map_err(&damaged)?;
-        Ok(batches.map(move |batch| batch.map_err(&damaged)))
+        Ok(Box::new(batches.map(move |batch| batch.map_err(&damaged))))
     }
 
     /// Reads the newest-version table of one log partition at a manifest, file by file, so that no

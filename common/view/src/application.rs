@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use datafusion::execution::SessionState;
-use sanso_state::ValueType;
+use sanso_state::{ParseStorageLevelError, StorageLevel, ValueType};
 
 use crate::definition::ViewDefinition;
 use crate::error::{BindError, Place, SqlError};
@@ -171,7 +171,7 @@ impl Application {
 }
 
 const SOURCE_OPTIONS: &str = "topic, format, registry, subject, refused_schemas, key, identity, version, event_time, segment, \
-                              partitions, lateness, ahead, ignore";
+                              partitions, lateness, ahead, ignore, storage";
 
 fn source(declaration: Declaration) -> Result<Source, SqlError> {
     let Declaration { name, mut columns, mut options } = declaration;
@@ -225,6 +225,7 @@ fn source(declaration: Declaration) -> Result<Source, SqlError> {
             "take it out of the ignore option",
         ));
     }
+    let storage = storage(options.take("storage"))?;
     options.finish(SOURCE_OPTIONS)?;
     for index in identity_columns.iter().chain([&key_column, &event_time_column]) {
         columns[*index].0.nullable = false;
@@ -245,6 +246,7 @@ fn source(declaration: Declaration) -> Result<Source, SqlError> {
         version_column,
         event_time_column,
         ignored_columns,
+        storage,
     })
 }
 
@@ -334,6 +336,13 @@ fn record_format(options: &mut Options, topic: &str) -> Result<RecordFormat, Sql
         SqlError::new(place, format!("no list of schema ids: {error}"), "write ids, such as '17, 99'")
     })?;
     Ok(make(Registered { registry: registry.text, subject, refused_schemas }))
+}
+
+fn storage(option: Option<Named>) -> Result<StorageLevel, SqlError> {
+    let Some(option) = option else { return Ok(StorageLevel::Memory) };
+    option.text.parse().map_err(|error: ParseStorageLevelError| {
+        SqlError::new(option.place, format!("{:?} is {error}", option.text), "")
+    })
 }
 
 /// Checks a topic's name as Kafka does.

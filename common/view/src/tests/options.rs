@@ -1,5 +1,5 @@
 use super::*;
-use sanso_state::ValueType;
+use sanso_state::{StorageLevel, ValueType};
 
 const COLUMNS: &str = "(id TEXT, at TIMESTAMP, received_at TIMESTAMP, amount DECIMAL(9,3), n BIGINT)";
 
@@ -34,6 +34,20 @@ fn a_source_is_what_its_options_say() {
     assert_eq!((source.lateness_us, source.ahead_us_max), (0, 172_800_000_000));
     assert_eq!((source.version_column, source.ignored_columns.as_slice()), (Some(4), [3].as_slice()));
     assert_eq!(source.segments().size(), 100);
+}
+
+#[test]
+fn a_source_says_where_its_table_is_kept() {
+    let named = "key = 'id', identity = 'id, at'";
+    let source =
+        |options: &str| parse_source(&format!("{named}{options}")).map(|a| Arc::clone(&a.sources[0]));
+    let default = source("").expect("a valid source");
+    assert_eq!(default.storage, StorageLevel::Memory);
+    let spilled = source(", storage = 'Memory, Disk'").expect("a valid source");
+    assert_eq!(spilled.storage, StorageLevel::MemoryDisk);
+    assert_eq!(spilled.definition(), default.definition(), "it changes no view");
+    let refusal = source(", storage = 'ssd'").expect_err("no level").to_string();
+    assert!(refusal.contains("'memory,disk' or 'none'"), "{refusal}");
 }
 
 #[test]
