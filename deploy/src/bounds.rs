@@ -88,7 +88,14 @@ impl Alarm {
 }
 
 fn is_cache(name: &str) -> bool {
-    ["speed.index_cache", "speed.index_writes", "log.recent_records"].contains(&name)
+    [
+        "batch.blocks_disk",
+        "batch.blocks_memory",
+        "log.recent_records",
+        "speed.index_cache",
+        "speed.index_writes",
+    ]
+    .contains(&name)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod application;
 mod background;
+mod blocks;
 mod bounds;
 mod cluster;
 mod config;

@@ -33,8 +33,8 @@ use tokio::task::JoinHandle;
 
 use crate::application::{self, Declared};
 use crate::background::Background;
-use crate::bounds;
 use crate::versions::{caught_up, furthest, transition};
+use crate::{blocks, bounds};
 
 /// The environment's names of the schema registries' login.
 const REGISTRY_USER: &str = "SANSO_REGISTRY_USER";
@@ -103,9 +103,12 @@ impl Node {
         let dataset = Dataset::open(&config.dataset, &config.data.join("dataset"), Credentials::Standard)
             .await
             .context("open master dataset")?;
+        let blocks = blocks::open(&config.batch, &config.data)?;
+        let dataset = blocks::keep(dataset, &blocks, &declared.application);
         let metrics = sanso_serving::metrics::install().context("install the metrics recorder")?;
         let board = StatusBoard::new();
-        let _limits = bounds::register(&board.limits(), &log);
+        let mut _limits = bounds::register(&board.limits(), &log);
+        _limits.extend(blocks::register(&board.limits(), &config.batch, &blocks));
         let store = PartitionStore::new();
         let sources = declared.application.sources.iter();
         let catalog = CatalogHandle::new(Catalog {

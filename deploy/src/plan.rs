@@ -54,8 +54,13 @@ pub(crate) async fn run(args: PlanArgs) -> anyhow::Result<ExitCode> {
         for source in &application.sources {
             writeln!(
                 out,
-                "source {}: topic {} of {}, {} log partitions, segments of {} offsets",
-                source.name, source.topic, source.format, source.partitions, source.segment_size
+                "source {}: topic {} of {}, {} log partitions, segments of {} offsets, storage {}",
+                source.name,
+                source.topic,
+                source.format,
+                source.partitions,
+                source.segment_size,
+                source.storage,
             )?;
         }
         for view in &views {
@@ -74,6 +79,7 @@ fn source_json(source: &sanso_view::Source) -> Value {
         "subject": source.format.registered().map(|r| &r.subject),
         "partitions": source.partitions,
         "segment_size": source.segment_size,
+        "storage": source.storage.name(),
         "key": source.columns[source.key_column].name,
         "columns": source.columns.iter().map(|column| &column.name).collect::<Vec<_>>(),
     })

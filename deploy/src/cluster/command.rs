@@ -8,6 +8,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
+use crate::blocks;
 use crate::cluster::file::{EXAMPLE, NodeFile};
 use crate::cluster::member::Member;
 use crate::dev::{StopSignals, size_limit_is_an_error};
@@ -46,9 +47,10 @@ pub(crate) async fn run_node(args: NodeArgs) -> anyhow::Result<ExitCode> {
     let _refused = size_limit_is_an_error()?;
     let file = NodeFile::read(&args.config.context("a node's file is needed: --config node.toml")?)?;
     let metrics = sanso_serving::metrics::install().context("install the metrics recorder")?;
+    let blocks = blocks::open(&file.settings.batch, &file.own.data)?;
     loop {
         let member = tokio::select! {
-            member = Member::start(&file, &metrics) => member?,
+            member = Member::start(&file, &metrics, &blocks) => member?,
             () = stop_signals.received() => {
                 // What the start waits for may never come; a kill at any moment loses nothing.
                 tracing::info!("stopped while it started");

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use sanso_batch::{BatchConfig, BatchLayer, Executor, TaskWorker};
+use sanso_block::BlockStore;
 use sanso_catalog::{Catalog, CatalogHandle, Registered, Share, Shares, StatusBoard};
 use sanso_cluster::{ClusterConfig, ClusterMap, ClusterNode, KindsOf, NodeConfig, NodeId, Timings, owners};
 use sanso_core::{PartitionId, PartitionStore, ReadRequest, StoreError};
@@ -33,11 +34,11 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::application::{self, Declared};
 use crate::background::Background;
-use crate::bounds;
 use crate::cluster::admin::Admin;
 use crate::cluster::file::{NodeFile, Role};
 use crate::cluster::tasks::ClusterTasks;
 use crate::node::{open_log, run_alarm, run_serving, stopped};
+use crate::{blocks, bounds};
 
 /// How often the node with the batch layer looks for view partitions that nobody holds.
 const RECONCILE: Duration = Duration::from_millis(500);
@@ -80,7 +81,12 @@ struct World {
 impl Member {
     /// Begins a life of this node; returns once HTTP is served, which may be before the node is
     /// given anything.
-    pub(crate) async fn start(file: &NodeFile, metrics: &PrometheusHandle) -> anyhow::Result<Self> {
+    /// `blocks` outlive its lives.
+    pub(crate) async fn start(
+        file: &NodeFile,
+        metrics: &PrometheusHandle,
+        blocks: &BlockStore,
+    ) -> anyhow::Result<Self> {
         let declared = application::read(&file.own.application)?;
         let catalog = catalog_of(&declared);
         let cluster = ClusterNode::start(cluster_config(file)?, kinds_of(&catalog)).await?;
@@ -89,21 +95,26 @@ impl Member {
         let kafka = file.settings.kafka.clone();
         let log = open_log(&file.own.log.url, kafka, &declared).await?;
         let beside = file.own.data.join("dataset");
-        let dataset = Dataset::open(&file.settings.dataset, &beside, Credentials::Standard);
+        let dataset = Dataset::open(&file.settings.dataset, &beside, Credentials::Standard)
+            .await
+            .context("open master dataset")?;
         let world = World {
             batch: file.settings.batch.clone(),
             store: cluster.store(),
             cluster,
             log,
-            dataset: dataset.await.context("open master dataset")?,
+            dataset: blocks::keep(dataset, blocks, &declared.application),
             catalog,
             board: StatusBoard::new(),
             views: declared.views.clone().into(),
         };
-        Self::run(file, world, metrics).await
+        let mut member = Self::run(file, &world, metrics).await?;
+        let limits = blocks::register(&world.board.limits(), &world.batch, blocks);
+        member._limits.extend(limits);
+        Ok(member)
     }
 
-    async fn run(file: &NodeFile, world: World, metrics: &PrometheusHandle) -> anyhow::Result<Self> {
+    async fn run(file: &NodeFile, world: &World, metrics: &PrometheusHandle) -> anyhow::Result<Self> {
         let mut member = Self {
             address: None,
             cluster: Arc::clone(&world.cluster),
