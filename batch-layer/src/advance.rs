@@ -4,10 +4,10 @@
 //! anyone: rows are judged in (segment, offset) order against the part, and what the judgement
 //! changes (a row added, the row it replaces taken away) are the segment's effects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use arrow::array::{Array, RecordBatch};
-use arrow::compute::{concat_batches, interleave_record_batch};
+use arrow::array::{Array, RecordBatch, UInt32Array};
+use arrow::compute::{concat_batches, interleave_record_batch, take_record_batch};
 use arrow::error::ArrowError;
 use sanso_dataset::{offsets, source_columns};
 use sanso_state::{Fingerprint, Offset, SegmentId};
@@ -57,20 +57,21 @@ pub struct Conflict {
 
 /// Advances a part that holds `previous` over the rows that each segment has for it.
 ///
-/// All rows have the archived columns; segments come in order, their rows in offset order.
+/// All rows have the archived columns; those before are in order of identity, segments come in order,
+/// their rows in offset order. Of the rows before only those that a segment speaks of again are judged:
+/// the others are no more than copied.
 pub fn advance(
     source: &Source,
     previous: Vec<RecordBatch>,
     segments: Vec<(SegmentId, RecordBatch)>,
 ) -> Result<Advanced, ArrowError> {
-    let mut part = Part { source, batches: Vec::new(), newest: BTreeMap::new() };
-    for batch in previous {
-        part.load(batch);
-    }
+    let mut part = Part::new(source, previous);
+    let identities: Vec<Vec<Identity>> = segments.iter().map(|(_, rows)| source.identities(rows)).collect();
+    part.recall(identities.iter().flatten())?;
     let mut changes = BTreeMap::new();
     let mut conflicts = BTreeMap::new();
-    for (segment, rows) in segments {
-        let (changed, refused) = part.apply(rows);
+    for ((segment, rows), identities) in segments.into_iter().zip(identities) {
+        let (changed, refused) = part.apply(rows, identities);
         if !refused.is_empty() {
             conflicts.insert(segment, refused);
         }
@@ -87,12 +88,14 @@ pub fn advance(
         let (places, signs): (Vec<Place>, Vec<i64>) = changed.into_iter().unzip();
         effects.insert(segment, Effects { rows: source_columns(&gather(&places)?), signs });
     }
-    let places: Vec<Place> = part.newest.values().map(|entry| entry.place).collect();
-    Ok(Advanced { rows: gather(&places)?, effects, conflicts })
+    Ok(Advanced { rows: gather(&part.places())?, effects, conflicts })
 }
 
 /// A row's batch and its row there.
 type Place = (usize, usize);
+
+/// The ordered encoding of a row's identity.
+type Identity = Box<[u8]>;
 
 struct Entry {
     place: Place,
@@ -104,62 +107,101 @@ struct Entry {
 struct Part<'a> {
     source: &'a Source,
     batches: Vec<RecordBatch>,
-    newest: BTreeMap<Box<[u8]>, Entry>,
+    /// The rows before, in order of identity.
+    before: Vec<(Identity, Place)>,
+    /// The newest row of each identity that a segment speaks of.
+    newest: BTreeMap<Identity, Entry>,
 }
 
-impl Part<'_> {
+impl<'a> Part<'a> {
     /// Takes rows that are newest already.
-    fn load(&mut self, rows: RecordBatch) {
-        self.each(rows, |newest, identity, entry| {
-            newest.insert(identity, entry);
-        });
+    ///
+    /// # Panics
+    /// When they are not in order of identity, as every part is written.
+    fn new(source: &'a Source, batches: Vec<RecordBatch>) -> Self {
+        let mut before = Vec::with_capacity(batches.iter().map(RecordBatch::num_rows).sum());
+        for (index, batch) in batches.iter().enumerate() {
+            let identities = source.identities(batch).into_iter().enumerate();
+            before.extend(identities.map(|(row, identity)| (identity, (index, row))));
+        }
+        assert!(before.is_sorted_by(|a, b| a.0 < b.0), "a part is in order of identity");
+        Self { source, batches, before, newest: BTreeMap::new() }
+    }
+
+    /// Brings to mind what is known of these identities.
+    fn recall<'i>(&mut self, identities: impl Iterator<Item = &'i Identity>) -> Result<(), ArrowError> {
+        let wanted: BTreeSet<&Identity> = identities.collect();
+        let mut known: BTreeMap<usize, Vec<(&Identity, usize)>> = BTreeMap::new();
+        for identity in wanted {
+            if let Ok(at) = self.before.binary_search_by(|(before, _)| before.cmp(identity)) {
+                let (batch, row) = self.before[at].1;
+                known.entry(batch).or_default().push((identity, row));
+            }
+        }
+        for (batch, known) in known {
+            let rows: UInt32Array = known.iter().map(|(_, row)| *row as u32).collect();
+            let rows = take_record_batch(&self.batches[batch], &rows)?;
+            for ((identity, row), entry) in known.into_iter().zip(self.entries(&rows)) {
+                self.newest.insert(identity.clone(), Entry { place: (batch, row), ..entry });
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns what is to be known of rows, in their order; their places are counted from the first.
+    fn entries(&self, rows: &RecordBatch) -> Vec<Entry> {
+        let (versions, contents) = (self.source.versions(rows), self.source.contents(rows));
+        let positions = offsets(rows);
+        debug_assert_eq!(positions.null_count(), 0);
+        let entry = |(row, content)| {
+            let offset = positions.value(row);
+            // Without versions the offset is the version.
+            let version = versions[row].unwrap_or(offset as i64);
+            Entry { place: (self.batches.len(), row), offset, version, content }
+        };
+        contents.into_iter().enumerate().map(entry).collect()
     }
 
     /// Judges rows in order; returns what they change, and those that conflict.
-    fn apply(&mut self, rows: RecordBatch) -> (Vec<(Place, i64)>, Vec<Conflict>) {
+    fn apply(&mut self, rows: RecordBatch, identities: Vec<Identity>) -> (Vec<(Place, i64)>, Vec<Conflict>) {
         let (mut changed, mut conflicts) = (Vec::new(), Vec::new());
-        self.each(rows, |newest, identity, entry| {
-            let known = newest.get(&identity);
+        for (identity, entry) in identities.into_iter().zip(self.entries(&rows)) {
+            let known = self.newest.get(&identity);
             let verdict = judge(
                 known.map(|known| Known { version: known.version, content: known.content.as_bytes() }),
                 entry.version,
                 entry.content.as_bytes(),
             );
             match verdict {
-                Verdict::Duplicate | Verdict::Stale => return,
+                Verdict::Duplicate | Verdict::Stale => continue,
                 Verdict::Conflict => {
                     let known = known.expect("a conflict conflicts with something known");
                     let (offset, version) = (entry.offset, entry.version);
                     conflicts.push(Conflict { offset, version, known: known.offset });
-                    return;
+                    continue;
                 }
                 Verdict::New => {}
                 Verdict::Correction => changed.extend(known.map(|known| (known.place, -1))),
             }
             changed.push((entry.place, 1));
-            newest.insert(identity, entry);
-        });
+            self.newest.insert(identity, entry);
+        }
+        self.batches.push(rows);
         (changed, conflicts)
     }
 
-    fn each(
-        &mut self,
-        rows: RecordBatch,
-        mut take: impl FnMut(&mut BTreeMap<Box<[u8]>, Entry>, Box<[u8]>, Entry),
-    ) {
-        let batch = self.batches.len();
-        let identities = self.source.identities(&rows);
-        let versions = self.source.versions(&rows);
-        let contents = self.source.contents(&rows);
-        let positions = offsets(&rows);
-        debug_assert_eq!(positions.null_count(), 0);
-        for (row, identity) in identities.into_iter().enumerate() {
-            // Without versions the offset is the version.
-            let offset = positions.value(row);
-            let version = versions[row].unwrap_or(offset as i64);
-            let entry = Entry { place: (batch, row), offset, version, content: contents[row] };
-            take(&mut self.newest, identity, entry);
+    /// Returns the places of all newest rows, in order of identity.
+    fn places(&self) -> Vec<Place> {
+        let mut places = Vec::with_capacity(self.before.len() + self.newest.len());
+        let mut newest = self.newest.iter().peekable();
+        for (identity, place) in &self.before {
+            while let Some((_, entry)) = newest.next_if(|(other, _)| *other < identity) {
+                places.push(entry.place);
+            }
+            let again = newest.next_if(|(other, _)| *other == identity);
+            places.push(again.map_or(*place, |(_, entry)| entry.place));
         }
-        self.batches.push(rows);
+        places.extend(newest.map(|(_, entry)| entry.place));
+        places
     }
 }

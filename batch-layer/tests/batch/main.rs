@@ -1,6 +1,7 @@
 //! The batch layer from outside: a log in memory, a dataset, view partitions, and the oracle.
 
 mod adoption;
+mod advance;
 mod blocks;
 mod crash;
 mod fleet;
