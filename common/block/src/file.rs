@@ -5,7 +5,8 @@
 //! ```
 //!
 //! The checksum covers the name, so a file under another block's name is as bad as a torn one.
-//! Nothing of the stream is looked at before its checksum was found right.
+//! Nothing of the stream is looked at before its checksum was found right. It keeps damage out, not
+//! somebody who may write into the folder: who makes a checksum for other rows has them believed.
 
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
@@ -105,11 +106,11 @@ mod tests {
         }
 
         #[test]
-        fn hostile_bytes_are_refused(stream in prop::collection::vec(any::<u8>(), 0..400), is_signed: bool) {
-            let mut bytes = MAGIC.to_vec();
-            let signature = if is_signed { checksum(id(1), &stream) } else { Fingerprint::of(&stream) };
-            bytes.extend(signature.as_bytes());
-            bytes.extend(&stream);
+        fn bytes_that_are_no_block_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..400), begins: bool) {
+            let mut bytes = bytes;
+            if begins {
+                bytes.splice(..MAGIC.len().min(bytes.len()), *MAGIC);
+            }
             prop_assert!(decode(id(1), &bytes).is_err());
         }
     }

@@ -204,15 +204,7 @@ fn source(declaration: Declaration) -> Result<Source, SqlError> {
             "add the key column to the identity",
         ));
     }
-    let version_column = match options.take("version") {
-        None => None,
-        Some(option) => {
-            let column = single(names(&option)?, &option)?;
-            let allowed = [ValueType::Int, ValueType::Timestamp];
-            demand(&columns, column, &option, &allowed, "versions are compared as 64-bit numbers")?;
-            Some(column)
-        }
-    };
+    let version_column = options.take("version").map(|option| version(&columns, &option)).transpose()?;
     let event_time_column = event_time(&columns, &identity_columns, options.take("event_time"), &name)?;
     let ignored_columns = ignored(&columns, options.take("ignore"))?;
     let ignored_but_needed =
@@ -248,6 +240,13 @@ fn source(declaration: Declaration) -> Result<Source, SqlError> {
         ignored_columns,
         storage,
     })
+}
+
+fn version(columns: &[(Column, Place)], option: &Named) -> Result<usize, SqlError> {
+    let column = single(column_list(columns, option)?, option)?;
+    let allowed = [ValueType::Int, ValueType::Timestamp];
+    demand(columns, column, option, &allowed, "versions are compared as 64-bit numbers")?;
+    Ok(column)
 }
 
 /// Returns the columns that are no part of a record's content: the option's,

@@ -28,7 +28,7 @@ pub(crate) fn weight() -> u64 {
 
 /// Opens a store with room for so many blocks in memory and so many bytes on disk.
 pub(crate) fn open(in_memory: u64, disk_bytes_max: u64, dirs: &[&Path]) -> BlockStore {
-    let spill_dirs = dirs.iter().map(|dir| PathBuf::from(dir)).collect();
+    let spill_dirs = dirs.iter().map(PathBuf::from).collect();
     let config = BlockConfig { memory_bytes_max: in_memory * weight(), disk_bytes_max, spill_dirs };
     BlockStore::open(&config).expect("open the store")
 }
