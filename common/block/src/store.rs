@@ -165,7 +165,7 @@ impl BlockStore {
         self.0.state.lock().ledger.find(id)
     }
 
-    /// Forgets a block that nobody will ask for again.
+    /// Forgets a block that nobody will ask for again. To be called within a runtime, which deletes its file.
     pub fn remove(&self, id: BlockId) {
         let file = {
             let mut state = self.0.state.lock();
