@@ -113,9 +113,9 @@ impl<'a> Job<'a> {
                 self.happens(Event::Done(run))
             }
             Err(TaskFailure { failure, error }) => {
-                let (task, error_text) = (self.task(task).name(), chain(&error));
+                let (task, error_text) = (self.task(task).name(), chain(error.as_ref()));
                 tracing::debug!(task, %worker, error = error_text, "a run of a task failed");
-                self.failure = Some(error);
+                self.failure = Some(*error);
                 self.happens(Event::Failed(run, failure))
             }
         }
@@ -155,11 +155,9 @@ impl<'a> Job<'a> {
             if let Some(result) = done.result {
                 return Ok(result);
             }
-            let lost = || BatchError::Task {
-                task: task.name(),
-                worker,
-                reason: "its result is not in the dataset".to_owned(),
-                transient: true,
+            let lost = || {
+                let reason = "its result is not in the dataset".to_owned();
+                Box::new(BatchError::Task { task: task.name(), worker, reason, transient: true })
             };
             let found = task.find(world.dataset).await?.map(Arc::new);
             found.ok_or_else(|| TaskFailure { failure: Failure::Passing, error: lost() })

@@ -20,13 +20,13 @@ pub struct TaskFailure {
     /// What it says of the task.
     pub failure: Failure,
     /// The cause.
-    pub error: BatchError,
+    pub error: Box<BatchError>,
 }
 
 impl From<BatchError> for TaskFailure {
     fn from(error: BatchError) -> Self {
         let failure = if error.is_transient() { Failure::Passing } else { Failure::Final };
-        Self { failure, error }
+        Self { failure, error: Box::new(error) }
     }
 }
 
@@ -115,7 +115,7 @@ impl TaskWorker {
         match self.compute(&task, true).await {
             Ok(done) => TaskAnswer::Done { computed: done.computed },
             Err(TaskFailure { failure, error }) => TaskAnswer::Failed {
-                reason: chain(&error),
+                reason: chain(error.as_ref()),
                 passing: failure == Failure::Passing,
                 transient: error.is_transient(),
             },
@@ -162,7 +162,7 @@ impl TaskAnswer {
                 let failure = if passing { Failure::Passing } else { Failure::Final };
                 Err(TaskFailure {
                     failure,
-                    error: BatchError::Task { task: task.name(), worker, reason, transient },
+                    error: Box::new(BatchError::Task { task: task.name(), worker, reason, transient }),
                 })
             }
         }

@@ -94,7 +94,7 @@ impl Executor for ClusterTasks {
         }
         let unanswered = |reason: String| TaskFailure {
             failure: Failure::Passing,
-            error: BatchError::Task { task: task.name(), worker: at, reason, transient: true },
+            error: Box::new(BatchError::Task { task: task.name(), worker: at, reason, transient: true }),
         };
         let answer = self.cluster.ask(NodeId(at.0), TASK, task.call().encode(), TASK_MAX).await;
         let answer = answer.map_err(|error| unanswered(error.to_string()))?;
