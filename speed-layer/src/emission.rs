@@ -27,7 +27,7 @@ use sanso_view::View;
 use serde_json::Value as Json;
 
 use crate::emitted::{EmittedWindow, from_identity, identity, row_json, time_of, time_text, value_json};
-use crate::emitted_record::{EmittedRecord, Keep};
+use crate::emitted_record::{EmittedRecord, Keep, WithValues};
 use crate::error::Result;
 
 /// What a view partition has emitted and is not written yet: of each window the latest.
@@ -194,9 +194,9 @@ impl<K: Keep> Emission<K> {
         after: &str,
         most: usize,
     ) -> Result<Listed> {
-        let (identities, next) = self.record.with_values(&view.name, after, most)?;
+        let WithValues { windows: named, next } = self.record.with_values(&view.name, after, most)?;
         let mut windows = Vec::new();
-        for (name, window_end) in identities {
+        for (name, window_end) in named {
             let Some((key, window_start)) = from_identity(&name) else { continue };
             match stands(view, id.index, &key, window_start) {
                 Some(Stands::As(group, end)) => windows.push((group, end)),

@@ -178,6 +178,14 @@ impl Last {
     }
 }
 
+/// Windows of a view that a topic says have values.
+pub(crate) struct WithValues {
+    /// Their identities and ends.
+    pub(crate) windows: Vec<(String, String)>,
+    /// The identity to go on after; none at the end.
+    pub(crate) next: Option<String>,
+}
+
 /// The record of what output topics hold.
 pub(crate) struct EmittedRecord<K>(K);
 
@@ -213,14 +221,9 @@ impl<K: Keep> EmittedRecord<K> {
         })
     }
 
-    /// Returns identities of windows of a view whose last record has values, with their ends, after an
-    /// identity, and that to go on after; none at the end.
-    pub(crate) fn with_values(
-        &self,
-        view: &str,
-        after: &str,
-        most: usize,
-    ) -> Result<(Vec<(String, String)>, Option<String>)> {
+    /// Returns windows of a view whose last record has values, after an identity; at most so many windows
+    /// are looked at.
+    pub(crate) fn with_values(&self, view: &str, after: &str, most: usize) -> Result<WithValues> {
         let prefix = window_key(view, "");
         let rows = self.0.scan(&prefix, &window_key(view, after), most)?;
         let identity = |key: &[u8]| String::from_utf8_lossy(&key[prefix.len()..]).into_owned();
@@ -232,7 +235,7 @@ impl<K: Keep> EmittedRecord<K> {
                 found.push((identity(key), last.window_end));
             }
         }
-        Ok((found, next))
+        Ok(WithValues { windows: found, next })
     }
 
     /// Returns the greatest offsets that anything written of a view partition stands for; of other versions

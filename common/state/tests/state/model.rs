@@ -8,7 +8,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use sanso_state::{
     AggregateFunction as F, AggregateKind, Block, Cut, Delta, Extension, Fingerprint, GroupId, GroupState,
-    Groups, LogPartition, Offset, SegmentId, Segments, Value, ViewPartition, ViewPartitionConfig, Windows,
+    Groups, LogPartition, Offset, SegmentId, Segments, Value, ViewPartition, ViewPartitionConfig,
 };
 
 use crate::oracle::{inputs, kind};
