@@ -563,7 +563,8 @@ async fn batch_work_outlives_its_driver_and_a_worker_and_nothing_is_done_twice()
     if !available("batch_work_outlives_its_driver_and_a_worker_and_nothing_is_done_twice") {
         return Ok(());
     }
-    let mut world = World::with(5, APP, "interval_ms = 200\nsegments_per_version_max = 48\ntasks_at_once = 1")?;
+    let mut world =
+        World::with(5, APP, "interval_ms = 200\nsegments_per_version_max = 48\ntasks_at_once = 1")?;
     (1..=5).try_for_each(|node| world.start(node))?;
     let outcome = lose_driver_and_worker(&mut world).await;
     outcome.map_err(|error| anyhow::anyhow!("{error:?}\n{}", world.logs()))

@@ -134,8 +134,9 @@ impl Application {
             segment_size: count(options.take("segment"), view.source.segment_size, 1, 1 << 32)?,
             lateness_us: length(options.take("lateness"), &lateness)?,
             ahead_us_max: length(options.take("ahead"), &ahead)?,
+            storage: storage(options.take("storage"))?,
         };
-        options.finish("segment, lateness, ahead")?;
+        options.finish("segment, lateness, ahead, storage")?;
         stage::source_of(name, view, &view_name, shape)
     }
 

@@ -8,7 +8,7 @@
 //! version, so one that is amended is a correction like any other; one that has lost all its readings
 //! is a record with `present` = false, which no view counts.
 
-use sanso_state::ValueType;
+use sanso_state::{StorageLevel, ValueType};
 
 use crate::definition::ViewDefinition;
 use crate::error::SqlError;
@@ -24,11 +24,13 @@ const REVISION: &str = "revision";
 pub(crate) const PRESENT: &str = "present";
 /// The end of the window, which every view with windows has.
 const WINDOW_END: &str = "window_end";
+
 /// What may be said of such a source.
 pub(crate) struct Shape {
     pub(crate) segment_size: u64,
     pub(crate) lateness_us: i64,
     pub(crate) ahead_us_max: i64,
+    pub(crate) storage: StorageLevel,
 }
 
 /// Makes the source of a view's closed windows.
@@ -93,6 +95,7 @@ pub(crate) fn source_of(
         version_column: Some(3),
         event_time_column: 1,
         ignored_columns: Vec::new(),
+        storage: shape.storage,
     })
 }
 
