@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use futures::stream::{FuturesUnordered, StreamExt};
+use futures::future::select_all;
 use sanso_catalog::Share;
 use sanso_cluster::owners;
 use sanso_core::PartitionId;
@@ -257,9 +257,12 @@ impl Session<'_> {
         then: impl Fn(&Self, PartitionId) -> Option<Delta>,
     ) {
         let work = self.work;
-        let submit = |(id, delta)| async move { (id, work.submit(id, delta).await) };
-        let mut submitted: FuturesUnordered<_> = deltas.into_iter().map(submit).collect();
-        while let Some((id, outcome)) = submitted.next().await {
+        // Not `FuturesUnordered`: tasks are polled here without being woken, and all that they wait for is.
+        let submit = |(id, delta)| Box::pin(async move { (id, work.submit(id, delta).await) });
+        let mut submitted: Vec<_> = deltas.into_iter().map(submit).collect();
+        while !submitted.is_empty() {
+            let ((id, outcome), _, rest) = select_all(submitted).await;
+            submitted = rest;
             if self.answered(id, outcome) {
                 submitted.extend(then(self, id).map(|delta| submit((id, delta))));
             }
