@@ -254,31 +254,41 @@ impl World {
         }
     }
 
-    /// Everything is applied at one node, which emits alone until nothing is left.
+    /// Everything is applied at one node, which emits alone until nothing is left. What others had sent by
+    /// then lands when it has told everything, and it may be one that has just begun.
     fn heal(&mut self) {
+        let last = self.nodes.len() - 1;
+        for n in 0..last {
+            self.begin(n);
+            self.send(n);
+        }
         for _ in 0..48 {
             (0..LOG_PARTITIONS as usize).for_each(|l| self.commit(l));
         }
-        self.topic.extend(std::mem::take(&mut self.ether).into_iter().flatten());
-        self.land(0, false);
-        self.land(1, false);
-        let last = self.nodes.len() - 1;
-        if self.nodes[last].life + 1 != self.lives.len() {
+        if self.nodes[last].life + 1 != self.lives.len() || self.dice.below(2) == 0 {
             self.land(last, false);
             self.nodes[last] = self.node(0, Kept::new());
         }
         let rest = self.lives.last().expect("there is one").len();
         (0..rest).for_each(|_| self.follow(last));
+        self.tell(last);
+        self.topic.extend(std::mem::take(&mut self.ether).into_iter().flatten());
+        (0..last).for_each(|n| self.land(n, false));
+        self.tell(last);
+    }
+
+    /// A node emits until nothing is left.
+    fn tell(&mut self, n: usize) {
         for _ in 0..10 {
-            if !self.nodes[last].emits {
-                self.begin(last);
+            if !self.nodes[n].emits {
+                self.begin(n);
             }
-            self.read(last);
-            self.send(last);
-            if self.nodes[last].sent.is_none() {
+            self.read(n);
+            self.send(n);
+            if self.nodes[n].sent.is_none() {
                 return;
             }
-            self.land(last, true);
+            self.land(n, true);
         }
         panic!("it never ends");
     }
