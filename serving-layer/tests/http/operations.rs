@@ -118,9 +118,9 @@ async fn the_status_tells_of_all_layers() {
     let running = vec![RunningTask { task: "advance of readings/1 to version 3".to_owned(), worker: 2 }];
     let job = BatchJob { version: 3, tasks: 2, done: 1, running };
     world.board.post_job("readings", Some(job));
-    let (_, answer) = world.get("/v1/sources/readings").await;
+    let (_, source) = world.get("/v1/sources/readings").await;
     let running = json!([{ "task": "advance of readings/1 to version 3", "worker": 2 }]);
-    assert_eq!(answer["job"], json!({ "version": 3, "tasks": 2, "done": 1, "running": running }));
+    assert_eq!(source["job"], json!({ "version": 3, "tasks": 2, "done": 1, "running": running }));
     world.board.post_job("readings", None);
     assert_eq!(answer["sources"][0]["lag_records"], 2);
     assert_eq!(answer["views"].as_array().map(Vec::len), Some(4));
