@@ -1,0 +1,8 @@
+//! Clusters of real processes: whichever node is killed or stopped, the others answer, nothing
+//! acknowledged is lost or doubled, and it comes back.
+
+mod batch;
+mod drain;
+mod emission;
+mod faults;
+mod world;
