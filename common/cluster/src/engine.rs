@@ -400,9 +400,8 @@ mod tests {
         let (sent, beats) = channel();
         let outside = Arc::new(Still { entered, go_on: Mutex::new(go_on), sent });
         let pulse = Pulse::new(20_000, u64::MAX);
-        let through: Arc<dyn Outside> = outside;
-        let engine = Engine::start_with(pulse, life(1), NodeConfig::default(), Arc::clone(&through))
-            .expect("start an engine");
+        let engine = Engine::start_with(pulse, life(1), NodeConfig::default(), outside);
+        let engine = engine.expect("start an engine");
         engine.happens(Event::Message(life(2), Message::Map(map(1))));
         is_in.recv_timeout(PATIENCE).expect("the core beats, and stands still");
 
