@@ -79,7 +79,8 @@ fn source_json(source: &sanso_view::Source) -> Value {
         "subject": source.format.registered().map(|r| &r.subject),
         "partitions": source.partitions,
         "segment_size": source.segment_size,
-        "storage": source.storage.name(),
+        "storage": source.storage.level.name(),
+        "replicas": source.storage.replicas.to_string(),
         "key": source.columns[source.key_column].name,
         "columns": source.columns.iter().map(|column| &column.name).collect::<Vec<_>>(),
     })

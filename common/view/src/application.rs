@@ -1,11 +1,13 @@
 //! An application: sources, reference tables and views from one SQL file.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::Path;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use datafusion::execution::SessionState;
-use sanso_state::{ParseStorageLevelError, StorageLevel, ValueType};
+use sanso_state::{Replicas, Storage, StorageLevel, ValueType};
 
 use crate::definition::ViewDefinition;
 use crate::error::{BindError, Place, SqlError};
@@ -134,9 +136,9 @@ impl Application {
             segment_size: count(options.take("segment"), view.source.segment_size, 1, 1 << 32)?,
             lateness_us: length(options.take("lateness"), &lateness)?,
             ahead_us_max: length(options.take("ahead"), &ahead)?,
-            storage: storage(options.take("storage"))?,
+            storage: storage(&mut options)?,
         };
-        options.finish("segment, lateness, ahead, storage")?;
+        options.finish("segment, lateness, ahead, storage, replicas")?;
         stage::source_of(name, view, &view_name, shape)
     }
 
@@ -172,7 +174,7 @@ impl Application {
 }
 
 const SOURCE_OPTIONS: &str = "topic, format, registry, subject, refused_schemas, key, identity, version, event_time, segment, \
-                              partitions, lateness, ahead, ignore, storage";
+                              partitions, lateness, ahead, ignore, storage, replicas";
 
 fn source(declaration: Declaration) -> Result<Source, SqlError> {
     let Declaration { name, mut columns, mut options } = declaration;
@@ -218,7 +220,7 @@ fn source(declaration: Declaration) -> Result<Source, SqlError> {
             "take it out of the ignore option",
         ));
     }
-    let storage = storage(options.take("storage"))?;
+    let storage = storage(&mut options)?;
     options.finish(SOURCE_OPTIONS)?;
     for index in identity_columns.iter().chain([&key_column, &event_time_column]) {
         columns[*index].0.nullable = false;
@@ -338,11 +340,24 @@ fn record_format(options: &mut Options, topic: &str) -> Result<RecordFormat, Sql
     Ok(make(Registered { registry: registry.text, subject, refused_schemas }))
 }
 
-fn storage(option: Option<Named>) -> Result<StorageLevel, SqlError> {
-    let Some(option) = option else { return Ok(StorageLevel::Memory) };
-    option.text.parse().map_err(|error: ParseStorageLevelError| {
-        SqlError::new(option.place, format!("{:?} is {error}", option.text), "")
-    })
+fn storage(options: &mut Options) -> Result<Storage, SqlError> {
+    let Storage { mut level, mut replicas } = Storage::DEFAULT;
+    if let Some(option) = options.take("storage") {
+        level = parsed(&option)?;
+    }
+    if let Some(option) = options.take("replicas") {
+        replicas = parsed(&option)?;
+        if level == StorageLevel::None && replicas != Replicas::Count(1) {
+            let what = "what is kept nowhere has no replicas".to_owned();
+            return Err(SqlError::new(option.place, what, "give it another storage, or leave replicas out"));
+        }
+    }
+    Ok(Storage { level, replicas })
+}
+
+fn parsed<T: FromStr<Err: Display>>(option: &Named) -> Result<T, SqlError> {
+    let read = option.text.parse();
+    read.map_err(|error| SqlError::new(option.place, format!("{:?} is {error}", option.text), ""))
 }
 
 /// Checks a topic's name as Kafka does.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch, StringArray};
 use arrow::datatypes::{Field, Schema, SchemaRef, TimestampMicrosecondType};
-use sanso_state::{Fingerprint, Segments, StorageLevel, Value, ValueType};
+use sanso_state::{Fingerprint, Segments, Storage, Value, ValueType};
 
 use crate::decode::{self, Decoded};
 use crate::error::RowError;
@@ -129,9 +129,9 @@ pub struct Source {
     /// The indexes of the columns that are no part of a record's content;
     /// `WITH (ignore = 'received_at')`.
     pub ignored_columns: Vec<usize>,
-    /// Where nodes keep the newest-version table at hand; `WITH (storage = 'memory,disk')`. It changes
-    /// no row of anything.
-    pub storage: StorageLevel,
+    /// Where, and how many, nodes keep the newest-version table at hand; `WITH (storage = 'memory,disk',
+    /// replicas = 2)`. It changes no row of anything.
+    pub storage: Storage,
     pub(crate) schema: SchemaRef,
 }
 

@@ -8,7 +8,7 @@
 //! version, so one that is amended is a correction like any other; one that has lost all its readings
 //! is a record with `present` = false, which no view counts.
 
-use sanso_state::{StorageLevel, ValueType};
+use sanso_state::{Storage, ValueType};
 
 use crate::definition::ViewDefinition;
 use crate::error::SqlError;
@@ -30,7 +30,7 @@ pub(crate) struct Shape {
     pub(crate) segment_size: u64,
     pub(crate) lateness_us: i64,
     pub(crate) ahead_us_max: i64,
-    pub(crate) storage: StorageLevel,
+    pub(crate) storage: Storage,
 }
 
 /// Makes the source of a view's closed windows.

@@ -260,6 +260,11 @@ impl View {
         partition_of(key, self.partitions)
     }
 
+    /// Returns the reference tables that it joins.
+    pub fn tables(&self) -> impl Iterator<Item = &str> {
+        self.plan.joins.iter().map(|join| join.table.as_str())
+    }
+
     /// Returns what the view's partitions need to know.
     pub fn partition_config(&self) -> ViewPartitionConfig {
         ViewPartitionConfig {

@@ -1,5 +1,5 @@
 use super::*;
-use sanso_state::{StorageLevel, ValueType};
+use sanso_state::{Replicas, Storage, StorageLevel, ValueType};
 
 const COLUMNS: &str = "(id TEXT, at TIMESTAMP, received_at TIMESTAMP, amount DECIMAL(9,3), n BIGINT)";
 
@@ -42,12 +42,19 @@ fn a_source_says_where_its_table_is_kept() {
     let source =
         |options: &str| parse_source(&format!("{named}{options}")).map(|a| Arc::clone(&a.sources[0]));
     let default = source("").expect("a valid source");
-    assert_eq!(default.storage, StorageLevel::Memory);
-    let spilled = source(", storage = 'Memory, Disk'").expect("a valid source");
-    assert_eq!(spilled.storage, StorageLevel::MemoryDisk);
+    assert_eq!(default.storage, Storage::DEFAULT);
+    let spilled = source(", storage = 'Memory, Disk', replicas = 2").expect("a valid source");
+    let storage = Storage { level: StorageLevel::MemoryDisk, replicas: Replicas::Count(2) };
+    assert_eq!(spilled.storage, storage);
     assert_eq!(spilled.definition(), default.definition(), "it changes no view");
     let refusal = source(", storage = 'ssd'").expect_err("no level").to_string();
     assert!(refusal.contains("'memory,disk' or 'none'"), "{refusal}");
+    let measured = source(", replicas = 'auto'").expect("a valid source");
+    assert_eq!(measured.storage.replicas, Replicas::Auto);
+    let refusal = source(", replicas = '0'").expect_err("no replica").to_string();
+    assert!(refusal.contains("expected 1 to 7, or 'auto'"), "{refusal}");
+    let refusal = source(", storage = 'none', replicas = 2").expect_err("nothing to copy").to_string();
+    assert!(refusal.contains("leave replicas out"), "{refusal}");
 }
 
 #[test]
