@@ -108,7 +108,7 @@ async fn measure(place: Place, level: StorageLevel) -> Taken {
     };
     let blocks = BlockStore::open(&blocks).expect("open the blocks");
     let dataset = dataset(place, folder.path()).with_blocks(blocks.clone());
-    dataset.keep_table("readings", level);
+    dataset.keep_table("readings", level.into());
     let view = view();
     let log = log().await;
     let sources = [("readings".to_owned(), Arc::clone(&view.source))].into();

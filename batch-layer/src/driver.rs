@@ -42,6 +42,7 @@ pub(crate) async fn run_tasks(world: &World<'_>, tasks: &[Task]) -> Result<Vec<A
         started: Instant::now(),
         runs: FuturesUnordered::new(),
         stops: BTreeMap::new(),
+        recovering: BTreeMap::new(),
         failure: None,
     };
     let _told = Told { world };
@@ -61,6 +62,8 @@ struct Job<'a> {
     started: Instant,
     runs: FuturesUnordered<BoxFuture<'a, Ended>>,
     stops: BTreeMap<RunId, AbortHandle>,
+    /// The runs that make up for a node that is lost.
+    recovering: BTreeMap<RunId, WorkerId>,
     /// The last failure: what the job fails with, if it does.
     failure: Option<BatchError>,
 }
@@ -104,11 +107,17 @@ impl<'a> Job<'a> {
 
     fn ended(&mut self, run: RunId, ended: Option<Result<Arc<TaskResult>, TaskFailure>>) -> Result<()> {
         self.stops.remove(&run);
+        let lost = self.recovering.remove(&run);
         let of = self.scheduler.runs().find(|(id, ..)| *id == run);
         // One that was stopped just when it ended is passed over.
         let (Some((_, task, worker)), Some(ended)) = (of, ended) else { return Ok(()) };
         match ended {
             Ok(result) => {
+                if let Some(lost) = lost {
+                    let (task, took_ms) = (self.task(task).name(), result.took_ms);
+                    let read = &result.read;
+                    tracing::info!(task, of = %lost, by = %worker, took_ms, tables_from = %read, "recovered");
+                }
                 self.results[self.open[task.0]] = Some(result);
                 self.happens(Event::Done(run))
             }
@@ -149,6 +158,9 @@ impl<'a> Job<'a> {
     fn start(&mut self, run: RunId, task: TaskId, worker: WorkerId, why: Why) {
         let task = &self.tasks[self.open[task.0]];
         self.say(task, worker, why);
+        if let Why::Lost(lost) = why {
+            self.recovering.insert(run, lost);
+        }
         let world = self.world;
         let result = async move {
             let done = world.executor.run(worker, task).await?;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use sanso_block::recovery::Taken;
 use sanso_dataset::{
     Dataset, DatasetError, Manifest, NewestFile, QuarantineFile, SegmentFile, TaskGroups, TaskRecord,
 };
@@ -164,6 +165,7 @@ impl Task {
             max_event_us: result.max_event_us,
             groups,
             content: Fingerprint::of(&bytes),
+            read: result.read.clone(),
             took_ms: result.took_ms,
         };
         Ok(dataset.put_task(&self.source.name, self.version(), &record, bytes.into()).await?)
@@ -219,6 +221,7 @@ impl Task {
             rewritten: record.rewritten,
             max_event_us: record.max_event_us,
             given,
+            read: record.read,
             took_ms: record.took_ms,
         })
     }
@@ -323,6 +326,8 @@ pub struct TaskResult {
     pub(crate) rewritten: Vec<NewestFile>,
     pub(crate) max_event_us: Option<i64>,
     pub(crate) given: Vec<Given>,
+    /// The ways to the files of the newest-version table that it took, for people.
+    pub(crate) read: Taken,
     /// How long it took, in milliseconds, for people.
     pub(crate) took_ms: u64,
 }

@@ -5,12 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::error::ArrowError;
 use futures::{StreamExt, TryStreamExt, stream};
 use sanso_block::Reading;
+use sanso_block::recovery::{Taken, Way};
 use sanso_dataset::{DatasetError, Manifest, NewestFile, QuarantineFile, SegmentFile, append_times};
 use sanso_state::{LogPartition, Quarantined, SegmentId, Watermark};
 use sanso_view::{Source, View};
@@ -87,8 +89,13 @@ pub(crate) async fn advance_partition(
         refused.insert(segment, done.refused);
     }
     let mut max_event_us = before.watermarks[partition.index()];
-    let Part { carried, rewritten, effects, conflicts } =
+    let started = Instant::now();
+    let Part { carried, rewritten, effects, conflicts, read } =
         advance_table(means, before, partition, &archived, &mut max_event_us).await?;
+    let bytes = archived.iter().map(|file| file.bytes).sum();
+    let earlier = before.segments.iter().filter(|file| file.segment.partition == partition);
+    let all_bytes = bytes + earlier.map(|file| file.bytes).sum::<u64>();
+    means.dataset.observe_computed(&means.source.name, partition, bytes, started.elapsed(), all_bytes);
     for (segment, conflicts) in conflicts {
         add_conflicts(means, segment, refused.entry(segment).or_default(), conflicts).await?;
     }
@@ -109,7 +116,7 @@ pub(crate) async fn advance_partition(
         views.iter().flat_map(of_view).collect()
     })
     .await;
-    Ok(TaskResult { archived, quarantine, carried, rewritten, max_event_us, given, took_ms: 0 })
+    Ok(TaskResult { archived, quarantine, carried, rewritten, max_event_us, given, read, took_ms: 0 })
 }
 
 /// Adds a segment's conflicts, in any order, to what was refused of it before.
@@ -133,6 +140,8 @@ struct Part {
     rewritten: Vec<NewestFile>,
     effects: BTreeMap<SegmentId, Option<Effects>>,
     conflicts: BTreeMap<SegmentId, Vec<Conflict>>,
+    /// The ways to the files before those that were rewritten.
+    read: Taken,
 }
 
 /// Advances one log partition's part of the newest-version table over its new segments.
@@ -170,9 +179,11 @@ async fn advance_table(
     // Several at once, since most of the time is waiting for the disk; in order, so that effects are.
     let mut tasks = stream::iter(tasks).buffered(DATES_AT_ONCE);
     let mut rewritten = Vec::new();
+    let mut read = Taken::default();
     let mut conflicts: BTreeMap<SegmentId, Vec<Conflict>> = BTreeMap::new();
-    while let Some((file, parts, conflicting)) = tasks.try_next().await? {
+    while let Some(DatePart { file, effects: parts, conflicts: conflicting, way }) = tasks.try_next().await? {
         rewritten.push(file);
+        way.into_iter().for_each(|way| read.count(way));
         for (segment, found) in conflicting {
             conflicts.entry(segment).or_default().extend(found);
         }
@@ -183,7 +194,16 @@ async fn advance_table(
     for (segment, parts) in effects {
         joined.insert(segment, Effects::join(&parts).map_err(rows_error(source))?);
     }
-    Ok(Part { carried: plan.carried, rewritten, effects: joined, conflicts })
+    Ok(Part { carried: plan.carried, rewritten, effects: joined, conflicts, read })
+}
+
+/// One date's part of it.
+struct DatePart {
+    file: NewestFile,
+    effects: BTreeMap<SegmentId, Effects>,
+    conflicts: BTreeMap<SegmentId, Vec<Conflict>>,
+    /// The way to what there was before, if there was anything.
+    way: Option<Way>,
 }
 
 /// Advances one date's part of the table and writes it.
@@ -193,20 +213,26 @@ async fn advance_date(
     partition: LogPartition,
     task: TableTask,
     rows: Vec<(SegmentId, RecordBatch)>,
-) -> Result<(NewestFile, BTreeMap<SegmentId, Effects>, BTreeMap<SegmentId, Vec<Conflict>>)> {
+) -> Result<DatePart> {
     let source = means.source;
-    let previous = match &task.previous {
-        Some(file) => match means.dataset.newest_at_hand(&source.name, file, Reading::Again).await {
-            Some(rows) => rows.batches().to_vec(),
-            None => read_or_rebuild(means, before, file).await?,
-        },
-        None => Vec::new(),
+    let (previous, way) = match &task.previous {
+        Some(file) => {
+            let at_hand =
+                means.dataset.newest_at_hand(&source.name, before.version, file, Reading::Again).await;
+            let (rows, way) = match at_hand {
+                Some((rows, way)) => (rows.batches().to_vec(), way),
+                None => read_or_rebuild(means, before, file).await?,
+            };
+            (rows, Some(way))
+        }
+        None => (Vec::new(), None),
     };
     let advancing = Arc::clone(source);
     let advanced = blocking(move || advance(&advancing, previous, rows)).await.map_err(rows_error(source))?;
     let (date, fingerprint) = (task.date, task.fingerprint);
-    let file = means.dataset.put_newest(&source.name, partition, date, fingerprint, advanced.rows).await?;
-    Ok((file, advanced.effects, advanced.conflicts))
+    let version = before.version + 1;
+    let put = means.dataset.put_newest(&source.name, version, partition, date, fingerprint, advanced.rows);
+    Ok(DatePart { file: put.await?, effects: advanced.effects, conflicts: advanced.conflicts, way })
 }
 
 fn rows_error(source: &Source) -> impl Fn(ArrowError) -> BatchError + '_ {
@@ -237,14 +263,14 @@ async fn read_or_rebuild(
     means: Means<'_>,
     manifest: &Manifest,
     file: &NewestFile,
-) -> Result<Vec<RecordBatch>> {
+) -> Result<(Vec<RecordBatch>, Way)> {
     match means.dataset.read_newest(&manifest.source, file).await {
         Err(error @ (DatasetError::Damaged { .. } | DatasetError::Missing { .. })) => {
             tracing::warn!(%error, "a file of the newest-version table is made again from its segments");
             rebuild(means, manifest, file, &error).await?;
-            Ok(means.dataset.read_newest(&manifest.source, file).await?)
+            Ok((means.dataset.read_newest(&manifest.source, file).await?, Way::Recompute))
         }
-        read => Ok(read?),
+        read => Ok((read?, Way::Dataset)),
     }
 }
 
@@ -300,8 +326,9 @@ async fn rebuild(
         let advancing = Arc::clone(source);
         let made =
             blocking(move || advance(&advancing, Vec::new(), rows)).await.map_err(rows_error(source))?;
-        let put =
-            means.dataset.put_newest(&source.name, file.partition, file.date, file.fingerprint, made.rows);
+        let NewestFile { partition, date, fingerprint, .. } = *file;
+        let version = manifest.version;
+        let put = means.dataset.put_newest(&source.name, version, partition, date, fingerprint, made.rows);
         if put.await?.content == file.content {
             return Ok(());
         }

@@ -86,7 +86,8 @@ impl TaskWorker {
             Arc::new(computed.inspect_err(|_| metrics::record_task(&task.source().name, outcome, 0))?);
         if keep {
             task.store(&inner.dataset, &result).await?;
-            tracing::info!(task = task.name(), took_ms = result.took_ms, "computed a task");
+            let (task, took_ms) = (task.name(), result.took_ms);
+            tracing::info!(task, took_ms, tables_from = %result.read, "computed a task");
         }
         metrics::record_task(&task.source().name, outcome, result.took_ms);
         Ok(TaskDone { computed: true, result: Some(result) })

@@ -18,7 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("sanso-control", &["sanso-core"]),
     // Which nodes there are, not what they say.
     ("sanso-peer", &["sanso-core"]),
-    ("sanso-cluster", &["sanso-control", "sanso-core", "sanso-peer", "sanso-state"]),
+    ("sanso-cluster", &["sanso-block", "sanso-control", "sanso-core", "sanso-peer", "sanso-state"]),
     ("sanso-lineage", &[]),
     ("sanso-block", &["sanso-state"]),
     ("sanso-dataset", &["sanso-block", "sanso-state"]),
@@ -59,7 +59,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "sanso-speed",
         ],
     ),
-    ("sanso-bench", &["sanso-broker", "sanso-cluster", "sanso-core", "sanso-e2e", "sanso-state"]),
+    (
+        "sanso-bench",
+        &["sanso-block", "sanso-broker", "sanso-cluster", "sanso-core", "sanso-e2e", "sanso-state"],
+    ),
     // It sees a cluster from outside only, and starts the brokers of its log.
     ("sanso-drill", &["sanso-broker"]),
     ("sanso-drill-redis", &["sanso-drill"]),

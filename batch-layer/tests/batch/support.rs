@@ -123,7 +123,7 @@ impl World {
         let dataset = Dataset::with_store(Arc::clone(&self.objects), Path::from("data"));
         let Some((blocks, level)) = &self.blocks else { return dataset };
         let dataset = dataset.with_blocks(blocks.clone());
-        dataset.keep_table(SOURCE, *level);
+        dataset.keep_table(SOURCE, (*level).into());
         dataset
     }
 

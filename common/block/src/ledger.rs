@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sanso_state::StorageLevel;
 
 use crate::BlockId;
+use crate::neighbours::HeldBlock;
 
 /// What may be held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,6 +140,11 @@ impl Ledger {
         }
     }
 
+    /// Returns what may be held.
+    pub fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
     /// Returns the bytes of rows in memory.
     pub fn memory_bytes(&self) -> u64 {
         self.memory_bytes
@@ -166,6 +172,16 @@ impl Ledger {
             Some(Entry { file: Some(file), is_written: true, .. }) => Found::File(*file),
             _ => Found::Nowhere,
         }
+    }
+
+    /// Lists the blocks that are somewhere.
+    pub fn held(&self) -> Vec<HeldBlock> {
+        let held = |(id, entry): (&BlockId, &Entry)| {
+            let on_disk = entry.file.filter(|_| entry.is_written).map(|file| file.bytes);
+            let bytes = entry.memory.or(on_disk)?;
+            Some(HeldBlock { id: *id, in_memory: entry.memory.is_some(), bytes })
+        };
+        self.blocks.iter().filter_map(held).collect()
     }
 
     /// Notes that a block was used, and the level its dataset has now.

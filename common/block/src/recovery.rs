@@ -5,10 +5,14 @@
 //! a disk that was slow once is tried again some time.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Where a block can be had. The order decides between equal costs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Way {
     /// This node's memory.
     Memory,
@@ -35,6 +39,48 @@ impl Way {
     }
 }
 
+impl Way {
+    /// All of them, the nearest first.
+    pub const ALL: [Self; 5] = [Self::Memory, Self::Disk, Self::Replica, Self::Dataset, Self::Recompute];
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Memory => "memory",
+            Self::Disk => "disk",
+            Self::Replica => "replica",
+            Self::Dataset => "dataset",
+            Self::Recompute => "recompute",
+        })
+    }
+}
+
+/// How many blocks were had in which way.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Taken(BTreeMap<Way, u64>);
+
+impl Taken {
+    /// Counts a block.
+    pub fn count(&mut self, way: Way) {
+        *self.0.entry(way).or_default() += 1;
+    }
+
+    /// Says whether no block was needed.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Display for Taken {
+    /// As `memory 12, replica 3`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ways: Vec<String> = self.0.iter().map(|(way, count)| format!("{way} {count}")).collect();
+        f.write_str(&if ways.is_empty() { "nothing".to_owned() } else { ways.join(", ") })
+    }
+}
+
 /// A block that can be had in a way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offer {
@@ -53,25 +99,45 @@ const EACH_BYTES: f64 = 4096.0;
 
 /// What the ways to the blocks of one dataset cost, as measured.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Costs(BTreeMap<Way, f64>);
+pub struct Costs(BTreeMap<Way, Known>);
+
+/// What is known of a way.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Known {
+    /// Nanoseconds a byte.
+    ns: f64,
+    /// How often it was measured.
+    measured: u64,
+}
 
 impl Costs {
-    /// Notes how long it took to have a block in a way.
+    /// Notes how long it took to have a block in a way that was chosen among others.
     pub fn observe(&mut self, offer: Offer, took: Duration) {
-        let measured = took.as_nanos() as f64 / (offer.bytes as f64 + EACH_BYTES);
         for (way, known) in &mut self.0 {
             if *way != offer.way {
-                *known += (way.assumed_ns() - *known) * FADING;
+                known.ns += (way.assumed_ns() - known.ns) * FADING;
             }
         }
+        self.note(offer, took);
+    }
+
+    /// Notes how long it took to have a block in a way, when there was no choice.
+    pub fn note(&mut self, offer: Offer, took: Duration) {
+        let measured = took.as_nanos() as f64 / (offer.bytes as f64 + EACH_BYTES);
         // The first measurement replaces what was assumed.
-        let known = self.0.entry(offer.way).or_insert(measured);
-        *known += (measured - *known) * NEWEST;
+        let known = self.0.entry(offer.way).or_insert(Known { ns: measured, measured: 0 });
+        known.ns += (measured - known.ns) * NEWEST;
+        known.measured += 1;
+    }
+
+    /// Returns how often a way was measured.
+    pub fn measured(&self, way: Way) -> u64 {
+        self.0.get(&way).map_or(0, |known| known.measured)
     }
 
     /// Returns how long it will take, by what is known.
     pub fn estimate(&self, offer: Offer) -> Duration {
-        let a_byte = self.0.get(&offer.way).copied().unwrap_or_else(|| offer.way.assumed_ns());
+        let a_byte = self.0.get(&offer.way).map_or_else(|| offer.way.assumed_ns(), |known| known.ns);
         Duration::from_nanos((a_byte * (offer.bytes as f64 + EACH_BYTES)) as u64)
     }
 

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
@@ -18,6 +19,7 @@ use crate::error::BlockError;
 use crate::file;
 use crate::folder::Folder;
 use crate::ledger::{Admission, Bounds, Counts, FilePlace, Found, Ledger};
+use crate::neighbours::HeldBlock;
 use crate::rows::Rows;
 
 /// What a store may hold, and where.
@@ -160,6 +162,24 @@ impl BlockStore {
         load.await
     }
 
+    /// Returns a block as bytes, for another node; None when it is not here. Does not count as use.
+    pub async fn export(&self, id: BlockId) -> Option<Bytes> {
+        let inner = Arc::clone(&self.0);
+        tokio::task::spawn_blocking(move || inner.export(id)).await.unwrap_or(None)
+    }
+
+    /// Returns the rows of a block that another node exported. Says what is wrong with bytes that are not
+    /// what was exported.
+    pub async fn decoded(id: BlockId, bytes: Bytes) -> Result<Arc<Rows>, String> {
+        let decoded = tokio::task::spawn_blocking(move || file::decode(id, &bytes)).await;
+        Ok(Arc::new(Rows::new(decoded.map_err(|error| error.to_string())??)))
+    }
+
+    /// Returns what may be held.
+    pub fn bounds(&self) -> Bounds {
+        self.0.state.lock().ledger.bounds()
+    }
+
     /// Says where a block is, without counting it as used.
     pub fn find(&self, id: BlockId) -> Found {
         self.0.state.lock().ledger.find(id)
@@ -177,6 +197,11 @@ impl BlockStore {
             // Not waited for: a file that stays is found, and fits the bound, at the next start.
             drop(tokio::task::spawn_blocking(move || inner.folders[file.folder].delete(id, file)));
         }
+    }
+
+    /// Lists the blocks that are here.
+    pub fn held(&self) -> Vec<HeldBlock> {
+        self.0.state.lock().ledger.held()
     }
 
     /// Returns what is held now.
@@ -259,6 +284,19 @@ impl Inner {
             }
             self.state.lock().ledger.lost(id, file);
             avoided.insert(file.folder);
+        }
+    }
+
+    fn export(&self, id: BlockId) -> Option<Bytes> {
+        let (found, rows) = {
+            let state = self.state.lock();
+            (state.ledger.find(id), state.rows.get(&id).cloned())
+        };
+        match found {
+            Found::Memory => file::encode(id, rows?.batches()).ok().map(Bytes::from),
+            // As it is: who takes it in holds it against its checksum.
+            Found::File(file) => self.folders[file.folder].read(id, file).ok().map(Bytes::from),
+            Found::Nowhere => None,
         }
     }
 

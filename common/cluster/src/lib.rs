@@ -10,6 +10,7 @@
 //! encoding and the sockets. A view partition is created once and found from every node after that.
 //! [`owners`] says which node does what for the log's partitions.
 
+mod blocks;
 #[cfg(test)]
 mod compat_tests;
 mod engine;
@@ -29,6 +30,7 @@ pub mod wire;
 #[cfg(test)]
 extern crate self as sanso_cluster;
 
+pub use blocks::{BlockHost, ClusterBlocks};
 pub use hub::KindsOf;
 pub use questions::Answers;
 pub use sanso_control::{ControlError, Timings};

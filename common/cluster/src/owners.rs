@@ -5,7 +5,7 @@
 //! begin anything. By highest random weight (Thaler and Ravishankar 1998), with at most the fair
 //! share for each node: the loss or return of a node moves little but what it had.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sanso_core::cluster::{ClusterMap, NodeId, Standing};
 
@@ -62,6 +62,28 @@ pub fn assign_with_followers<J: Ord + Clone>(
         }
     }
     both
+}
+
+/// Says for each job who is to have what it takes, best first: who does it, who would without that one, who
+/// would without both, and so on, `places` of them at most.
+pub fn assign_places<J: Ord + Clone>(
+    jobs: &[J],
+    nodes: &[NodeId],
+    places: usize,
+    weight: impl Fn(&J, NodeId) -> u64,
+) -> BTreeMap<J, Vec<NodeId>> {
+    let mut without: BTreeMap<BTreeSet<NodeId>, BTreeMap<J, NodeId>> = BTreeMap::new();
+    let mut of = |job: &J| {
+        let mut chosen = Vec::new();
+        while chosen.len() < places.min(nodes.len()) {
+            let gone: BTreeSet<NodeId> = chosen.iter().copied().collect();
+            let left = || nodes.iter().copied().filter(|node| !gone.contains(node)).collect::<Vec<_>>();
+            let assigned = without.entry(gone.clone()).or_insert_with(|| assign(jobs, &left(), &weight));
+            chosen.push(assigned[job]);
+        }
+        chosen
+    };
+    jobs.iter().map(|job| (job.clone(), of(job))).collect()
 }
 
 /// The weight of a node for a log partition: a hash, the same everywhere.
@@ -127,6 +149,24 @@ mod tests {
                 .values()
                 .all(|(_, follows)| follows.is_none())
         );
+    }
+
+    #[test]
+    fn the_places_of_a_job_are_those_who_do_it_as_one_after_the_other_is_lost() {
+        let (jobs, all) = (jobs(16), nodes(&[1, 2, 3, 4]));
+        let places = assign_places(&jobs, &all, 3, by_hash);
+        for (job, places) in &places {
+            assert_eq!(places.len(), 3);
+            let mut left = all.clone();
+            for place in places {
+                assert_eq!(assign(&jobs, &left, by_hash)[job], *place);
+                left.retain(|node| node != place);
+            }
+        }
+        let both = assign_with_followers(&jobs, &all, by_hash);
+        assert!(places.iter().all(|(job, places)| both[job] == (places[0], Some(places[1]))));
+        assert!(assign_places(&jobs, &nodes(&[7]), 3, by_hash).values().all(|places| places.len() == 1));
+        assert!(assign_places(&jobs, &[], 3, by_hash).values().all(Vec::is_empty));
     }
 
     #[test]

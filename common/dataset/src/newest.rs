@@ -44,11 +44,12 @@ impl Dataset {
     /// Writes one file of the newest-version table and returns what a manifest lists of it. Its rows
     /// stay at hand where the table's storage level says so.
     ///
-    /// `rows`: the source's columns, then the log's, in order of identity. `fingerprint`: of all
-    /// that the rows were made from; it names the file.
+    /// `version`: of the table. `rows`: the source's columns, then the log's, in order of identity.
+    /// `fingerprint`: of all that the rows were made from; it names the file.
     pub async fn put_newest(
         &self,
         source: &str,
+        version: u64,
         partition: LogPartition,
         date: Option<i32>,
         fingerprint: Fingerprint,
@@ -70,7 +71,7 @@ impl Dataset {
             path,
         };
         self.put(&self.layout().listed(source, &file.path), bytes).await?;
-        self.keep_newest(source, &file, kept).await;
+        self.keep_newest(source, version, &file, kept).await;
         Ok(file)
     }
 
@@ -98,7 +99,7 @@ impl Dataset {
         file: &NewestFile,
         columns: &[usize],
     ) -> Result<NewestColumns> {
-        if let Some(rows) = self.newest_at_hand(source, file, Reading::Once).await {
+        if let Some((rows, _)) = self.newest_at_hand(source, 0, file, Reading::Once).await {
             let columns = columns.to_vec();
             let pieces = (0..rows.batches().len()).flat_map(move |index| {
                 let batch = rows.batches()[index].project(&columns).expect("columns that the file has");

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures::future::try_join_all;
 use object_store::PutMode;
 use object_store::path::Path;
+use sanso_block::recovery::Taken;
 use sanso_state::{Cut, Fingerprint, SegmentId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -54,6 +55,9 @@ pub struct TaskRecord {
     pub groups: Vec<TaskGroups>,
     /// The fingerprint of that file's bytes.
     pub content: Fingerprint,
+    /// The ways to the files of the newest-version table that it took.
+    #[serde(default, skip_serializing_if = "Taken::is_empty")]
+    pub read: Taken,
     /// How long it took, in milliseconds.
     pub took_ms: u64,
 }
@@ -196,6 +200,7 @@ mod tests {
             max_event_us: Some(-5),
             groups: Vec::new(),
             content: Fingerprint::of(groups),
+            read: Taken::default(),
             took_ms: 12,
         }
     }

@@ -48,7 +48,7 @@ async fn commit(dataset: &Dataset, version: u64) -> Manifest {
     let last = segments.last().expect("version 1 has a segment");
     let archived = dataset.read_segment(SOURCE, last).await.expect("read");
     let made_from = Fingerprint::of(&version.to_le_bytes());
-    let newest = dataset.put_newest(SOURCE, LogPartition(0), Some(20_484), made_from, archived).await;
+    let newest = dataset.put_newest(SOURCE, 1, LogPartition(0), Some(20_484), made_from, archived).await;
     let manifest = Manifest {
         source: SOURCE.to_owned(),
         version,

@@ -25,7 +25,7 @@ fn rows(count: i64) -> RecordBatch {
 
 async fn put(dataset: &Dataset, date: i32, count: i64) -> NewestFile {
     let made_from = Fingerprint::of(&[date.to_le_bytes(), (count as i32).to_le_bytes()].concat());
-    let put = dataset.put_newest(SOURCE, LogPartition(0), Some(date), made_from, rows(count));
+    let put = dataset.put_newest(SOURCE, 1, LogPartition(0), Some(date), made_from, rows(count));
     put.await.expect("put")
 }
 
@@ -33,7 +33,7 @@ fn kept(level: StorageLevel) -> (Dataset, Arc<InMemory>, BlockStore) {
     let (objects, blocks) = (Arc::new(InMemory::new()), BlockStore::in_memory(64 << 20));
     let dataset = Dataset::with_store(Arc::clone(&objects) as Arc<dyn ObjectStore>, Path::default());
     let dataset = dataset.with_blocks(blocks.clone());
-    dataset.keep_table(SOURCE, level);
+    dataset.keep_table(SOURCE, level.into());
     (dataset, objects, blocks)
 }
 
@@ -43,8 +43,8 @@ async fn of_each_part_the_newest_file_is_at_hand() {
     let files = [put(&dataset, 1, 10).await, put(&dataset, 2, 10).await, put(&dataset, 1, 20).await];
     let mut found = Vec::new();
     for file in &files {
-        let rows = dataset.newest_at_hand(SOURCE, file, Reading::Again).await;
-        found.push(rows.map(|rows| rows.batches()[0].num_rows()));
+        let rows = dataset.newest_at_hand(SOURCE, 1, file, Reading::Again).await;
+        found.push(rows.map(|(rows, _)| rows.batches()[0].num_rows()));
     }
     assert_eq!(found, [None, Some(10), Some(20)]);
     assert_eq!(blocks.usage().blocks, 2);
@@ -75,7 +75,7 @@ async fn what_is_at_hand_hides_no_damage_from_who_reads_the_file() {
     objects.put(&path, PutPayload::from_static(b"other bytes")).await.expect("put");
     let read = dataset.read_newest(SOURCE, &file).await;
     assert!(matches!(read, Err(DatasetError::Damaged { .. })));
-    assert!(dataset.newest_at_hand(SOURCE, &file, Reading::Again).await.is_some());
+    assert!(dataset.newest_at_hand(SOURCE, 1, &file, Reading::Again).await.is_some());
 }
 
 #[tokio::test]
@@ -83,17 +83,17 @@ async fn rows_of_other_content_are_not_taken_for_a_file() {
     let (dataset, ..) = kept(StorageLevel::Memory);
     let file = put(&dataset, 1, 10).await;
     // As if it was made again from damaged segments, and turned out another.
-    let put = dataset.put_newest(SOURCE, LogPartition(0), Some(1), file.fingerprint, rows(9));
+    let put = dataset.put_newest(SOURCE, 1, LogPartition(0), Some(1), file.fingerprint, rows(9));
     let other = put.await.expect("put");
     assert_eq!(other.path, file.path);
-    assert!(dataset.newest_at_hand(SOURCE, &file, Reading::Again).await.is_none());
+    assert!(dataset.newest_at_hand(SOURCE, 1, &file, Reading::Again).await.is_none());
 }
 
 #[tokio::test]
 async fn a_source_that_keeps_nothing_has_nothing_at_hand() {
     let (dataset, _, blocks) = kept(StorageLevel::None);
     let file = put(&dataset, 1, 10).await;
-    assert!(dataset.newest_at_hand(SOURCE, &file, Reading::Again).await.is_none());
-    assert!(dataset.newest_at_hand("undeclared", &file, Reading::Again).await.is_none());
+    assert!(dataset.newest_at_hand(SOURCE, 1, &file, Reading::Again).await.is_none());
+    assert!(dataset.newest_at_hand("undeclared", 1, &file, Reading::Again).await.is_none());
     assert_eq!(blocks.usage().blocks, 0);
 }

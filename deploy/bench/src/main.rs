@@ -8,6 +8,7 @@
 //! same run. Machines differ and are noisy; the ratio is what carries over.
 
 mod batch;
+mod failover;
 mod figure;
 mod freshness;
 mod http;
@@ -81,6 +82,11 @@ const SECTIONS: &[Section] = &[
         name: "replication",
         about: "deltas, blocks and results of tasks on one, two and three nodes",
         run: replication::run,
+    },
+    Section {
+        name: "failover",
+        about: "a job after the loss of a node that had results at hand: copies, the dataset, computing again",
+        run: failover::run,
     },
     Section { name: "restart", about: "from start to the first exact answer, with state", run: restart::run },
 ];

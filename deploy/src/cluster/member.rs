@@ -35,6 +35,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::application::{self, Declared};
 use crate::background::Background;
 use crate::cluster::admin::Admin;
+use crate::cluster::blocks::{Host, copy};
 use crate::cluster::file::{NodeFile, Role};
 use crate::cluster::tasks::ClusterTasks;
 use crate::node::{open_log, run_alarm, run_serving, stopped};
@@ -127,6 +128,8 @@ impl Member {
         };
         let me = NodeId(file.own.node);
         let stop = member.stop.subscribe();
+        let host = Arc::new(Host { dataset: world.dataset.clone(), catalog: world.catalog.clone() });
+        let blocks = super::blocks::serve(&world.cluster, file.with_role(Role::Batch), Arc::clone(&host));
         let speed_dir = file.own.data.join("speed");
         member.emitter = Some(world.emitter(&speed_dir).await?);
         if file.with_role(Role::Speed).contains(&me) {
@@ -136,6 +139,7 @@ impl Member {
             member.tasks.push(tokio::spawn(follow));
         }
         if file.with_role(Role::Batch).contains(&me) {
+            member.tasks.push(member.background.spawn(copy(blocks, host, stop.clone())));
             let tasks = world.tasks(file.with_role(Role::Batch), member.background.handle());
             let batch = run_batch(world.clone(), tasks, stop.clone());
             member.tasks.push(member.background.spawn(batch));

@@ -1,6 +1,7 @@
 //! Nodes of a cluster, and the commands for operating one.
 
 mod admin;
+mod blocks;
 mod command;
 mod file;
 mod member;

@@ -102,13 +102,37 @@ fn said(world: &World) -> Said {
     said
 }
 
+/// Waits until every part of the newest-version table is at hand on two of the nodes that are left.
+async fn copied(at: &Client) -> anyhow::Result<()> {
+    let patience = Instant::now() + Duration::from_secs(60);
+    loop {
+        let said = at.get("/v1/datasets?parts=true").await?;
+        let datasets = said["datasets"].as_array().context("datasets are listed")?;
+        let newest = datasets.iter().find(|dataset| dataset["name"] == "readings.newest");
+        let parts =
+            newest.context("the table is listed")?["part_list"].as_array().context("with its parts")?;
+        let places = |part: &Value| part["places"].as_array().map_or(0, Vec::len);
+        if !parts.is_empty() && parts.iter().all(|part| places(part) >= 2) {
+            return Ok(());
+        }
+        let least = parts.iter().min_by_key(|part| places(part));
+        ensure!(
+            Instant::now() < patience,
+            "of {} parts, this one has too few copies: {least:?}",
+            parts.len()
+        );
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batch_work_outlives_its_driver_and_a_worker_and_nothing_is_done_twice() -> anyhow::Result<()> {
     if !available("batch_work_outlives_its_driver_and_a_worker_and_nothing_is_done_twice") {
         return Ok(());
     }
+    let app = APP.replace("partitions = '6'", "partitions = '6', replicas = 2");
     let mut world =
-        World::with(5, APP, "interval_ms = 200\nsegments_per_version_max = 48\ntasks_at_once = 1")?;
+        World::with(5, &app, "interval_ms = 200\nsegments_per_version_max = 48\ntasks_at_once = 1")?;
     (1..=5).try_for_each(|node| world.start(node))?;
     let outcome = lose_driver_and_worker(&mut world).await;
     outcome.map_err(|error| anyhow::anyhow!("{error:?}\n{}", world.logs()))
@@ -157,6 +181,7 @@ async fn lose_driver_and_worker(world: &mut World) -> anyhow::Result<()> {
         let found = totals(world.client(*node), &session).await?;
         ensure!(found == expected(days), "node {node} without {first} and {lost}: {found:?}");
     }
+    copied(world.client(spared)).await?;
     let said = said(world);
     let twice = said.computed.iter().filter(|(task, times)| **times > 1 && !said.again.contains(*task));
     let twice: Vec<_> = twice.collect();

@@ -23,8 +23,11 @@ async fn archive(world: &World) {
     let archived = world.dataset.read_segment("readings", &segment).await.expect("reads");
     let newest = archived.slice(1, 2);
     let made_from = Fingerprint::of(b"test");
-    let newest =
-        world.dataset.put_newest("readings", LogPartition(0), None, made_from, newest).await.expect("writes");
+    let newest = world
+        .dataset
+        .put_newest("readings", 1, LogPartition(0), None, made_from, newest)
+        .await
+        .expect("writes");
     let manifest = Manifest {
         source: "readings".to_owned(),
         version: 1,

@@ -198,7 +198,7 @@ impl World {
         let file = self.dataset.put_segment("readings", segment, &sorted, offsets, times).await.expect("put");
         let rows = self.dataset.read_segment("readings", &file).await.expect("read");
         let fingerprint = file.content;
-        let put = self.dataset.put_newest("readings", partition, None, fingerprint, rows).await;
+        let put = self.dataset.put_newest("readings", 1, partition, None, fingerprint, rows).await;
         Some(put.expect("put"))
     }
 

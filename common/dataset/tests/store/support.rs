@@ -28,7 +28,7 @@ pub(crate) async fn write(dataset: &Dataset, version: u64) -> Result<(SegmentFil
     let segment = dataset.put_segment(SOURCE, id, &rows(version as i64), vec![version - 1], vec![5]).await?;
     let archived = dataset.read_segment(SOURCE, &segment).await?;
     let made_from = Fingerprint::of(&version.to_le_bytes());
-    let newest = dataset.put_newest(SOURCE, LogPartition(0), Some(20_484), made_from, archived).await?;
+    let newest = dataset.put_newest(SOURCE, 1, LogPartition(0), Some(20_484), made_from, archived).await?;
     Ok((segment, newest))
 }
 

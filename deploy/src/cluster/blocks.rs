@@ -1,0 +1,70 @@
+//! The dataset's blocks on the nodes of a cluster.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sanso_block::{BlockId, BlockNode, Neighbours, NodeBlocks, OfferedBlock};
+use sanso_catalog::CatalogHandle;
+use sanso_cluster::{BlockHost, ClusterBlocks, ClusterNode, NodeId};
+use sanso_dataset::Dataset;
+use tokio::sync::watch;
+
+use crate::node::stopped;
+
+/// What this node's blocks belong to.
+pub(crate) struct Host {
+    pub(crate) dataset: Dataset,
+    pub(crate) catalog: CatalogHandle,
+}
+
+/// Lets nodes know of each other's blocks; `nodes` are those that keep some.
+pub(crate) fn serve(
+    cluster: &Arc<ClusterNode>,
+    nodes: BTreeSet<NodeId>,
+    host: Arc<Host>,
+) -> Arc<ClusterBlocks> {
+    let blocks = ClusterBlocks::serve(cluster, nodes, Arc::clone(&host) as Arc<dyn BlockHost>);
+    host.dataset.join_neighbours(Arc::clone(&blocks) as Arc<dyn Neighbours>);
+    blocks
+}
+
+/// Copies blocks until the node is stopped.
+pub(crate) async fn copy(blocks: Arc<ClusterBlocks>, host: Arc<Host>, stop: watch::Receiver<bool>) {
+    let offer_again = async {
+        while blocks.others_came().await {
+            let sources: Vec<String> = host.catalog.current().sources.keys().cloned().collect();
+            for source in sources {
+                if let Err(error) = host.dataset.offer_again(&source).await {
+                    tracing::debug!(source, %error, "blocks are not offered to the nodes that are there now");
+                }
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = stopped(stop) => {}
+        () = host.dataset.copy_blocks() => {}
+        () = offer_again => {}
+    }
+}
+
+#[async_trait]
+impl BlockHost for Host {
+    fn log_partitions(&self, source: &str) -> u32 {
+        self.catalog.current().sources.get(source).map_or(0, |source| source.partitions)
+    }
+
+    fn offered(&self, from: BlockNode, blocks: Vec<OfferedBlock>) {
+        self.dataset.blocks_offered(from, blocks);
+    }
+
+    async fn exported(&self, id: BlockId) -> Option<Bytes> {
+        self.dataset.exported_block(id).await
+    }
+
+    fn held(&self) -> NodeBlocks {
+        self.dataset.node_blocks()
+    }
+}
