@@ -6,9 +6,11 @@ mod blocks;
 mod bounds;
 mod cluster;
 mod config;
+mod datasets;
 mod demo;
 mod dev;
 mod drill;
+mod explain;
 mod fleet;
 mod http;
 mod ingest;
@@ -17,6 +19,7 @@ mod node;
 mod plan;
 mod quarantine;
 mod query;
+mod table;
 mod telemetry;
 mod versions;
 
@@ -44,6 +47,8 @@ enum Command {
     Query(query::QueryArgs),
     Quarantine(quarantine::QuarantineArgs),
     Plan(plan::PlanArgs),
+    Datasets(datasets::DatasetsArgs),
+    Explain(explain::ExplainArgs),
     Limits(limits::LimitsArgs),
     Node(cluster::NodeArgs),
     Cluster(cluster::ClusterArgs),
@@ -59,6 +64,8 @@ async fn main() -> ExitCode {
         Command::Query(args) => query::run(args).await,
         Command::Quarantine(args) => quarantine::run(args).await,
         Command::Plan(args) => plan::run(args).await,
+        Command::Datasets(args) => datasets::run(args).await,
+        Command::Explain(args) => explain::run(args).await,
         Command::Limits(args) => limits::run(args).await,
         Command::Node(args) => cluster::run_node(args).await,
         Command::Cluster(args) => cluster::run(args).await,

@@ -3,6 +3,7 @@
 mod body;
 mod cluster;
 mod console;
+mod datasets;
 mod health;
 pub(crate) mod ingest;
 mod ingest_lines;
@@ -61,6 +62,7 @@ fn endpoints() -> Vec<Endpoint> {
         Endpoint::post("/v1/ingest/{source}", post(ingest::append)),
         Endpoint::get("/v1/sources", get(sources::list)),
         Endpoint::get("/v1/sources/{source}", get(sources::one)),
+        Endpoint::get("/v1/datasets", get(datasets::list)),
         Endpoint::get("/v1/status", get(status::read)),
         Endpoint::get("/v1/limits", get(limits::read)),
         Endpoint::get("/v1/cluster", get(cluster::read)),

@@ -242,6 +242,16 @@ fn operations() -> Value {
             "operationId": "status", "tags": ["operations"], "summary": "The state of all layers",
             "responses": answers("The state", "Status")
         } },
+        "/v1/datasets": { "get": {
+            "operationId": "datasets", "tags": ["operations"],
+            "summary": "The lineage: what each dataset is made of, where its parts are, and what it costs to have them again",
+            "description": "Each dataset comes after those that it is made of. Nodes that did not say what they have are listed as silent.",
+            "parameters": [{
+                "name": "parts", "in": "query", "description": "Also each part of the newest-version tables, with the nodes that have it at hand",
+                "schema": { "type": "boolean", "default": false }
+            }],
+            "responses": answers("The datasets", "Datasets")
+        } },
         "/v1/limits": { "get": {
             "operationId": "limits", "tags": ["operations"], "summary": "Every bound of this process with its current use",
             "responses": answers("The bounds, in order of name", "Limits")
@@ -444,6 +454,18 @@ fn state_schemas() -> Value {
             "product": text, "version": text, "time": text, "ready": { "type": "boolean" }, "not_ready": array(text.clone()),
             "audit": any, "sources": array(schema("Source")), "views": array(any.clone())
         }), &["product", "version", "ready", "audit", "sources", "views"]),
+        "Datasets": object(json!({
+            "datasets": array(object(json!({
+                "name": text, "kind": { "enum": ["log", "segments", "newest-version table", "view"] }, "source": text,
+                "made_of": array(text.clone()), "by": text, "version": { "type": ["integer", "null"] }, "parts": whole,
+                "rows": { "type": ["integer", "null"] }, "bytes": { "type": ["integer", "null"] },
+                "storage": text, "replicas": text,
+                "parts_at_hand": whole, "parts_copied": whole, "part_list": { "type": ["array", "null"], "items": any },
+                "recovery": array(any.clone())
+            }), &["name", "kind", "source", "made_of", "by", "version", "parts", "rows", "bytes", "storage", "replicas"])),
+            "nodes": array(json!({ "type": "integer" })),
+            "silent": array(object(json!({ "node": { "type": "integer" }, "error": text }), &["node", "error"]))
+        }), &["datasets", "nodes", "silent"]),
         "Cluster": json!({ "type": "object" }),
         "Draining": object(json!({ "node": { "type": "integer" }, "draining": { "type": "boolean" } }), &["node", "draining"]),
         "VotersAsked": json!({
