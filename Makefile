@@ -11,6 +11,7 @@
 #   make simulate-layers  the three layers in the same cluster: make simulate-layers SEEDS=10000 FROM=0 (TRACE=1)
 #   make simulate-mutants  breaks each rule of the core and of the layers on purpose; how many seeds until it is noticed
 #   make bench    how fast, against whom: make bench SECTIONS="http freshness"
+#   make bench-peers  against DuckDB, Polars, Spark and Flink on the same work: make bench-peers PARTS="load merge" METERS=100000 DAYS=10 TUPLES=20000000
 #   make drill    a cluster under load loses a node, and more: make drill FAULTS="pause cut" NODES=5 REPEAT=5 RATE=180
 #   make drill-redis  what the clients of a Redis Cluster see when a master is killed or frozen: make drill-redis FAULTS="kill pause"
 #   make torture  kills, damages, millions, judged by a naive fold: make torture MINUTES=10 ROUNDS= SEED=
@@ -30,7 +31,7 @@ LISTEN ?= 127.0.0.1:7070
 SECONDS ?=
 DATA ?=
 
-.PHONY: help setup build demo cluster cluster-down cluster-erase test verify law simulate simulate-layers simulate-mutants bench drill drill-redis soak torture fuzz mutants fmt
+.PHONY: help setup build demo cluster cluster-down cluster-erase test verify law simulate simulate-layers simulate-mutants bench bench-peers drill drill-redis soak torture fuzz mutants fmt
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -101,6 +102,18 @@ bench: build
 	$(CARGO) build --release --workspace --bin sanso-bench
 	SANSO_BIN=$(CURDIR)/bin/sanso SANSO_PYTHON=$(CACHE)/python/bin/python3 SANSO_KAFKA_JARS=$(CACHE)/kafka/lib \
 		$(CARGO_TARGET_DIR)/release/sanso-bench $(SECTIONS) --results $(CACHE)/bench
+
+PARTS ?=
+DAYS ?= 10
+TUPLES ?= 20000000
+PEERS = SANSO_BIN=$(CURDIR)/bin/sanso SANSO_PYTHON=$(CACHE)/peers/bin/python3 SANSO_FLINK_JARS=$(CACHE)/peers/flink/lib \
+	$(CARGO_TARGET_DIR)/release/sanso-bench
+
+bench-peers: METERS = 100000
+bench-peers: build
+	@deploy/setup/install.sh peers
+	$(CARGO) build --release --workspace --bin sanso-bench
+	$(PEERS) peers $(PARTS) --meters $(METERS) --days $(DAYS) --tuples $(TUPLES) --results $(CACHE)/bench
 
 FAULTS ?= kill pause
 NODES ?= 3

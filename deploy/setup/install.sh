@@ -11,6 +11,7 @@
 #   install.sh fuzz     nothing more: the fuzzer is built by cargo with the C++ compiler
 #   install.sh verify   and rustfmt, clippy, cargo-deny
 #   install.sh bench    and nginx and DuckDB, to measure against, and Kafka
+#   install.sh peers    and DuckDB, Polars, Spark and Flink, to measure against, with Java's compiler
 #   install.sh drill    and Kafka, strace and libfaketime, and Redis, whose cluster is drilled beside ours
 #
 # Safe to repeat: what is there already is left alone.
@@ -73,6 +74,32 @@ duckdb() {
     "$cache/python/bin/pip" install --quiet --disable-pip-version-check 'duckdb>=1.1,<2'
 }
 
+# What our batch layer and late merge are measured against. Each may be missing: the measurement says so.
+peers() {
+    debian_packages python3 python3-venv default-jdk-headless
+    local python="$cache/peers/bin/python3" flink="$cache/peers/flink" package
+    [ -x "$python" ] || python3 -m venv "$cache/peers"
+    for package in 'duckdb>=1.1,<2' 'polars>=1.20,<2' 'pyspark>=4,<5'; do
+        "$python" -c "import ${package%%>*}" 2>/dev/null && continue
+        say "installing $package for Python into $cache/peers"
+        "$cache/peers/bin/pip" install --quiet --disable-pip-version-check "$package" ||
+            say "$package CAN'T BE INSTALLED here: it will be left out of the comparison"
+    done
+    ls "$flink"/lib/flink-dist-*.jar >/dev/null 2>&1 && return 0
+    say "fetching Apache Flink (330 MB) into $flink"
+    rm -rf "$flink.new" "$flink"
+    mkdir -p "$flink.new"
+    # Only its jars are wanted; what the package depends on would bring Python's side of it too.
+    "$cache/peers/bin/pip" download --quiet --disable-pip-version-check --no-deps --dest "$flink.new" \
+        'apache-flink-libraries>=2.3,<3' && "$python" -m zipfile -e "$flink.new"/apache_flink_libraries-*.whl "$flink.new" || {
+        say "Apache Flink CAN'T BE FETCHED here: it will be left out of the comparison"
+        return 0
+    }
+    mkdir "$flink"
+    mv "$flink.new/pyflink/lib" "$flink/lib"
+    rm -rf "$flink.new"
+}
+
 case "${1:-build}" in
 build | fuzz) ;;
 kafka) kafka ;;
@@ -123,12 +150,13 @@ bench)
     debian_packages nginx-light
     duckdb
     ;;
+peers) peers ;;
 drill)
     kafka
     debian_packages redis-server redis-tools strace libfaketime
     ;;
 *)
-    say "unknown argument '$1': build, test, kafka, cluster, offline, fuzz, verify, bench or drill"
+    say "unknown argument '$1': build, test, kafka, cluster, offline, fuzz, verify, bench, peers or drill"
     exit 2
     ;;
 esac

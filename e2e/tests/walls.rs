@@ -61,7 +61,15 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "sanso-bench",
-        &["sanso-block", "sanso-broker", "sanso-cluster", "sanso-core", "sanso-e2e", "sanso-state"],
+        &[
+            "sanso-block",
+            "sanso-broker",
+            "sanso-cluster",
+            "sanso-core",
+            "sanso-e2e",
+            "sanso-log",
+            "sanso-state",
+        ],
     ),
     // It sees a cluster from outside only, and starts the brokers of its log.
     ("sanso-drill", &["sanso-broker"]),

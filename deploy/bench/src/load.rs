@@ -1,19 +1,24 @@
 //! Readings to send, the node to send them to, and what it costs in memory.
 
 use std::fmt::Write;
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::Context;
 use sanso_e2e::Node;
 use tempfile::TempDir;
 
-/// One source, and loads of transformers and feeders over a network of `{meters}` meters.
-const APP: &str = "
+/// One source, and the network of its meters.
+const SOURCE: &str = "
 CREATE SOURCE readings (usage_point TEXT, channel TEXT, start_utc TIMESTAMP, duration_s BIGINT,
                         value DECIMAL(18,6), quality TEXT, source_version BIGINT)
   WITH (topic = 'readings', key = 'usage_point', identity = 'usage_point, channel, start_utc',
         version = 'source_version', partitions = '4');
 CREATE TABLE network (usage_point TEXT, transformer TEXT, feeder TEXT, substation TEXT) WITH (path = 'network.csv');
+";
+
+/// What a meter has used in a day, and the load of a feeder.
+const VIEWS: &str = "
 CREATE VIEW meter_daily AS
   SELECT usage_point, TUMBLE(start_utc, INTERVAL '1 day') AS day, SUM(value) AS kwh, COUNT(*) AS readings
   FROM readings GROUP BY usage_point, day;
@@ -24,23 +29,27 @@ CREATE VIEW feeder_load AS
 
 /// The meters of the network.
 pub(crate) const METERS: u32 = 5_000;
+/// The log partitions of the source.
+pub(crate) const PARTITIONS: u32 = 4;
+/// The lines of a body.
+const LINES: u32 = 5_000;
 
-/// Writes the application into a fresh folder.
+/// Writes an application of one source and two views into a fresh folder.
 pub(crate) fn application() -> anyhow::Result<TempDir> {
-    application_on(4)
+    let folder = tempfile::tempdir()?;
+    write_application(folder.path(), METERS, VIEWS)?;
+    Ok(folder)
 }
 
-/// Writes it with so many log partitions.
-pub(crate) fn application_on(partitions: u32) -> anyhow::Result<TempDir> {
-    let folder = tempfile::tempdir()?;
+/// Writes an application of so many meters with these views.
+pub(crate) fn write_application(folder: &Path, meters: u32, views: &str) -> anyhow::Result<()> {
     let mut network = String::from("usage_point,transformer,feeder,substation\n");
-    for meter in 0..METERS {
+    for meter in 0..meters {
         writeln!(network, "{},T{},F{},S{}", usage_point(meter), meter / 50, meter / 1_000, meter / 2_500)?;
     }
-    std::fs::write(folder.path().join("network.csv"), network)?;
-    let app = APP.replace("partitions = '4'", &format!("partitions = '{partitions}'"));
-    std::fs::write(folder.path().join("app.sql"), app)?;
-    Ok(folder)
+    std::fs::write(folder.join("network.csv"), network)?;
+    std::fs::write(folder.join("app.sql"), format!("{SOURCE}{views}"))?;
+    Ok(())
 }
 
 /// Starts a node on the folder's application and data.
@@ -48,7 +57,8 @@ pub(crate) fn start(folder: &Path) -> anyhow::Result<Node> {
     Node::start(&folder.join("app.sql"), &folder.join("data"), &[])
 }
 
-fn usage_point(meter: u32) -> String {
+/// Returns a meter's name.
+pub(crate) fn usage_point(meter: u32) -> String {
     format!("NMI{meter:07}")
 }
 
@@ -70,14 +80,17 @@ pub(crate) fn reading(meter: u32, half_hour: u32) -> String {
 }
 
 /// Returns a range of half hours of all meters, in bodies of at most 5,000 lines.
-pub(crate) fn bodies(half_hours: std::ops::Range<u32>) -> impl Iterator<Item = String> {
-    half_hours.map(|half_hour| {
-        let mut body = String::with_capacity(METERS as usize * 160);
-        for meter in 0..METERS {
-            body.push_str(&reading(meter, half_hour));
-            body.push('\n');
-        }
-        body
+pub(crate) fn bodies(half_hours: Range<u32>) -> impl Iterator<Item = String> {
+    bodies_of(METERS, half_hours)
+}
+
+/// Returns a range of half hours of so many meters, in such bodies.
+pub(crate) fn bodies_of(meters: u32, half_hours: Range<u32>) -> impl Iterator<Item = String> {
+    half_hours.flat_map(move |half_hour| {
+        (0..meters).step_by(LINES as usize).map(move |first| {
+            let lines = (first..meters.min(first + LINES)).map(|meter| reading(meter, half_hour) + "\n");
+            lines.collect()
+        })
     })
 }
 

@@ -8,6 +8,7 @@
 //! same run. Machines differ and are noisy; the ratio is what carries over.
 
 mod batch;
+mod contest;
 mod failover;
 mod figure;
 mod freshness;
@@ -15,25 +16,31 @@ mod http;
 mod ingest;
 mod load;
 mod merge;
+mod peers;
 mod replication;
 mod restart;
 mod table;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{ExitCode, Stdio};
 
 use anyhow::{Context, bail, ensure};
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
+use contest::{Contender, Work};
 use figure::Figure;
+use peers::PeersArgs;
 
 /// Measure Sanso against named alternatives.
 #[derive(Parser)]
 #[command(
-    after_help = "Examples:\n  make bench\n  make bench SECTIONS='http freshness'\n\nThe binary measured is the one that SANSO_BIN names."
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  make bench\n  make bench SECTIONS='http freshness'\n  make bench-peers\n\nThe binary measured is the one that SANSO_BIN names."
 )]
 struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Which sections to run; all when none is named.
     sections: Vec<String>,
     /// Where results are kept: one file a run, and `last.json` to compare with.
@@ -42,6 +49,19 @@ struct Args {
     /// Run one section in this process and print its figures as JSON.
     #[arg(long, hide = true)]
     section: Option<String>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Compare with programs that others would use: DuckDB, Polars, Spark, Flink.
+    Peers(PeersArgs),
+    /// Let one contender do one piece of work in this process, and print its outcome as JSON.
+    #[command(hide = true)]
+    Contest {
+        contender: Contender,
+        #[command(flatten)]
+        work: Work,
+    },
 }
 
 /// A section: its name, what it measures, and the measuring.
@@ -96,6 +116,14 @@ type Run = BTreeMap<String, Vec<Figure>>;
 #[expect(clippy::print_stdout, reason = "the table is what the command is for")]
 fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
+    match &args.command {
+        Some(Command::Peers(args)) => return peers::run(args),
+        Some(Command::Contest { contender, work }) => {
+            println!("{}", serde_json::to_string(&contest::run(*contender, work)?)?);
+            return Ok(ExitCode::SUCCESS);
+        }
+        None => {}
+    }
     if let Some(name) = &args.section {
         let figures = (find(name)?.run)()?;
         println!("{}", serde_json::to_string(&figures)?);
@@ -135,7 +163,7 @@ fn find(name: &str) -> anyhow::Result<&'static Section> {
 /// Runs a section in a process of its own, so that peak memory is its own.
 fn in_own_process(name: &str) -> anyhow::Result<Vec<Figure>> {
     let program = std::env::current_exe().context("find this program")?;
-    let output = Command::new(program)
+    let output = std::process::Command::new(program)
         .args(["--section", name])
         .stderr(Stdio::inherit())
         .output()
