@@ -9,6 +9,7 @@
 
 mod batch;
 mod contest;
+mod experiments;
 mod failover;
 mod figure;
 mod freshness;
@@ -17,6 +18,7 @@ mod ingest;
 mod load;
 mod merge;
 mod peers;
+mod plot;
 mod replication;
 mod restart;
 mod table;
@@ -29,6 +31,7 @@ use anyhow::{Context, bail, ensure};
 use clap::{Parser, Subcommand};
 
 use contest::{Contender, Work};
+use experiments::ExperimentsArgs;
 use figure::Figure;
 use peers::PeersArgs;
 
@@ -36,7 +39,7 @@ use peers::PeersArgs;
 #[derive(Parser)]
 #[command(
     args_conflicts_with_subcommands = true,
-    after_help = "Examples:\n  make bench\n  make bench SECTIONS='http freshness'\n  make bench-peers\n\nThe binary measured is the one that SANSO_BIN names."
+    after_help = "Examples:\n  make bench\n  make bench SECTIONS='http freshness'\n  make bench-peers\n  make experiments QUICK=1\n\nThe binary measured is the one that SANSO_BIN names."
 )]
 struct Args {
     #[command(subcommand)]
@@ -55,6 +58,8 @@ struct Args {
 enum Command {
     /// Compare with programs that others would use: DuckDB, Polars, Spark, Flink.
     Peers(PeersArgs),
+    /// Run the papers' experiments, with tables and plots.
+    Experiments(ExperimentsArgs),
     /// Let one contender do one piece of work in this process, and print its outcome as JSON.
     #[command(hide = true)]
     Contest {
@@ -118,6 +123,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
     match &args.command {
         Some(Command::Peers(args)) => return peers::run(args),
+        Some(Command::Experiments(args)) => return experiments::run(args),
         Some(Command::Contest { contender, work }) => {
             println!("{}", serde_json::to_string(&contest::run(*contender, work)?)?);
             return Ok(ExitCode::SUCCESS);

@@ -51,7 +51,12 @@ pub(crate) struct Table(Vec<Vec<String>>);
 impl Table {
     /// Begins one with the names of its columns; the first column is text, the others are numbers.
     pub(crate) fn new<const COLUMNS: usize>(head: [&str; COLUMNS]) -> Self {
-        Self(vec![head.map(str::to_owned).into()])
+        Self::with_head(head.map(str::to_owned).into())
+    }
+
+    /// Begins one whose columns are named at run time.
+    pub(crate) fn with_head(head: Vec<String>) -> Self {
+        Self(vec![head])
     }
 
     /// Adds a row, which has a cell for each column.
