@@ -10,7 +10,6 @@
 mod batch;
 mod contest;
 mod experiments;
-mod failover;
 mod figure;
 mod freshness;
 mod http;
@@ -107,11 +106,6 @@ const SECTIONS: &[Section] = &[
         name: "replication",
         about: "deltas, blocks and results of tasks on one, two and three nodes",
         run: replication::run,
-    },
-    Section {
-        name: "failover",
-        about: "a job after the loss of a node that had results at hand: copies, the dataset, computing again",
-        run: failover::run,
     },
     Section { name: "restart", about: "from start to the first exact answer, with state", run: restart::run },
 ];
