@@ -120,6 +120,10 @@ impl SourceState {
         let mut missing = Vec::new();
         for view in views {
             let known = self.views.get(&view.fingerprint);
+            // Asked for twice, it is computed once.
+            if missing.iter().any(|missing: &Arc<View>| missing.fingerprint == view.fingerprint) {
+                continue;
+            }
             if known.is_some_and(|state| state.published.version == manifest.version) {
                 continue;
             }

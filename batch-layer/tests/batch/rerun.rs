@@ -96,6 +96,17 @@ async fn a_new_view_is_backfilled_and_then_extended() {
 }
 
 #[tokio::test]
+async fn a_view_that_is_asked_for_twice_at_once_is_computed_once_and_whole() {
+    let mut world = World::new(SMALL).await;
+    world.fill(9, 3);
+    let life = world.boot(hasty());
+    life.run().await;
+    let view = world.views[1].clone();
+    life.batch.ensure_all_published(&[view.clone(), view.clone()]).await.expect("published");
+    world.check(&view, &life.batch.ensure_published(&view).await.expect("published"));
+}
+
+#[tokio::test]
 async fn a_retired_view_is_extended_no_longer() {
     let mut world = World::new(SMALL).await;
     let life = world.start(hasty()).await.expect("start");
