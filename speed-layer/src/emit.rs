@@ -8,7 +8,7 @@
 //! Promised: each content of a closed window is written, and the newest is written last and with the
 //! highest revision; as long as one process emits, no content is written twice, whatever is killed.
 //!
-//! Only the version of a view that serves is emitted. An append of unknown outcome is followed by reading
+//! Only the version of a view that serves is emitted, in a cluster the one that most nodes serve. An append of unknown outcome is followed by reading
 //! the topic, like a crash. A consumer that reads a Kafka topic sees each record once under
 //! the log's own promises (idempotent producer).
 
@@ -44,6 +44,9 @@ const READ_BYTES: usize = 4 << 20;
 /// How often topics are read for what others have written, how often the emitter looks without being
 /// told, and how long it rests after an error.
 const ROUND: Duration = Duration::from_millis(1_000);
+/// How long after another version of a view was written all windows are held against the topic: by then all
+/// nodes write the same one.
+const CONTESTED: Duration = Duration::from_secs(5);
 
 /// What is to be held against the topic still, since a view partition began to emit.
 struct Offering {
@@ -63,6 +66,8 @@ pub(crate) struct Emitter {
     emitting: BTreeMap<PartitionId, (Readable, Option<Offering>)>,
     /// The partition counts of topics that were read to their ends, and when.
     synced: BTreeMap<String, (u32, Instant)>,
+    /// Views of which another version was written too, and when this is looked at.
+    contested: BTreeMap<String, Instant>,
     waits: Arc<Notify>,
 }
 
@@ -82,6 +87,7 @@ impl Emitter {
             emission,
             emitting: BTreeMap::new(),
             synced: BTreeMap::new(),
+            contested: BTreeMap::new(),
             waits: Arc::default(),
         })
     }
@@ -139,13 +145,14 @@ impl Emitter {
     pub(crate) async fn round(&mut self) -> Result<bool> {
         let catalog = self.catalog.current();
         let serving: BTreeMap<Fingerprint, Arc<View>> = catalog
-            .serving_views()
+            .emitting_views()
             .filter(|view| view.output_topic.is_some())
             .map(|view| (view.fingerprint, Arc::clone(view)))
             .collect();
         let mut here: BTreeMap<PartitionId, Readable> = self.store.emits_here().into_iter().collect();
         here.retain(|id, _| serving.contains_key(&id.view));
         self.let_go(&here);
+        self.contest(&serving);
         let begins = here.keys().any(|id| !self.emitting.contains_key(id));
         for view in serving.values() {
             self.sync(view, &serving, begins).await?;
@@ -253,6 +260,31 @@ impl Emitter {
         Ok(self.log.append(topic, partition, records.collect()).await?)
     }
 
+    /// Takes note of views whose other versions somebody has written: a node that has not heard yet which
+    /// version is emitted now. What that one wrote is held against this one in a while, all at once.
+    fn notice_other_versions(
+        &mut self,
+        windows: &[EmittedWindow],
+        serving: &BTreeMap<Fingerprint, Arc<View>>,
+    ) {
+        for window in windows.iter().filter(|window| !serving.contains_key(&window.version)) {
+            let is_emitted =
+                |id: &PartitionId| serving.get(&id.view).is_some_and(|view| view.name == window.view);
+            if self.emitting.keys().any(is_emitted) && !self.contested.contains_key(&window.view) {
+                tracing::info!(view = window.view, "another version's closed windows are written elsewhere");
+                self.contested.insert(window.view.clone(), Instant::now() + CONTESTED);
+            }
+        }
+    }
+
+    /// Lets view partitions begin anew whose windows another version has written.
+    fn contest(&mut self, serving: &BTreeMap<Fingerprint, Arc<View>>) {
+        let now = Instant::now();
+        for (name, _) in self.contested.extract_if(.., |_, due| *due <= now) {
+            self.emitting.retain(|id, _| serving.get(&id.view).is_none_or(|view| view.name != name));
+        }
+    }
+
     /// Makes a view's topic, and brings the record up to the topic's end: `now`, or when it was long ago.
     async fn sync(
         &mut self,
@@ -311,6 +343,7 @@ impl Emitter {
                         readable.offer_windows(id, vec![(group, end)]);
                     }
                 }
+                self.notice_other_versions(&windows, serving);
             }
             from = batch.next;
             if from >= batch.end {

@@ -42,6 +42,9 @@ pub struct Catalog {
     pub live: BTreeMap<Fingerprint, Arc<View>>,
     /// The version that serves, by view name.
     pub serving: BTreeMap<String, Fingerprint>,
+    /// The version whose closed windows are written, by view name; those that serve when absent. In a
+    /// cluster it is the same on all nodes, which may serve different ones.
+    pub emits: Option<BTreeMap<String, Fingerprint>>,
     /// Which log partitions this process works on; it feeds all of them when absent.
     pub shares: Option<Shares>,
 }
@@ -63,6 +66,11 @@ impl Catalog {
     /// Iterates the versions that serve, in order of name.
     pub fn serving_views(&self) -> impl Iterator<Item = &Arc<View>> {
         self.serving.values().filter_map(|fingerprint| self.live.get(fingerprint))
+    }
+
+    /// Iterates the versions whose closed windows are written, in order of name.
+    pub fn emitting_views(&self) -> impl Iterator<Item = &Arc<View>> {
+        self.emits.as_ref().unwrap_or(&self.serving).values().filter_map(|version| self.live.get(version))
     }
 
     /// Returns the live views of one source.

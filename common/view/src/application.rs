@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::io;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -67,9 +68,18 @@ impl Application {
     /// Reads the reference tables' files, relative to `base_dir`, and makes
     /// every view ready to run.
     pub fn bind(&self, base_dir: &Path) -> Result<Vec<Arc<View>>, BindError> {
+        self.bind_reading(base_dir, |path| std::fs::read(path))
+    }
+
+    /// Makes every view ready to run, with reference tables' files that `read` gives.
+    pub fn bind_reading(
+        &self,
+        base_dir: &Path,
+        read: impl Fn(&Path) -> io::Result<Vec<u8>>,
+    ) -> Result<Vec<Arc<View>>, BindError> {
         let mut tables: BTreeMap<&str, Arc<Table>> = BTreeMap::new();
         for definition in &self.tables {
-            tables.insert(&definition.name, Arc::new(definition.load(base_dir)?));
+            tables.insert(&definition.name, Arc::new(definition.load(base_dir, &read)?));
         }
         let bind = |definition: &Arc<ViewDefinition>| {
             let used = definition.plan.joins.iter().map(|join| Arc::clone(&tables[join.table.as_str()]));

@@ -1,7 +1,6 @@
 //! Reference tables: small CSV files, read in full when an application is bound.
 
-use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -42,17 +41,18 @@ impl TableDefinition {
     /// Reads the table's file. The order of the file's columns does not
     /// matter; columns that are not declared are ignored; an empty field is
     /// null.
-    pub(crate) fn load(&self, base_dir: &Path) -> Result<Table, BindError> {
-        let path = base_dir.join(&self.path);
-        let read_error = |source| BindError::Read { table: self.name.clone(), path: path.clone(), source };
-        let mut text = Vec::new();
-        File::open(&path).and_then(|mut file| file.read_to_end(&mut text)).map_err(read_error)?;
-        self.parse(&text).map_err(|(line, message)| BindError::Table {
-            table: self.name.clone(),
-            path: path.clone(),
-            line,
-            message,
-        })
+    pub(crate) fn load(
+        &self,
+        base_dir: &Path,
+        read: impl Fn(&Path) -> io::Result<Vec<u8>>,
+    ) -> Result<Table, BindError> {
+        let (table, path) = (self.name.clone(), base_dir.join(&self.path));
+        match read(&path) {
+            Ok(text) => {
+                self.parse(&text).map_err(|(line, message)| BindError::Table { table, path, line, message })
+            }
+            Err(source) => Err(BindError::Read { table, path, source }),
+        }
     }
 
     /// Parses CSV with a header. An error is a line and a message.

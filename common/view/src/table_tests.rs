@@ -7,7 +7,7 @@ fn load(csv: &[u8]) -> Result<Table, String> {
     let application = Application::parse(SQL).expect("the test's SQL is valid");
     let folder = tempfile::tempdir().expect("a temporary folder");
     std::fs::write(folder.path().join("t.csv"), csv).expect("write t.csv");
-    application.tables[0].load(folder.path()).map_err(|error| error.to_string())
+    application.tables[0].load(folder.path(), |path| std::fs::read(path)).map_err(|error| error.to_string())
 }
 
 #[test]

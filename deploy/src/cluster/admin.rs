@@ -9,11 +9,13 @@ use sanso_serving::{Cluster, ClusterRefusal};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::cluster::applications::Applications;
 use crate::cluster::file::NodeFile;
 
 /// Describes and changes the cluster that a node is in.
 pub(crate) struct Admin {
     cluster: Arc<ClusterNode>,
+    applications: Arc<Applications>,
     name: String,
     peers: BTreeMap<NodeId, (String, bool, Vec<String>)>,
     drill: bool,
@@ -31,7 +33,7 @@ struct Suffers {
 
 impl Admin {
     /// Speaks for the node of a file.
-    pub(crate) fn new(cluster: Arc<ClusterNode>, file: &NodeFile) -> Self {
+    pub(crate) fn new(cluster: Arc<ClusterNode>, applications: Arc<Applications>, file: &NodeFile) -> Self {
         let members = file.own.cluster.nodes.iter();
         let peer = |member: &crate::cluster::file::Member| {
             let roles = member.roles.iter().map(|role| format!("{role:?}").to_lowercase()).collect();
@@ -39,6 +41,7 @@ impl Admin {
         };
         Self {
             cluster,
+            applications,
             name: file.own.cluster.name.clone(),
             peers: members.map(|member| (NodeId(member.id), peer(member))).collect(),
             drill: file.own.drill,
@@ -105,6 +108,7 @@ impl Cluster for Admin {
                 "here": mine,
             })
         });
+        let mut applications = self.applications.describe();
         json!({
             "name": self.name,
             "node": self.cluster.me().node.0,
@@ -114,6 +118,8 @@ impl Cluster for Admin {
             "control_leader": leader.map(|leader| leader.0),
             "nodes": nodes.collect::<Vec<_>>(),
             "partitions": partitions.collect::<Vec<_>>(),
+            "applications": applications["applications"].take(),
+            "views": applications["views"].take(),
         })
     }
 

@@ -206,7 +206,46 @@ fn show(answer: &Value) -> anyhow::Result<String> {
     }
     out.push('\n');
     out.push_str(&table(&rows));
+    out.push_str(&show_views(answer));
     Ok(out)
+}
+
+/// Shows the versions of views, while there are several of one or not all nodes are as far as others; and
+/// whose files are refused.
+fn show_views(answer: &Value) -> String {
+    let nodes = |value: &Value| {
+        let all = value.as_array().map(Vec::as_slice).unwrap_or_default();
+        if all.is_empty() {
+            "–".to_owned()
+        } else {
+            all.iter().map(Value::to_string).collect::<Vec<_>>().join(" ")
+        }
+    };
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut rows = vec![
+        ["VIEW", "VERSION", "DECLARED BY", "FED BY", "HELD BY", "ANSWERS ON", "WAITS FOR"].map(str::to_owned),
+    ];
+    for view in answer["views"].as_array().into_iter().flatten() {
+        rows.push([
+            text(&view["view"]),
+            text(&view["version"]).chars().take(8).collect(),
+            nodes(&view["declared_by"]),
+            nodes(&view["fed_by"]),
+            nodes(&view["held_by"]),
+            nodes(&view["served_by"]),
+            nodes(&view["awaits"]),
+        ]);
+    }
+    let mut out = format!("\n{}", table(&rows));
+    for (node, application) in answer["applications"].as_object().into_iter().flatten() {
+        if let Some(why) = application["refuses"].as_str() {
+            out.push_str(&format!("node {node} goes on with its old application: {why}\n"));
+        }
+        if application["heard"] == false {
+            out.push_str(&format!("node {node} does not say what it declares\n"));
+        }
+    }
+    out
 }
 
 fn show_voters(answer: &Value) -> anyhow::Result<String> {

@@ -1,13 +1,14 @@
 //! One life of a node in a cluster: its part of the core, and the layers it is told to run.
 //!
 //! ```text
-//!   map ─▶ batch here?   ─▶ drive it; create view partitions that nobody holds
+//!   map ─▶ batch here?   ─▶ drive it; create view partitions that nobody holds, remove what nobody wants
 //!   driver, here or elsewhere ─▶ tasks of the batch layer
 //!     └──▶ my share of the log's partitions ─▶ speed: feed some, follow others
 //!   every node ─▶ views from the cluster's store ─▶ HTTP
+//!   files of this node and of others ─▶ the versions of views that are fed, and those that answer here
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use crate::application::{self, Declared};
 use crate::background::Background;
 use crate::cluster::admin::Admin;
 use crate::cluster::blocks::{Host, copy};
+use crate::cluster::applications::Applications;
 use crate::cluster::file::{NodeFile, Role};
 use crate::cluster::tasks::ClusterTasks;
 use crate::node::{open_log, run_alarm, run_serving, stopped};
@@ -76,7 +78,7 @@ struct World {
     catalog: CatalogHandle,
     store: PartitionStore,
     board: StatusBoard,
-    views: Arc<[Arc<View>]>,
+    applications: Arc<Applications>,
 }
 
 impl Member {
@@ -88,7 +90,7 @@ impl Member {
         metrics: &PrometheusHandle,
         blocks: &BlockStore,
     ) -> anyhow::Result<Self> {
-        let declared = application::read(&file.own.application)?;
+        let declared = Arc::new(application::read(&file.own.application)?);
         let catalog = catalog_of(&declared);
         let cluster = ClusterNode::start(cluster_config(file)?, kinds_of(&catalog)).await?;
         let cluster = Arc::new(cluster);
@@ -99,15 +101,19 @@ impl Member {
         let dataset = Dataset::open(&file.settings.dataset, &beside, Credentials::Standard)
             .await
             .context("open master dataset")?;
+        let dataset = blocks::keep(dataset, blocks, &declared.application);
+        let (store, app) = (cluster.store(), file.own.application.clone());
+        let applications =
+            Applications::tell(Arc::clone(&cluster), catalog.clone(), store.clone(), app, declared);
         let world = World {
             batch: file.settings.batch.clone(),
-            store: cluster.store(),
+            store,
             cluster,
             log,
-            dataset: blocks::keep(dataset, blocks, &declared.application),
+            dataset,
             catalog,
             board: StatusBoard::new(),
-            views: declared.views.clone().into(),
+            applications,
         };
         let mut member = Self::run(file, &world, metrics).await?;
         let limits = blocks::register(&world.board.limits(), &world.batch, blocks);
@@ -144,8 +150,12 @@ impl Member {
             let batch = run_batch(world.clone(), tasks, stop.clone());
             member.tasks.push(member.background.spawn(batch));
         }
+        let drivers = file.with_role(Role::Batch);
+        let cluster = Arc::clone(&world.cluster);
+        let drives = move || drives_batch(&cluster.maps().borrow(), &drivers, me);
+        member.tasks.push(tokio::spawn(Arc::clone(&world.applications).follow(drives, stop.clone())));
         if file.with_role(Role::Serving).contains(&me) {
-            let admin = Admin::new(Arc::clone(&world.cluster), file);
+            let admin = Admin::new(Arc::clone(&world.cluster), Arc::clone(&world.applications), file);
             let serving =
                 world.serving(file.settings.serving.clone(), Arc::new(admin)).with_metrics(metrics.clone());
             let listen = file.own.listen;
@@ -220,8 +230,9 @@ fn catalog_of(declared: &Declared) -> CatalogHandle {
         sources: sources.map(|source| (source.name.clone(), Arc::clone(source))).collect(),
         live: declared.views.iter().map(|view| (view.fingerprint, Arc::clone(view))).collect(),
         serving: declared.views.iter().map(|view| (view.name.clone(), view.fingerprint)).collect(),
-        // None yet: the cluster's map says which.
+        // None yet: the cluster's map says which, and the other members.
         shares: Some(Shares::new()),
+        emits: Some(BTreeMap::new()),
     })
 }
 
@@ -306,11 +317,16 @@ fn at_once(held: &Shares, wanted: &Shares) -> Shares {
     shares
 }
 
+/// Says whether a node drives the batch layer, of those that have it.
+fn drives_batch(map: &ClusterMap, nodes: &BTreeSet<NodeId>, node: NodeId) -> bool {
+    owners::holder_of("batch", &owners::usable(map, |node| nodes.contains(&node))) == Some(node)
+}
+
 /// Drives the batch layer whenever it is this node's to drive. Two that drive it for a moment do no
 /// harm: one of them is refused its version by the dataset.
 async fn run_batch(world: World, tasks: Arc<ClusterTasks>, stop: watch::Receiver<bool>) {
     let me = world.cluster.me().node;
-    let is_mine = |map: &Arc<ClusterMap>| owners::holder_of("batch", &tasks.usable(map)) == Some(me);
+    let is_mine = |map: &Arc<ClusterMap>| drives_batch(map, tasks.nodes(), me);
     let follow = async {
         while held_for(BATCH_BEGINS_AFTER, world.cluster.maps(), is_mine).await {
             tracing::info!("the batch layer is driven here");
@@ -353,7 +369,7 @@ impl World {
             self.dataset.clone(),
             self.catalog.clone(),
         );
-        ClusterTasks::serve(Arc::clone(&self.cluster), nodes, worker, background)
+        ClusterTasks::serve(Arc::clone(&self.cluster), nodes, (worker, self.catalog.clone()), background)
     }
 
     async fn run_batch(&self, tasks: &Arc<ClusterTasks>) {
@@ -385,7 +401,8 @@ impl World {
 
     async fn create_missing(&self, batch: &BatchLayer) -> anyhow::Result<()> {
         let mut missing = Vec::new();
-        for view in self.views.iter() {
+        let catalog = self.catalog.current();
+        for view in catalog.live.values() {
             for index in 0..view.partitions {
                 let id = PartitionId { view: view.fingerprint, index };
                 match self.store.read(id, &ReadRequest::Progress).await {

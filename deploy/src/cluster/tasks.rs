@@ -7,8 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use sanso_batch::{
-    BatchError, Executor, Failure, Task, TaskAnswer, TaskDone, TaskFailure, TaskWorker, WorkerId,
+    BatchError, Executor, Failure, Task, TaskAnswer, TaskCall, TaskDone, TaskFailure, TaskWorker, WorkerId,
 };
+use sanso_catalog::{Catalog, CatalogHandle};
 use sanso_cluster::{Answers, ClusterMap, ClusterNode, NodeId, owners};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -18,6 +19,9 @@ use tokio_util::task::AbortOnDropHandle;
 const TASK: &str = "batch.task";
 /// How long a task may take. A node that is lost is noticed by the cluster, long before.
 const TASK_MAX: Duration = Duration::from_secs(3_600);
+
+/// How long a view's version that is not known yet is waited for.
+const KNOWN_WITHIN: Duration = Duration::from_secs(3);
 
 /// Gives tasks to the nodes that the map shows.
 pub(crate) struct ClusterTasks {
@@ -33,18 +37,18 @@ impl ClusterTasks {
     pub(crate) fn serve(
         cluster: Arc<ClusterNode>,
         nodes: BTreeSet<NodeId>,
-        worker: TaskWorker,
+        (worker, catalog): (TaskWorker, CatalogHandle),
         background: Handle,
     ) -> Arc<Self> {
-        cluster.answer(TASK, Arc::new(Serving { worker: worker.clone(), background }));
+        cluster.answer(TASK, Arc::new(Serving { worker: worker.clone(), catalog, background }));
         let tasks = Self { cluster, nodes, worker, workers: watch::Sender::default() };
         tasks.take(&tasks.cluster.maps().borrow());
         Arc::new(tasks)
     }
 
-    /// Returns the nodes that may be given tasks, and one of which drives.
-    pub(crate) fn usable(&self, map: &ClusterMap) -> Vec<NodeId> {
-        owners::usable(map, |node| self.nodes.contains(&node))
+    /// Returns the nodes that have the batch layer.
+    pub(crate) fn nodes(&self) -> &BTreeSet<NodeId> {
+        &self.nodes
     }
 
     /// Follows which nodes there are, for as long as this node drives.
@@ -61,8 +65,10 @@ impl ClusterTasks {
     fn take(&self, map: &ClusterMap) {
         // Each is taken to have as many places as this one; one that has fewer lets tasks wait.
         let places = self.worker.places();
-        let workers: BTreeMap<_, _> =
-            self.usable(map).into_iter().map(|node| (WorkerId(node.0), places)).collect();
+        let workers: BTreeMap<_, _> = owners::usable(map, |node| self.nodes.contains(&node))
+            .into_iter()
+            .map(|node| (WorkerId(node.0), places))
+            .collect();
         self.workers.send_if_modified(|known| {
             let changed = *known != workers;
             *known = workers;
@@ -105,14 +111,23 @@ impl Executor for ClusterTasks {
 /// Does tasks for whoever drives.
 struct Serving {
     worker: TaskWorker,
+    catalog: CatalogHandle,
     background: Handle,
 }
 
 #[async_trait]
 impl Answers for Serving {
     async fn answer(&self, _from: NodeId, question: Bytes) -> Result<Bytes, String> {
-        let worker = self.worker.clone();
-        let done = self.background.spawn(async move { worker.answer(&question).await });
+        let (worker, mut catalogs) = (self.worker.clone(), self.catalog.subscribe());
+        let done = self.background.spawn(async move {
+            // Who drives may have heard of a view's version a moment before this node.
+            if let Ok(call) = TaskCall::decode(&question) {
+                let knows =
+                    |catalog: &Arc<Catalog>| call.views.iter().all(|view| catalog.live.contains_key(view));
+                let _ = tokio::time::timeout(KNOWN_WITHIN, catalogs.wait_for(knows)).await;
+            }
+            worker.answer(&question).await
+        });
         let done = AbortOnDropHandle::new(done).await.map_err(|error| error.to_string())?;
         Ok(done.into())
     }

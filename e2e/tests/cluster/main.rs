@@ -5,4 +5,5 @@ mod batch;
 mod drain;
 mod emission;
 mod faults;
+mod rollout;
 mod world;

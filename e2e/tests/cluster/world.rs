@@ -52,7 +52,7 @@ impl World {
             network,
             batch,
         };
-        std::fs::write(world.path("app.sql"), app)?;
+        (1..=all).try_for_each(|node| world.declare(node, app))?;
         (1..=all).try_for_each(|node| std::fs::write(world.file(node), world.describe(node)))?;
         Ok(world)
     }
@@ -65,12 +65,17 @@ impl World {
         self.path(&format!("node{node}.toml"))
     }
 
+    /// Gives a node an application.
+    pub(crate) fn declare(&self, node: u16, app: &str) -> anyhow::Result<()> {
+        Ok(std::fs::write(self.path(&format!("app{node}.sql")), app)?)
+    }
+
     fn describe(&self, node: u16) -> String {
         let mut text = format!(
             "node = {node}\napplication = {:?}\ndata = {:?}\nlisten = \"127.0.0.1:0\"\ndrill = true\n\
              [log]\nurl = \"kafka://{}\"\n[dataset]\nurl = {:?}\n[batch]\n{}\n\
              [cluster]\nname = \"test\"\npartitions = 8\nreplicas = 3\n",
-            self.path("app.sql"),
+            self.path(&format!("app{node}.sql")),
             self.path(&format!("data{node}")),
             self.kafka.servers(),
             self.path("dataset"),
