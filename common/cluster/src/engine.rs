@@ -25,6 +25,7 @@ use sanso_core::cluster::{
 use sanso_core::{Encoded, Hosted, PartitionId, Readable, Written, home_of};
 use tokio::sync::{oneshot, watch};
 
+use crate::figures::count_epochs;
 use crate::pulse::Pulse;
 use crate::wire::{Question, Reply};
 
@@ -168,6 +169,7 @@ impl Engine {
         if node.map().version != self.map.borrow().version {
             let before = self.map.send_replace(Arc::clone(node.map()));
             tell(&before, node.map());
+            count_epochs(&before, node.map());
         }
         drop(node);
         for output in outputs {

@@ -18,6 +18,7 @@ use sanso_state::{AggregateKind, Fingerprint};
 use tokio::sync::Semaphore;
 
 use crate::engine::{Engine, Outside};
+use crate::figures::SNAPSHOTS;
 use crate::questions::Answering;
 use crate::relay::RELAY;
 use crate::voters::ControlPart;
@@ -260,6 +261,7 @@ impl Hub {
             let bytes = in_background("sanso-snapshot", move || wire::message(message)).await;
             if let (Some(peers), Some(bytes)) = (hub.peers.get(), bytes) {
                 let _ = peers.send(to, Lane::Data, bytes.into());
+                metrics::counter!(SNAPSHOTS).increment(1);
                 while peers.waiting_bytes(to) > LARGE_BYTES {
                     tokio::time::sleep(SNAPSHOT_LOOK).await;
                 }

@@ -14,6 +14,7 @@ mod blocks;
 #[cfg(test)]
 mod compat_tests;
 mod engine;
+mod figures;
 mod hub;
 mod life;
 pub mod owners;
@@ -31,6 +32,7 @@ pub mod wire;
 extern crate self as sanso_cluster;
 
 pub use blocks::{BlockHost, ClusterBlocks};
+pub use figures::Figure;
 pub use hub::KindsOf;
 pub use questions::Answers;
 pub use sanso_control::{ControlError, Timings};

@@ -114,7 +114,7 @@ pub(crate) struct Faces {
 pub struct ClusterNode {
     pub(crate) hub: Arc<Hub>,
     me: Instance,
-    all: BTreeSet<NodeId>,
+    pub(crate) all: BTreeSet<NodeId>,
     follows: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -143,6 +143,7 @@ impl ClusterNode {
         let incarnation =
             begun.map_err(|source| ClusterError::Folder { folder: config.folder.clone(), source })?;
         let me = Instance { node: config.node, incarnation };
+        crate::figures::describe();
         let hub = Hub::new(config.node, Hedger::new(HedgeConfig::default(), None), kinds_of)
             .map_err(ClusterError::Thread)?;
         let core = NodeConfig {
@@ -276,7 +277,7 @@ impl ClusterNode {
         }
     }
 
-    fn engine(&self) -> &Arc<Engine> {
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
         self.hub.engine().expect("it was set at the start")
     }
 }
@@ -345,7 +346,7 @@ async fn take_part(
 struct Newcomer {
     hub: Arc<Hub>,
     founders: BTreeSet<NodeId>,
-    all: BTreeSet<NodeId>,
+    pub(crate) all: BTreeSet<NodeId>,
     founding: Founding,
 }
 

@@ -18,6 +18,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::engine::Engine;
+use crate::figures::{HEDGED, REFUSED};
 use crate::hub::{Hub, READ, SUBMIT, at_length, is_good};
 use crate::relay::{RELAY, until_detour};
 use crate::wire::{self, Question, ReadAnswer, ReadCall, Reply, SubmitAnswer, SubmitCall};
@@ -131,13 +132,17 @@ impl ClusterStore {
                     }
                 }
             };
-            match answer {
-                SubmitAnswer::NotPrimary | SubmitAnswer::Busy | SubmitAnswer::Unknown => {}
+            let reason = match answer {
+                SubmitAnswer::NotPrimary => "not_primary",
+                SubmitAnswer::Busy => "busy",
+                SubmitAnswer::Unknown => "unknown",
                 known => return Ok(known),
-            }
+            };
+            metrics::counter!(REFUSED, "reason" => reason).increment(1);
             // Until the map changes, or a little while has passed.
             let _ = tokio::time::timeout(PAUSE, maps.changed()).await;
         }
+        metrics::counter!(REFUSED, "reason" => "gave_up").increment(1);
         Err(StoreError::Unreachable { id, reason: last })
     }
 
@@ -206,6 +211,9 @@ impl ClusterStore {
                         return Ok(best);
                     }
                     next = self.hedged(|hedger, now_us| hedger.due(&mut read, &maps.borrow(), now_us));
+                    if next.is_some() && waiting > 0 {
+                        metrics::counter!(HEDGED).increment(1);
+                    }
                 }
             }
             if began.elapsed() > READ_MAX {
@@ -322,7 +330,7 @@ impl Partitions for ClusterStore {
         let engine = self.0.engine().ok_or_else(|| unreachable("this node starts"))?;
         let (readable, _) = engine
             .readable(engine.home_of(id))
-            .ok_or_else(|| unreachable("this node has no replica of it: follow it on one that has"))?;
+            .ok_or_else(|| unreachable("this node has no replica of it"))?;
         readable.changes(id).ok_or(StoreError::NotLive(id))
     }
 

@@ -43,5 +43,5 @@ pub use node::{Event, Message, Node, NodeConfig, Output};
 pub use protocol::{
     Answer, Effect, Logged, ReadRefusal, ReplicaConfig, Replication, RequestId, Shown, State,
 };
-pub use replica::Replica;
+pub use replica::{Owed, Replica};
 pub use supervisor::{Supervisor, SupervisorConfig};

@@ -62,6 +62,15 @@ struct Peer {
     proposed: Option<u64>,
 }
 
+/// What a replica lacks of its primary's log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Owed {
+    /// Entries.
+    pub entries: u64,
+    /// The bytes of those that are kept.
+    pub bytes: usize,
+}
+
 /// A replica of one partition on one node.
 #[derive(Clone, Debug)]
 pub struct Replica<S: State> {
@@ -485,6 +494,20 @@ impl<S: State> Replica<S> {
 
     fn leads(&self) -> Option<Epoch> {
         self.is_primary().then_some(self.assignment.epoch)
+    }
+
+    /// As primary: what each other replica lacks of this log. Of what it lacks and is kept no longer, the bytes
+    /// are not counted: it is sent the state instead.
+    pub fn owed(&self) -> impl Iterator<Item = (Holder, Owed)> {
+        let (base, end) = (self.entries.base().seq, self.end());
+        self.peers.iter().map(move |(holder, peer)| {
+            let from = peer.matched.clamp(base, end);
+            let owed = Owed {
+                entries: end.saturating_sub(peer.matched),
+                bytes: self.entries.weight_between(from, end),
+            };
+            (*holder, owed)
+        })
     }
 
     /// Returns the assignment that this replica acts on.
