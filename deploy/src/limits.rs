@@ -1,4 +1,4 @@
-//! `sanso limits`: every bound of a running node with its current use.
+//! `sanso limits`: every bound of a running node, or of all nodes of a cluster, with its current use.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -9,12 +9,12 @@ use serde_json::Value;
 
 use crate::http::Client;
 
-/// Show every limit of a running node and what is used of it now.
+/// Show every limit of a running node and what is used of it now; of each node of a cluster.
 ///
 /// What is over 90 percent is marked with an exclamation mark, except for
 /// caches, which are meant to be full.
 #[derive(Args, Debug)]
-#[command(after_help = "Exit code: 0 shown, 2 no answer.")]
+#[command(after_help = "Exit code: 0 shown, 1 a node of the cluster does not answer, 2 no answer.")]
 pub(crate) struct LimitsArgs {
     /// The node to ask.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7070", env = "SANSO_URL")]
@@ -27,13 +27,36 @@ pub(crate) struct LimitsArgs {
 /// Asks the node and prints the table.
 pub(crate) async fn run(args: LimitsArgs) -> anyhow::Result<ExitCode> {
     let answer = Client::new(&args.to)?.get(&["v1", "limits"]).await?;
-    let text = if args.json { format!("{answer}\n") } else { table(&answer)? };
+    let text = if args.json { format!("{answer}\n") } else { tables(&answer)? };
     match io::stdout().lock().write_all(text.as_bytes()) {
         // A pager or `head` that has seen enough is no failure.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         written => written.context("print the limits")?,
     }
-    Ok(ExitCode::SUCCESS)
+    let is_whole = nodes(&answer).iter().all(|node| node["answers"] == true);
+    Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Returns the nodes of a cluster in an answer; none of a single node.
+fn nodes(answer: &Value) -> &[Value] {
+    answer["nodes"].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// Writes one table, or one for each node of a cluster.
+fn tables(answer: &Value) -> anyhow::Result<String> {
+    if nodes(answer).is_empty() {
+        return table(answer);
+    }
+    let mut out = String::new();
+    for node in nodes(answer) {
+        let text = match node["error"].as_str() {
+            Some(error) => format!("does not answer: {error}\n"),
+            None => table(node)?,
+        };
+        let gap = if out.is_empty() { "" } else { "\n" };
+        out.push_str(&format!("{gap}node {}\n{text}", node["node"]));
+    }
+    Ok(out)
 }
 
 fn table(answer: &Value) -> anyhow::Result<String> {
@@ -100,6 +123,12 @@ mod tests {
         let expected = "LIMIT         USED        MAX    %  SETTING      WHEN REACHED\n\
                         a.queue  512 bytes    2.0 MiB    1  a.queue_max  the append waits\n\
                         b        19 groups  20 groups  !95  –            503\n";
-        assert_eq!(table(&answer).expect("a table"), expected);
+        assert_eq!(tables(&answer).expect("a table"), expected);
+        let all = json!({ "limits": [], "node": 1, "nodes": [
+            { "node": 1, "answers": true, "limits": answer["limits"] },
+            { "node": 3, "answers": false, "error": "no answer within 500 ms" },
+        ] });
+        let all = tables(&all).expect("tables");
+        assert_eq!(all, format!("node 1\n{expected}\nnode 3\ndoes not answer: no answer within 500 ms\n"));
     }
 }

@@ -27,7 +27,8 @@ const PAGE: usize = 1_000;
                         sanso quarantine replay --kind misplaced\n  \
                         sanso quarantine replay --kind conflict --version 3\n  \
                         sanso quarantine replay --mended refused.jsonl\n\n\
-                        Exit code: 0 done, 1 some records can't be replayed as asked, 2 no answer.")]
+                        Exit code: 0 done, 1 some records can't be replayed as asked, or a node of the cluster\n\
+                        does not answer and records may be missing, 2 no answer.")]
 pub(crate) struct QuarantineArgs {
     #[command(subcommand)]
     command: Command,
@@ -127,7 +128,39 @@ async fn list(args: ListArgs) -> anyhow::Result<ExitCode> {
     }
     let answer = ask(&client, &args.place.source, &parameters).await?;
     print(&if args.json { format!("{answer}\n") } else { listing(&answer) })?;
-    Ok(ExitCode::SUCCESS)
+    Ok(exit_code(partial(&answer).as_deref()))
+}
+
+/// Says on standard error what an answer lacks, and by the exit code that it does.
+fn exit_code(lacks: Option<&str>) -> ExitCode {
+    let Some(lacks) = lacks else { return ExitCode::SUCCESS };
+    // Where that can't be written, the code says it still.
+    let _ = writeln!(io::stderr().lock(), "{lacks}");
+    ExitCode::FAILURE
+}
+
+/// Says what an answer lacks, since nodes of the cluster don't answer; nothing where it is whole.
+fn partial(answer: &Value) -> Option<String> {
+    let list = |name: &str| answer[name].as_array().cloned().unwrap_or_default();
+    let (missing, silent) = (list("partitions_missing"), list("unanswered"));
+    if missing.is_empty() && silent.is_empty() {
+        return None;
+    }
+    let mut text = "partial: ".to_owned();
+    if missing.is_empty() {
+        text.push_str("records that only a view's expression failed on may be missing");
+    } else {
+        let missing: Vec<String> = missing.iter().map(Value::to_string).collect();
+        text.push_str(&format!("records of log partition {} may be missing", missing.join(", ")));
+    }
+    for node in silent {
+        text.push_str(&format!(
+            "; node {} does not answer: {}",
+            node["node"],
+            clean(&text_of(&node["error"]))
+        ));
+    }
+    Some(text)
 }
 
 /// Asks for records of the quarantine.

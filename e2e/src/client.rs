@@ -109,8 +109,21 @@ impl Client {
 
     /// Appends readings, one JSON object a line; returns the answer's status and document.
     pub async fn ingest(&self, source: &str, lines: String) -> anyhow::Result<(u16, Value)> {
+        let (status, _, document) = self.ingest_or_retry(source, lines).await?;
+        Ok((status, document))
+    }
+
+    /// Appends likewise; returns also after how many seconds to try again, where the answer says so.
+    pub async fn ingest_or_retry(
+        &self,
+        source: &str,
+        lines: String,
+    ) -> anyhow::Result<(u16, Option<u64>, Value)> {
         let request = self.http.post(format!("{}/v1/ingest/{source}", self.base));
         let response = request.header("content-type", "application/x-ndjson").body(lines).send().await?;
-        Ok((response.status().as_u16(), serde_json::from_str(&response.text().await?)?))
+        let status = response.status().as_u16();
+        let retry_after = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
+        let retry_after = retry_after.and_then(|seconds| seconds.parse().ok());
+        Ok((status, retry_after, serde_json::from_str(&response.text().await?)?))
     }
 }

@@ -5,6 +5,7 @@
 //!   GET …/stream      ──▶            plan ──▶ fetch ◀── changes of the view partitions
 //!   POST /v1/query    ──▶ DataFusion ──▶ views (plan, fetch, finish), dataset (Parquet)
 //!   GET /v1/quarantine/… ──▶ batch below the cut, speed from it on; POST …/replay ──▶ log
+//!   GET /v1/status, sources, limits ──▶ what all nodes of the cluster say ([`NodeQuestions`])
 //!   POST /v1/ingest/… ──▶ decode ──▶ partition by key ──▶ log ──▶ acknowledged
 //! ```
 //!
@@ -35,6 +36,7 @@ pub mod inspect;
 mod limits;
 mod looks;
 pub mod metrics;
+mod nodes;
 pub mod params;
 pub mod plan;
 pub mod problem;
@@ -46,7 +48,8 @@ mod service;
 pub mod session;
 mod sql;
 
-pub use cluster::{Cluster, ClusterRefusal};
+pub use cluster::{Cluster, ClusterRefusal, Figure};
 pub use config::ServingConfig;
 pub use error::Error;
+pub use nodes::NodeQuestions;
 pub use service::{ServingContext, ServingLayer};

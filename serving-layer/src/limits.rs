@@ -6,6 +6,9 @@ use sanso_catalog::{Limit, Limits, Registered};
 
 use crate::service::Shared;
 
+/// The bound on the groups of all view partitions that a node holds.
+pub(crate) const VIEWS_GROUPS: &str = "views.groups";
+
 const REFUSED: &str = "503, Retry-After";
 const WAITS: &str = "further ones wait for their turn";
 
@@ -63,7 +66,7 @@ fn memory(limits: &Limits, shared: &Shared) -> [Registered; 2] {
         then: "the query that asks for more is refused: 503, Retry-After",
     };
     let groups = Limit {
-        name: "views.groups",
+        name: VIEWS_GROUPS,
         unit: "groups",
         max: shared.config.view_groups_max,
         setting: "serving.view_groups_max",

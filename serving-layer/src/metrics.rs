@@ -4,10 +4,10 @@ use std::fmt::Write;
 
 pub use metrics_exporter_prometheus::PrometheusHandle;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
-use sanso_catalog::{Catalog, LimitUse, PartitionProgress, RecordCounts, StatusBoard};
-use sanso_state::Refusal;
+use sanso_catalog::{LimitUse, PartitionProgress, RecordCounts, StatusBoard};
+use sanso_state::{Refusal, RefusalCounts};
 
-use crate::quarantine::posted_counts;
+use crate::cluster::Figure;
 
 /// Histogram, seconds: time to answer a request, by `route`, `method` and `status`.
 pub const REQUEST_SECONDS: &str = "sanso_http_request_seconds";
@@ -45,20 +45,20 @@ pub(crate) fn describe() {
     metrics::describe_gauge!(STREAMS, "Live update streams open");
 }
 
-/// Writes what the layers posted on the board in the Prometheus text format.
-pub(crate) fn board_text(board: &StatusBoard, catalog: &Catalog) -> String {
+/// Writes what the layers posted on the board in the Prometheus text format, and how many records of
+/// which source are in quarantine.
+pub(crate) fn board_text(board: &StatusBoard, quarantined: &[(String, RefusalCounts)]) -> String {
     let mut out = String::new();
     speed_text(board, &mut out);
     batch_text(board, &mut out);
     limits_text(board, &mut out);
-    quarantine_text(board, catalog, &mut out);
+    quarantine_text(quarantined, &mut out);
     out
 }
 
-fn quarantine_text(board: &StatusBoard, catalog: &Catalog, out: &mut String) {
+fn quarantine_text(quarantined: &[(String, RefusalCounts)], out: &mut String) {
     head(out, "sanso_quarantined_records", "gauge", "Records in quarantine, replayed ones too, by kind");
-    for source in catalog.sources.keys() {
-        let Some(counts) = posted_counts(board, catalog, source) else { continue };
+    for (source, counts) in quarantined {
         for kind in Refusal::ALL {
             let (source, count) = (escape(source), counts.at(kind));
             let _ = writeln!(out, "sanso_quarantined_records{{source=\"{source}\",kind=\"{kind}\"}} {count}");
@@ -195,6 +195,22 @@ fn limits_text(board: &StatusBoard, out: &mut String) {
                 writeln!(out, "{name}{{limit=\"{}\",unit=\"{}\"}} {}", limit.name, limit.unit, read(limit));
         }
     }
+}
+
+/// Writes a node's part in its cluster.
+pub(crate) fn figures_text(figures: &[Figure]) -> String {
+    let (mut out, mut last) = (String::new(), "");
+    for Figure { name, help, labels, value } in figures {
+        if *name != last {
+            head(&mut out, name, "gauge", help);
+            last = name;
+        }
+        let labels: Vec<String> =
+            labels.iter().map(|(label, of)| format!("{label}=\"{}\"", escape(of))).collect();
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        let _ = writeln!(out, "{name}{labels} {value}");
+    }
+    out
 }
 
 fn head(out: &mut String, name: &str, kind: &str, help: &str) {

@@ -108,6 +108,15 @@ impl Problem {
             .retry_after_s(1)
     }
 
+    /// Another node of the cluster does not answer.
+    pub fn silent_node(node: u16, error: String) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "node-silent", "Another node does not answer")
+            .detail(format!("node {node}: {error}"))
+            .hint("try again after the time in Retry-After: others take over what it did")
+            .with("node", node)
+            .retry_after_s(1)
+    }
+
     /// The master dataset failed: for a while, or until somebody mends it.
     pub fn dataset(action: &'static str, error: &DatasetError) -> Self {
         if !error.is_transient() {

@@ -1,11 +1,13 @@
 //! The serving layer: configuration and context in, a router and a server out.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
 use metrics_exporter_prometheus::PrometheusHandle;
+use parking_lot::Mutex;
 use sanso_catalog::{CatalogHandle, Registered, StatusBoard};
 use sanso_core::PartitionStore;
 use sanso_dataset::Dataset;
@@ -19,14 +21,17 @@ use crate::config::ServingConfig;
 use crate::connection;
 use crate::ends::LogEnds;
 use crate::error::Error;
-use crate::limits;
+use crate::limits::{self, VIEWS_GROUPS};
 use crate::looks::Looks;
+use crate::nodes::{NodeQuestions, Nodes};
 use crate::problem::Problem;
 use crate::quarantine::ReplayMarks;
 use crate::readiness::Readiness;
 use crate::routes;
 use crate::sql::{Budget, QueryThreads};
 
+/// How often the other nodes are asked whether their views hold as much as they may.
+const LOOK_AT_ROOM: Duration = Duration::from_secs(1);
 /// How often histograms are summed up.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
@@ -53,6 +58,9 @@ pub(crate) struct Shared {
     pub(crate) context: ServingContext,
     pub(crate) ends: LogEnds,
     pub(crate) looks: Looks,
+    pub(crate) nodes: Nodes,
+    /// Another node whose views hold as much as they may: how many groups, and its bound.
+    pub(crate) full_elsewhere: Mutex<Option<(u16, u64, u64)>>,
     pub(crate) readiness: Readiness,
     pub(crate) connections: Arc<Semaphore>,
     pub(crate) requests: Arc<Semaphore>,
@@ -65,8 +73,8 @@ pub(crate) struct Shared {
     pub(crate) closing: watch::Sender<bool>,
     /// Which quarantined records were replayed.
     pub(crate) replays: ReplayMarks,
-    /// Held by the one replay that is done at a time.
-    pub(crate) replaying: tokio::sync::Mutex<()>,
+    /// Held by the one replay that is done at a time: the last that this process planned, by source.
+    pub(crate) replaying: tokio::sync::Mutex<BTreeMap<String, u64>>,
     /// Renders the metrics of this process.
     pub(crate) metrics: OnceLock<PrometheusHandle>,
 }
@@ -97,6 +105,11 @@ impl ServingLayer {
             queries: Arc::new(Semaphore::new(config.queries_max)),
             queries_waiting: Arc::new(Semaphore::new(config.queries_waiting_max)),
             looks: Looks::default(),
+            full_elsewhere: Mutex::default(),
+            nodes: Nodes::new(
+                NodeQuestions::new(context.catalog.clone(), context.board.clone()),
+                context.cluster.clone(),
+            ),
             scans: Arc::new(Semaphore::new(config.scans_max)),
             query_memory: Arc::new(Budget::new(config.queries_memory_bytes_max)),
             query_threads: QueryThreads::new(config.query_threads),
@@ -155,6 +168,7 @@ impl ServingLayer {
             () = drained => {}
             () = self.watch_log_ends() => {}
             () = self.keep_metrics_small() => {}
+            () = self.watch_room() => {}
         }
     }
 
@@ -167,6 +181,24 @@ impl ServingLayer {
                 metrics.run_upkeep();
             }
         }
+    }
+
+    /// Looks whether other nodes' views are full: what is taken here is lifted into theirs.
+    async fn watch_room(&self) {
+        let mut ticks = tokio::time::interval(LOOK_AT_ROOM);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let shared = &self.shared;
+        while shared.nodes.are_many() {
+            ticks.tick().await;
+            let limits = shared.nodes.limits().await.into_iter();
+            let others = limits.filter(|(node, _)| *node != shared.nodes.me());
+            let full = others.filter_map(|(node, limits)| {
+                let (used, max) = limits.ok()?.iter().find_map(|limit| limit.reached(VIEWS_GROUPS))?;
+                Some((node, used, max))
+            });
+            *shared.full_elsewhere.lock() = full.min();
+        }
+        std::future::pending().await
     }
 
     /// Looks at the ends of all logs now and then, so that answers can say how old they are.
@@ -187,7 +219,8 @@ impl ServingLayer {
                 _ => {}
             }
             failing = failed.is_some();
-            self.shared.readiness.check(&self.shared.context).await;
+            let missing = self.shared.readiness.check(&self.shared.context).await;
+            self.shared.context.board.post_not_ready(missing);
         }
     }
 }

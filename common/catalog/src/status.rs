@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use sanso_state::{Cut, Division, Fingerprint, LogPartition, Offset, Quarantined, RefusalCounts};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::limits::Limits;
 
 /// How the records of a log partition were judged, since its beginning.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordCounts {
     /// Records read, of any kind.
     pub records: u64,
@@ -34,7 +34,7 @@ pub struct RecordCounts {
 }
 
 /// The speed layer's progress on one log partition.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionProgress {
     /// The first offset not yet appended when last looked.
     pub end: Offset,
@@ -49,7 +49,7 @@ pub struct PartitionProgress {
 }
 
 /// The audit's counters since the process started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditCounts {
     /// (segment, view partition) pairs compared.
     pub compared: u64,
@@ -60,7 +60,7 @@ pub struct AuditCounts {
 }
 
 /// The batch layer's progress on one source.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchProgress {
     /// The number of the newest published version.
     pub version: u64,
@@ -81,7 +81,7 @@ pub struct BatchProgress {
 }
 
 /// The tasks of the version that the batch layer is making, while it makes one and drives it here.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchJob {
     /// The version's number.
     pub version: u64,
@@ -94,7 +94,7 @@ pub struct BatchJob {
 }
 
 /// A task that runs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunningTask {
     /// What it is.
     pub task: String,
@@ -103,7 +103,7 @@ pub struct RunningTask {
 }
 
 /// What the batch layer knows of a source's quarantine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchQuarantine {
     /// Which offsets it keeps.
     pub division: Division,
@@ -163,6 +163,7 @@ struct Board {
     batch: BTreeMap<String, BatchProgress>,
     jobs: BTreeMap<String, BatchJob>,
     quarantine: Option<Arc<dyn QuarantineStore>>,
+    not_ready: Option<Vec<String>>,
     limits: Limits,
 }
 
@@ -225,6 +226,11 @@ impl StatusBoard {
         }
     }
 
+    /// Posts what this process lacks to be ready; nothing means ready.
+    pub fn post_not_ready(&self, missing: Vec<String>) {
+        self.0.write().not_ready = Some(missing);
+    }
+
     /// Connects the store of quarantined records.
     pub fn connect_quarantine(&self, store: Arc<dyn QuarantineStore>) {
         self.0.write().quarantine = Some(store);
@@ -258,6 +264,11 @@ impl StatusBoard {
     /// Returns the batch layer's jobs by source.
     pub fn jobs(&self) -> BTreeMap<String, BatchJob> {
         self.0.read().jobs.clone()
+    }
+
+    /// Returns what this process lacks to be ready; none where nobody looks.
+    pub fn not_ready(&self) -> Option<Vec<String>> {
+        self.0.read().not_ready.clone()
     }
 
     /// Returns the store of quarantined records, once connected.

@@ -1,16 +1,17 @@
 //! The cluster as operators see it over HTTP.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use sanso_cluster::{Change, ClusterNode, Link, NodeId, Refused, Standing, VotersError};
-use sanso_serving::{Cluster, ClusterRefusal};
+use sanso_cluster::{Change, ClusterNode, Link, NodeId, Refused, Standing, VotersError, owners};
+use sanso_serving::{Cluster, ClusterRefusal, Figure};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::cluster::applications::Applications;
-use crate::cluster::file::NodeFile;
+use crate::cluster::file::{NodeFile, Role};
 
 /// Describes and changes the cluster that a node is in.
 pub(crate) struct Admin {
@@ -18,6 +19,8 @@ pub(crate) struct Admin {
     applications: Arc<Applications>,
     name: String,
     peers: BTreeMap<NodeId, (String, bool, Vec<String>)>,
+    /// Those that have the batch layer.
+    batch: BTreeSet<NodeId>,
     drill: bool,
 }
 
@@ -44,6 +47,7 @@ impl Admin {
             applications,
             name: file.own.cluster.name.clone(),
             peers: members.map(|member| (NodeId(member.id), peer(member))).collect(),
+            batch: file.with_role(Role::Batch),
             drill: file.own.drill,
         }
     }
@@ -51,6 +55,49 @@ impl Admin {
 
 #[async_trait]
 impl Cluster for Admin {
+    fn node(&self) -> u16 {
+        self.cluster.me().node.0
+    }
+
+    fn others(&self) -> BTreeMap<u16, Option<String>> {
+        let map = self.cluster.maps().borrow().clone();
+        let lost = |node: &NodeId| match map.members.get(node).map(|member| member.standing) {
+            // Before a map is known anybody may be there.
+            None if map.version > 0 => Some("it has not joined the cluster".to_owned()),
+            Some(Standing::Suspected) => Some("the cluster does not hear it".to_owned()),
+            None | Some(Standing::Up) => None,
+        };
+        let others = self.peers.keys().filter(|node| **node != self.cluster.me().node);
+        others.map(|node| (node.0, lost(node))).collect()
+    }
+
+    fn batch_driver(&self) -> Option<u16> {
+        let usable = owners::usable(&self.cluster.maps().borrow(), |node| self.batch.contains(&node));
+        owners::holder_of("batch", &usable).map(|node| node.0)
+    }
+
+    async fn ask(
+        &self,
+        node: u16,
+        kind: &'static str,
+        question: Vec<u8>,
+        within: Duration,
+    ) -> Result<Vec<u8>, String> {
+        let answer = self.cluster.ask(NodeId(node), kind, question, within).await;
+        answer.map(|answer| answer.to_vec()).map_err(|error| error.to_string())
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        let figures = self.cluster.figures().into_iter();
+        let figure = |of: sanso_cluster::Figure| Figure {
+            name: of.name,
+            help: of.help,
+            labels: of.labels,
+            value: of.value,
+        };
+        figures.map(figure).collect()
+    }
+
     fn describe(&self) -> Value {
         let map = self.cluster.maps().borrow().clone();
         let held: BTreeMap<_, _> =

@@ -23,7 +23,7 @@ use sanso_core::{PartitionId, PartitionStore, ReadRequest, StoreError};
 use sanso_dataset::{Credentials, Dataset};
 use sanso_log::Log;
 use sanso_serving::metrics::PrometheusHandle;
-use sanso_serving::{Cluster, ServingConfig, ServingContext, ServingLayer};
+use sanso_serving::{Cluster, NodeQuestions, ServingConfig, ServingContext, ServingLayer};
 use sanso_speed::{EmitterHandle, SpeedConfig, SpeedHandle, SpeedLayer};
 use sanso_state::{Fingerprint, LogPartition};
 use sanso_view::View;
@@ -39,6 +39,7 @@ use crate::cluster::admin::Admin;
 use crate::cluster::blocks::{Host, copy};
 use crate::cluster::applications::Applications;
 use crate::cluster::file::{NodeFile, Role};
+use crate::cluster::questions;
 use crate::cluster::tasks::ClusterTasks;
 use crate::node::{open_log, run_alarm, run_serving, stopped};
 use crate::{blocks, bounds};
@@ -115,6 +116,7 @@ impl Member {
             board: StatusBoard::new(),
             applications,
         };
+        questions::serve(&world.cluster, &NodeQuestions::new(world.catalog.clone(), world.board.clone()));
         let mut member = Self::run(file, &world, metrics).await?;
         let limits = blocks::register(&world.board.limits(), &world.batch, blocks);
         member._limits.extend(limits);

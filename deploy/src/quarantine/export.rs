@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{Filter, PAGE, Place, ask, place_of, text_of};
+use super::{Filter, PAGE, Place, ask, exit_code, partial, place_of, text_of};
 use crate::http::Client;
 
 /// Export records as JSON lines, or CSV.
@@ -43,7 +43,7 @@ pub(super) async fn run(args: ExportArgs) -> anyhow::Result<ExitCode> {
     };
     match write(&client, &args, &mut BufWriter::new(&mut out)).await {
         Err(error) if error.downcast_ref::<io::Error>().is_some_and(is_closed) => Ok(ExitCode::SUCCESS),
-        written => written.map(|()| ExitCode::SUCCESS),
+        written => Ok(exit_code(written?.as_deref())),
     }
 }
 
@@ -52,11 +52,12 @@ fn is_closed(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::BrokenPipe
 }
 
-async fn write(client: &Client, args: &ExportArgs, out: &mut impl Write) -> anyhow::Result<()> {
+/// Writes the pages; returns what they lack.
+async fn write(client: &Client, args: &ExportArgs, out: &mut impl Write) -> anyhow::Result<Option<String>> {
     if args.csv {
         out.write_all(b"at,appended,kind,reason,replayed,payload\r\n")?;
     }
-    let mut after: Option<String> = None;
+    let (mut after, mut lacks): (Option<String>, _) = (None, None);
     loop {
         let mut parameters = args.filter.parameters();
         parameters.push(("limit", PAGE.to_string()));
@@ -69,9 +70,11 @@ async fn write(client: &Client, args: &ExportArgs, out: &mut impl Write) -> anyh
             let line = if args.csv { csv(record) } else { format!("{}\n", line(record)) };
             out.write_all(line.as_bytes())?;
         }
+        lacks = partial(&answer).or(lacks);
         after = answer["next"].as_str().map(str::to_owned);
         if after.is_none() {
-            return Ok(out.flush()?);
+            out.flush()?;
+            return Ok(lacks);
         }
     }
 }

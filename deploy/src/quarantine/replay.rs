@@ -7,7 +7,7 @@ use anyhow::{Context, bail, ensure};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{Filter, PAGE, Place, clean, place_of, print, text_of};
+use super::{Filter, PAGE, Place, clean, exit_code, partial, place_of, print, text_of};
 use crate::http::Client;
 
 /// Append records to the log anew, once their cause is mended.
@@ -50,6 +50,8 @@ pub(super) struct ReplayArgs {
 struct Outcome {
     replayed: Vec<Value>,
     refused: Vec<Value>,
+    /// What could not be looked at, if anything.
+    lacks: Option<String>,
 }
 
 /// Replays records, a thousand at a time.
@@ -91,7 +93,8 @@ pub(super) async fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
         }
     }
     print(&if args.json { outcome.json() } else { outcome.text() })?;
-    Ok(if outcome.refused.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let lacks = exit_code(outcome.lacks.as_deref());
+    Ok(if outcome.refused.is_empty() { lacks } else { ExitCode::FAILURE })
 }
 
 async fn replay(client: &Client, source: &str, body: Value) -> anyhow::Result<Value> {
@@ -117,6 +120,7 @@ fn mended(path: &Path) -> anyhow::Result<Vec<Value>> {
 
 impl Outcome {
     fn take(&mut self, mut answer: Value) {
+        self.lacks = partial(&answer).or(self.lacks.take());
         for (list, name) in [(&mut self.replayed, "replayed"), (&mut self.refused, "refused")] {
             if let Value::Array(records) = answer[name].take() {
                 list.extend(records);

@@ -6,4 +6,5 @@ mod drain;
 mod emission;
 mod faults;
 mod rollout;
+mod status;
 mod world;

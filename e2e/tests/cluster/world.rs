@@ -89,6 +89,23 @@ impl World {
         text
     }
 
+    /// Puts this into the part `[cluster]` of a node's file, in the place of what was put there before.
+    pub(crate) fn secure(&self, node: u16, how: &str) -> anyhow::Result<()> {
+        let (file, first) = (self.describe(node), "[[cluster.nodes]]");
+        std::fs::write(self.file(node), file.replacen(first, &format!("{how}{first}"), 1))?;
+        Ok(())
+    }
+
+    /// Gives a node these layers alone, in all files. Call before any node starts.
+    pub(crate) fn roles(&self, node: u16, roles: &str) -> anyhow::Result<()> {
+        for file in (1..=self.all).map(|of| self.file(of)) {
+            let text = std::fs::read_to_string(&file)?;
+            let member = format!("[[cluster.nodes]]\nid = {node}\n");
+            std::fs::write(&file, text.replace(&member, &format!("{member}roles = {roles}\n")))?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn start(&mut self, node: u16) -> anyhow::Result<()> {
         self.nodes.insert(node, Node::start_member(&self.file(node))?);
         Ok(())

@@ -4,14 +4,15 @@ use std::cmp::Reverse;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
-use sanso_catalog::{Order, QuarantineStore};
-use sanso_dataset::{Dataset, DatasetError, Manifest};
+use futures::future::try_join_all;
+use sanso_catalog::{Catalog, Order};
+use sanso_dataset::{DatasetError, Manifest};
 use sanso_state::{Division, Fingerprint, LogPartition, Offset, Quarantined, Refusal, RefusalCounts};
 use sanso_view::Source;
 
+use crate::nodes::{Holders, PageAsked};
 use crate::problem::Problem;
 use crate::quarantine::marks::Marks;
-use crate::quarantine::{add_speed, live_views};
 use crate::service::Shared;
 
 /// How often a read begins again because the batch layer published a version meanwhile.
@@ -80,6 +81,10 @@ pub(crate) struct Page {
     pub(crate) counts: RefusalCounts,
     /// Whether each record was replayed.
     pub(crate) marks: Arc<Marks>,
+    /// Log partitions of which records may be missing, as no node that answers has all of them.
+    pub(crate) missing: Vec<u32>,
+    /// The nodes that don't answer, and why.
+    pub(crate) unanswered: Vec<serde_json::Value>,
 }
 
 /// What is asked of a source's quarantine.
@@ -91,6 +96,11 @@ pub(crate) enum Ask {
     Newest,
 }
 
+/// Returns the live view versions of a source.
+pub(crate) fn live_views(catalog: &Catalog, source: &str) -> Vec<Fingerprint> {
+    catalog.live_of(source).iter().map(|view| view.fingerprint).collect()
+}
+
 /// Reads at one version of the dataset; begins again when it changed meanwhile.
 pub(crate) async fn read(
     shared: &Shared,
@@ -100,8 +110,11 @@ pub(crate) async fn read(
     limit: usize,
 ) -> Result<Page, Problem> {
     let dataset = &shared.context.dataset;
-    let Some(store) = shared.context.board.quarantine() else { return Err(not_connected()) };
+    if !shared.nodes.are_many() && shared.context.board.quarantine().is_none() {
+        return Err(not_connected());
+    }
     for _ in 0..ATTEMPTS {
+        let whole = shared.nodes.whole().await;
         let manifest = dataset.manifest(&source.name).await.map_err(failed)?;
         let marks = shared.replays.look(dataset, &source.name).await.map_err(failed)?.marks;
         let views = live_views(&shared.context.catalog.current(), &source.name);
@@ -109,17 +122,18 @@ pub(crate) async fn read(
             manifest.as_ref().map_or_else(|| Division::beginning(source.partitions), |m| m.division());
         let version = manifest.as_ref().map(|manifest| manifest.version);
         let kept = manifest.as_ref().map(|manifest| manifest.refusals()).unwrap_or_default();
-        let counts = add_speed(store.as_ref(), &source.name, &division, &views, kept);
+        let counts = shared.nodes.counts_beside(source, &whole, &division, &views, kept).await;
         let counts = counts.map_err(|error| Problem::internal("count the quarantine", error))?;
+        let Some(counts) = counts else { continue };
         let snapshot = Snapshot {
-            dataset: dataset.clone(),
-            store: Arc::clone(&store),
-            source: Arc::clone(source),
+            shared,
+            source,
             manifest,
             division,
             views,
-            wanted: Arc::new(wanted.clone()),
+            wanted,
             marks: Arc::clone(&marks),
+            holders: whole.holders(source),
         };
         let (records, more) = match ask {
             Ask::After(after) => snapshot.page(after, limit).await?,
@@ -127,25 +141,33 @@ pub(crate) async fn read(
         };
         let now = dataset.manifest(&source.name).await.map_err(failed)?;
         if now.map(|manifest| manifest.version) == version {
-            return Ok(Page { records, more, counts, marks });
+            let missing = snapshot.holders.missing;
+            return Ok(Page {
+                records,
+                more,
+                counts,
+                marks,
+                missing,
+                unanswered: whole.describe_unanswered(),
+            });
         }
     }
     Err(Problem::busy("publications of batch versions"))
 }
 
 /// The quarantine of a source at one version of the dataset.
-struct Snapshot {
-    dataset: Dataset,
-    store: Arc<dyn QuarantineStore>,
-    source: Arc<Source>,
+struct Snapshot<'a> {
+    shared: &'a Shared,
+    source: &'a Arc<Source>,
     manifest: Option<Arc<Manifest>>,
     division: Division,
     views: Vec<Fingerprint>,
-    wanted: Arc<Wanted>,
+    wanted: &'a Wanted,
     marks: Arc<Marks>,
+    holders: Holders,
 }
 
-impl Snapshot {
+impl Snapshot<'_> {
     async fn page(
         &self,
         after: Option<(u32, Offset)>,
@@ -187,25 +209,48 @@ impl Snapshot {
         let mut refused = taking.clone();
         let [below, above] = self.division.speed(LogPartition(partition));
         let (first, last) = if order == Order::Rising { (below, above) } else { (above, below) };
-        self.visit(Family::Refused, partition, meet(&first, &range), order, &mut refused).await?;
-        self.batch(partition, &range, order, &mut refused).await?;
-        self.visit(Family::Refused, partition, meet(&last, &range), order, &mut refused).await?;
-        let mut failed = taking;
-        if self.wanted.kind(Refusal::Expression) {
-            self.visit(Family::Expressions, partition, range, order, &mut failed).await?;
+        if let Some(holder) = self.holders.refused.get(&partition) {
+            self.visit((*holder, Family::Refused), partition, meet(&first, &range), order, &mut refused)
+                .await?;
         }
-        let full = refused.full || failed.full;
+        self.batch(partition, &range, order, &mut refused).await?;
+        if let Some(holder) = self.holders.refused.get(&partition) {
+            self.visit((*holder, Family::Refused), partition, meet(&last, &range), order, &mut refused)
+                .await?;
+        }
         let limit = refused.limit;
-        // Beyond the last record of a list that was cut short, the other one must end too.
-        let ends = [&refused, &failed].map(|one| one.taken.last().filter(|_| one.full).map(|r| r.offset));
+        let mut lists = vec![refused];
+        if self.wanted.kind(Refusal::Expression) {
+            let met = self.holders.answering.iter().map(|node| {
+                let (mut met, range) = (taking.clone(), range.clone());
+                async move {
+                    let family = (*node, Family::Expressions);
+                    self.visit(family, partition, range, order, &mut met).await.map(|()| met)
+                }
+            });
+            lists.extend(try_join_all(met).await?);
+        }
+        let full = lists.iter().any(|list| list.full);
+        // Beyond the last record of a list that was cut short, the others must end too.
+        let ends: Vec<Offset> = lists
+            .iter()
+            .filter(|list| list.full)
+            .filter_map(|list| Some(list.taken.last()?.offset))
+            .collect();
         let within = |offset: Offset| {
-            ends.iter()
-                .flatten()
-                .all(|end| if order == Order::Rising { offset <= *end } else { offset >= *end })
+            ends.iter().all(|end| if order == Order::Rising { offset <= *end } else { offset >= *end })
         };
-        let mut both: Vec<Quarantined> = refused.taken.into_iter().chain(failed.taken).collect();
-        both.retain(|record| within(record.offset));
-        both.sort_by_key(|record| record.offset);
+        let mut all: Vec<Quarantined> = lists.into_iter().flat_map(|list| list.taken).collect();
+        all.retain(|record| within(record.offset));
+        all.sort_by_key(|record| record.offset);
+        let mut both: Vec<Quarantined> = Vec::with_capacity(all.len());
+        for record in all {
+            match both.last_mut().filter(|last| last.offset == record.offset) {
+                // Nodes that both fed the log partition have both met it.
+                Some(last) => add_reasons(last, &record),
+                None => both.push(record),
+            }
+        }
         if order == Order::Falling {
             both.reverse();
         }
@@ -215,41 +260,45 @@ impl Snapshot {
         Ok(more)
     }
 
-    /// Visits the speed layer's entries, on the blocking pool.
+    /// Visits the entries of a node's speed layer.
     async fn visit(
         &self,
-        family: Family,
+        (node, family): (u16, Family),
         partition: u32,
         range: Range<Offset>,
         order: Order,
         taking: &mut Taking,
     ) -> Result<(), Problem> {
-        if taking.full || range.is_empty() {
-            return Ok(());
+        let mut asked = PageAsked {
+            source: self.source.name.clone(),
+            partition,
+            range,
+            falling: order == Order::Falling,
+            expressions: matches!(family, Family::Expressions),
+            kinds: self.wanted.kinds.clone(),
+            appended_us: self.wanted.appended_us,
+            views: self.views.clone(),
+            records_max: taking.limit.saturating_add(1),
+        };
+        while !taking.full && !asked.range.is_empty() {
+            let page = self.shared.nodes.page(node, &asked).await;
+            let mut page = page.map_err(|error| self.unreadable(node, error))?;
+            let rest = page.rest.take();
+            let mut wanted = page.records(partition).filter(|record| self.wanted.takes(record, &self.marks));
+            // The flow says only what `full` says.
+            let _ = wanted.try_for_each(|record| taking.take(record));
+            let Some(rest) = rest else { break };
+            asked.range = rest;
         }
-        let (store, source) = (Arc::clone(&self.store), Arc::clone(&self.source));
-        let (wanted, marks, views) = (Arc::clone(&self.wanted), Arc::clone(&self.marks), self.views.clone());
-        let mut taken = std::mem::take(taking);
-        let visited = tokio::task::spawn_blocking(move || {
-            let mut visit = |record: Quarantined| {
-                let live = record.view.is_none_or(|view| views.contains(&view));
-                if live && wanted.takes(&record, &marks) {
-                    taken.take(record)
-                } else {
-                    ControlFlow::Continue(())
-                }
-            };
-            let visited = match family {
-                Family::Refused => store.visit(&source.name, partition, range, order, &mut visit),
-                Family::Expressions => {
-                    store.visit_expressions(&source.name, partition, range, order, &mut visit)
-                }
-            };
-            visited.map(|()| taken)
-        });
-        let visited = visited.await.map_err(|error| Problem::internal("read the quarantine", error))?;
-        *taking = visited.map_err(|error| Problem::internal("read the quarantine", error))?;
         Ok(())
+    }
+
+    fn unreadable(&self, node: u16, error: String) -> Problem {
+        if node == self.shared.nodes.me() {
+            return Problem::internal("read the quarantine", error);
+        }
+        // It did answer a moment ago.
+        Problem::silent_node(node, error)
     }
 
     /// Takes the batch layer's records.
@@ -279,7 +328,8 @@ impl Snapshot {
             if taking.full {
                 break;
             }
-            let mut records = self.dataset.read_quarantine(&manifest.source, file).await.map_err(failed)?;
+            let dataset = &self.shared.context.dataset;
+            let mut records = dataset.read_quarantine(&manifest.source, file).await.map_err(failed)?;
             if order == Order::Falling {
                 records.reverse();
             }
@@ -323,7 +373,7 @@ impl Taking {
         if let Some(last) = self.taken.last_mut()
             && (last.partition, last.offset) == (record.partition, record.offset)
         {
-            last.reason = format!("{}\n{}", last.reason, record.reason);
+            add_reasons(last, &record);
             return ControlFlow::Continue(());
         }
         let enough =
@@ -335,6 +385,15 @@ impl Taking {
         self.bytes += record.payload.len();
         self.taken.push(record);
         ControlFlow::Continue(())
+    }
+}
+
+/// Adds the reasons that one entry of a record has and another one of it has not.
+fn add_reasons(entry: &mut Quarantined, other: &Quarantined) {
+    for reason in other.reason.lines() {
+        if !entry.reason.lines().any(|known| known == reason) {
+            entry.reason = format!("{}\n{reason}", entry.reason);
+        }
     }
 }
 

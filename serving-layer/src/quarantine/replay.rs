@@ -7,10 +7,12 @@
 //! The log is the only way in, so a replay is an append like any other. It happens once for each
 //! record, also when the process dies in between: the plan says where the log ended, and whatever of
 //! it is found from there on is not appended again. Replays of one process are done one at a time;
-//! of two processes one gets its plan's number, the other is told to try again.
+//! of two processes one gets its plan's number, the other is told to try again. What another node of a
+//! cluster has planned is left to it for a minute, then taken for broken off and finished here.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use sanso_dataset::{ReplayDone, ReplayPlan, ReplayRecord};
@@ -27,6 +29,9 @@ use crate::service::Shared;
 /// Records and bytes in one read of the log while what a broken-off replay appended is looked for.
 const READ_RECORDS: usize = 4_096;
 const READ_BYTES: usize = 4 << 20;
+
+/// How long another node's replay may be under way before it is taken for broken off.
+const OTHERS_MAX: Duration = Duration::from_secs(60);
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -58,6 +63,10 @@ pub(crate) struct Replayed {
     pub(crate) refused: Vec<(Quarantined, String)>,
     /// Where to go on.
     pub(crate) next: Option<(u32, Offset)>,
+    /// Log partitions of which records may have been passed over; see [`crate::quarantine::read`].
+    pub(crate) missing: Vec<u32>,
+    /// The nodes that don't answer, and why.
+    pub(crate) unanswered: Vec<Value>,
 }
 
 /// Replays records of a source.
@@ -66,15 +75,24 @@ pub(crate) async fn replay(
     source: &Arc<Source>,
     asked: &Asked,
 ) -> Result<Replayed, Problem> {
-    let _alone = shared.replaying.lock().await;
+    let mut planned = shared.replaying.lock().await;
     let dataset = &shared.context.dataset;
     for plan in shared.replays.look(dataset, &source.name).await.map_err(failed)?.open {
+        let mine = planned.get(&source.name) == Some(&plan.number);
+        if !mine && shared.nodes.are_many() && is_recent(&plan) {
+            return Err(Problem::busy("replays"));
+        }
         carry_out(shared, source, &plan).await?;
     }
     let wanted = Wanted { replayed: Some(false), ..asked.wanted.clone() };
     let found = read(shared, source, &wanted, Ask::After(asked.after), asked.limit).await?;
     let last = found.records.last().map(|record| (record.partition, record.offset));
-    let mut replayed = Replayed { next: last.filter(|_| found.more), ..Replayed::default() };
+    let mut replayed = Replayed {
+        next: last.filter(|_| found.more),
+        missing: found.missing,
+        unanswered: found.unanswered,
+        ..Replayed::default()
+    };
     let mut records = Vec::new();
     for record in found.records {
         match prepare(source, asked, &record) {
@@ -96,12 +114,19 @@ pub(crate) async fn replay(
     if !dataset.plan_replay(&source.name, &plan).await.map_err(failed)? {
         return Err(Problem::busy("replays"));
     }
+    planned.insert(source.name.clone(), number);
     let offsets = carry_out(shared, source, &plan).await?;
     metrics::counter!(crate::metrics::REPLAYED, "source" => source.name.clone())
         .increment(plan.records.len() as u64);
     replayed.number = Some(number);
     replayed.appended = plan.records.into_iter().zip(offsets).collect();
     Ok(replayed)
+}
+
+/// Says whether another node may still be carrying a plan out; two that append at once would both append.
+fn is_recent(plan: &ReplayPlan) -> bool {
+    let age_us = chrono::Utc::now().timestamp_micros().saturating_sub(plan.planned_us);
+    (0..OTHERS_MAX.as_micros() as i64).contains(&age_us)
 }
 
 /// Says what to append for a record, or why nothing can be. Pure.

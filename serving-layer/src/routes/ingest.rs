@@ -341,15 +341,18 @@ fn too_large(config: &ServingConfig) -> Problem {
         .hint("send the lines in several requests")
 }
 
-/// Refuses lines while the views hold as many groups as they may: what is in
+/// Refuses lines while the views hold as many groups as they may, here or on another node: what is in
 /// the log must be lifted, so this is where growth is stopped.
 fn check_room(shared: &Shared) -> Result<(), Problem> {
     let (groups, max) = (shared.context.store.groups(), shared.config.view_groups_max);
-    if groups < max {
-        return Ok(());
-    }
+    let elsewhere = *shared.full_elsewhere.lock();
+    let (of, groups, max) = match elsewhere {
+        _ if groups >= max => (String::new(), groups, max),
+        Some((node, groups, max)) => (format!(" of node {node}"), groups, max),
+        None => return Ok(()),
+    };
     Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "views-full", "The views hold as much as they may")
-        .detail(format!("the views hold {groups} groups in memory, and {max} are allowed"))
+        .detail(format!("the views{of} hold {groups} groups in memory, and {max} are allowed"))
         .hint("declare fewer or coarser views, or raise serving.view_groups_max where there is memory; sanso limits shows the use")
         .with("budget", "serving.view_groups_max")
         .retry_after_s(10))

@@ -1,4 +1,4 @@
-//! `GET /v1/limits`: every bound of this process with its current use.
+//! `GET /v1/limits`: every bound of this process with its current use, and of the other nodes' of its cluster.
 
 use std::sync::Arc;
 
@@ -13,5 +13,13 @@ use crate::service::Shared;
 
 pub(crate) async fn read(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Response, Problem> {
     Params::read(&uri, &[])?;
-    super::json(&json!({ "limits": shared.context.board.limits().read() }))
+    let own = shared.context.board.limits().read();
+    if !shared.nodes.are_many() {
+        return super::json(&json!({ "limits": own }));
+    }
+    let nodes = shared.nodes.limits().await.into_iter().map(|(node, limits)| match limits {
+        Ok(limits) => json!({ "node": node, "answers": true, "limits": limits }),
+        Err(error) => json!({ "node": node, "answers": false, "error": error }),
+    });
+    super::json(&json!({ "limits": own, "node": shared.nodes.me(), "nodes": nodes.collect::<Vec<_>>() }))
 }

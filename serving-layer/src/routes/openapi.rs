@@ -159,7 +159,7 @@ fn quarantine() -> Value {
         "/v1/quarantine/{source}": { "get": {
             "operationId": "listQuarantine", "tags": ["quarantine"],
             "summary": "Lists records of the log that can't be used, in order of log partition and offset",
-            "description": "Complete and exact: what was archived is the batch layer's own judgement, what came after it the speed layer's. A record of kind expression is in the source, but left out of a view whose expression fails on it.",
+            "description": "Complete and exact: what was archived is the batch layer's own judgement, what came after it the speed layer's, of whichever node has it. Where a node does not answer, partial is true: partitions_missing are the log partitions of which refused records may be missing, and records of kind expression may be that only a node in unanswered has met. A record of kind expression is in the source, but left out of a view whose expression fails on it.",
             "parameters": [
                 parameter("source"),
                 query("kind", "Only these kinds; repeat it for several", array(kinds)),
@@ -239,7 +239,7 @@ fn operations() -> Value {
             "responses": text("text/html", "The page")
         } },
         "/v1/status": { "get": {
-            "operationId": "status", "tags": ["operations"], "summary": "The state of all layers",
+            "operationId": "status", "tags": ["operations"], "summary": "The state of all layers, on all nodes",
             "responses": answers("The state", "Status")
         } },
         "/v1/datasets": { "get": {
@@ -253,7 +253,7 @@ fn operations() -> Value {
             "responses": answers("The datasets", "Datasets")
         } },
         "/v1/limits": { "get": {
-            "operationId": "limits", "tags": ["operations"], "summary": "Every bound of this process with its current use",
+            "operationId": "limits", "tags": ["operations"], "summary": "Every bound of this process with its current use, and of the cluster's other nodes",
             "responses": answers("The bounds, in order of name", "Limits")
         } },
         "/healthz": { "get": {
@@ -357,8 +357,9 @@ fn quarantine_schemas() -> Value {
     json!({
         "Quarantine": object(json!({
             "source": text, "count": whole, "replayed": whole, "next": next,
-            "counts": { "type": "object", "additionalProperties": whole }, "records": array(record)
-        }), &["source", "count", "counts", "replayed", "records", "next"]),
+            "counts": { "type": "object", "additionalProperties": whole }, "records": array(record),
+            "partial": { "type": "boolean" }, "partitions_missing": array(whole.clone()), "unanswered": array(unanswered())
+        }), &["source", "count", "counts", "replayed", "records", "next", "partial", "partitions_missing", "unanswered"]),
         "Replay": {
             "type": "object", "additionalProperties": false,
             "properties": {
@@ -371,10 +372,15 @@ fn quarantine_schemas() -> Value {
         },
         "Replayed": object(json!({
             "number": { "type": ["integer", "null"] }, "next": next, "session": text,
+            "partial": { "type": "boolean" }, "partitions_missing": array(whole.clone()), "unanswered": array(unanswered()),
             "replayed": array(object(json!({ "partition": whole, "offset": whole, "to": place }), &["partition", "offset", "to"])),
             "refused": array(object(json!({ "partition": whole, "offset": whole, "kind": text, "reason": text }), &["partition", "offset", "kind", "reason"]))
-        }), &["number", "replayed", "refused", "next", "session"])
+        }), &["number", "replayed", "refused", "next", "session", "partial", "partitions_missing", "unanswered"])
     })
+}
+
+fn unanswered() -> Value {
+    object(json!({ "node": { "type": "integer" }, "error": { "type": "string" } }), &["node", "error"])
 }
 
 fn answer_schemas() -> Value {
@@ -439,7 +445,7 @@ fn state_schemas() -> Value {
             }), &["kind", "text"]),
             "partitions": whole
         }), &["name", "version", "source", "columns", "key", "window", "partitions"]),
-        "Sources": object(json!({ "sources": array(schema("Source")) }), &["sources"]),
+        "Sources": object(json!({ "sources": array(schema("Source")), "unanswered": array(unanswered()) }), &["sources", "unanswered"]),
         "Source": object(json!({
             "name": text, "topic": text, "format": json!({ "enum": ["json", "avro", "protobuf"] }),
             "registry": json!({ "type": ["string", "null"] }), "subject": json!({ "type": ["string", "null"] }),
@@ -448,10 +454,14 @@ fn state_schemas() -> Value {
             "columns": array(any.clone()), "counts": any, "lag_records": whole, "quarantined": { "type": ["integer", "null"] },
             "quarantine": { "type": ["object", "null"], "description": "Records in quarantine by kind" },
             "partitions": array(any.clone()), "batch": { "type": ["object", "null"] },
-            "job": { "type": ["object", "null"], "description": "The tasks of the batch version being made, where this node drives it" }
-        }), &["name", "topic", "format", "key", "columns", "counts", "partitions", "batch"]),
+            "partitions_missing": { "type": "array", "items": whole, "description": "Log partitions of which no node tells: they are not in the counts" },
+            "unanswered": array(unanswered()),
+            "job": { "type": ["object", "null"], "description": "The tasks of the batch version being made, and the node that drives it" }
+        }), &["name", "topic", "format", "key", "columns", "counts", "partitions", "partitions_missing", "batch"]),
         "Status": object(json!({
             "product": text, "version": text, "time": text, "ready": { "type": "boolean" }, "not_ready": array(text.clone()),
+            "node": { "type": ["integer", "null"], "description": "This node, in a cluster" },
+            "nodes": { "type": ["array", "null"], "items": any, "description": "All nodes of the cluster; one that does not answer has answers false and an error" },
             "audit": any, "sources": array(schema("Source")), "views": array(any.clone())
         }), &["product", "version", "ready", "audit", "sources", "views"]),
         "Datasets": object(json!({
@@ -495,10 +505,17 @@ fn state_schemas() -> Value {
             }
         }),
         "BrokenLinks": object(json!({ "links": schema("Links") }), &["links"]),
-        "Limits": object(json!({ "limits": array(object(json!({
+        "Limit": object(json!({
             "name": text, "unit": text, "used": whole, "max": whole, "parts": whole, "fullest_percent": whole,
             "setting": text, "then": { "type": "string", "description": "What happens when it is reached" }
-        }), &["name", "unit", "used", "max", "parts", "fullest_percent", "setting", "then"])) }), &["limits"]),
+        }), &["name", "unit", "used", "max", "parts", "fullest_percent", "setting", "then"]),
+        "Limits": object(json!({
+            "limits": array(schema("Limit")), "node": { "type": "integer", "description": "This node, in a cluster" },
+            "nodes": { "description": "All nodes of the cluster", "type": "array", "items": object(json!({
+                "node": { "type": "integer" }, "answers": { "type": "boolean" }, "error": text,
+                "limits": array(schema("Limit"))
+            }), &["node", "answers"]) }
+        }), &["limits"]),
         "Health": object(json!({ "status": text }), &["status"])
     })
 }

@@ -63,6 +63,9 @@ pub(crate) async fn list(
         "replayed": read.marks.len(),
         "records": read.records.iter().map(entry).collect::<Vec<_>>(),
         "next": next,
+        "partial": !read.missing.is_empty() || !read.unanswered.is_empty(),
+        "partitions_missing": read.missing,
+        "unanswered": read.unanswered,
     }))
 }
 
@@ -178,6 +181,9 @@ pub(crate) async fn append(
         "refused": refused.collect::<Vec<_>>(),
         "next": done.next.map(|(partition, offset)| at(partition, offset)),
         "session": session.token(),
+        "partial": !done.missing.is_empty() || !done.unanswered.is_empty(),
+        "partitions_missing": done.missing,
+        "unanswered": done.unanswered,
     }))
 }
 

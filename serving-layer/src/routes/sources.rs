@@ -5,19 +5,24 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::http::Uri;
 use axum::response::Response;
-use sanso_catalog::{BatchProgress, PartitionProgress, RecordCounts};
+use futures::future::join_all;
+use sanso_catalog::{BatchProgress, PartitionProgress};
 use sanso_view::Source;
 use serde_json::{Value, json};
 
+use crate::nodes::Whole;
 use crate::params::Params;
 use crate::problem::Problem;
-use crate::quarantine::posted_counts;
+use crate::quarantine::live_views;
 use crate::render::time_text;
 use crate::service::Shared;
 
 pub(crate) async fn list(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Response, Problem> {
     Params::read(&uri, &[])?;
-    super::json(&json!({ "sources": describe_all(&shared).await? }))
+    let whole = shared.nodes.whole().await;
+    let all = shared.context.catalog.current().sources.values().cloned().collect();
+    let sources = describe(&shared, &whole, all).await;
+    super::json(&json!({ "sources": sources, "unanswered": whole.describe_unanswered() }))
 }
 
 pub(crate) async fn one(
@@ -27,8 +32,10 @@ pub(crate) async fn one(
 ) -> Result<Response, Problem> {
     Params::read(&uri, &[])?;
     let source = find(&shared, &name)?;
-    let mut described = describe(&shared, vec![source]).await?;
-    super::json(&described.remove(0))
+    let whole = shared.nodes.whole().await;
+    let mut described = describe(&shared, &whole, vec![source]).await.remove(0);
+    described["unanswered"] = whole.describe_unanswered().into();
+    super::json(&described)
 }
 
 /// Finds a declared source.
@@ -41,46 +48,53 @@ pub(crate) fn find(shared: &Shared, name: &str) -> Result<Arc<Source>, Problem> 
         .ok_or_else(|| Problem::unknown("source", name, catalog.sources.keys().cloned().collect()))
 }
 
-/// Describes all sources.
-pub(crate) async fn describe_all(shared: &Shared) -> Result<Vec<Value>, Problem> {
-    describe(shared, shared.context.catalog.current().sources.values().cloned().collect()).await
+/// Describes sources, as all nodes together know them.
+pub(crate) async fn describe(shared: &Shared, whole: &Whole, sources: Vec<Arc<Source>>) -> Vec<Value> {
+    join_all(sources.iter().map(|source| describe_one(shared, whole, source))).await
 }
 
-async fn describe(shared: &Shared, sources: Vec<Arc<Source>>) -> Result<Vec<Value>, Problem> {
-    let (board, catalog) = (shared.context.board.clone(), shared.context.catalog.current());
-    // Counting the quarantine may wait for the disk.
-    let described = tokio::task::spawn_blocking(move || {
-        let (speed, batch) = (board.speed(), board.batch());
-        let (troubles, jobs) = (board.troubles(), board.jobs());
-        let describe = |source: &Arc<Source>| {
-            let empty = std::collections::BTreeMap::new();
-            let progress = speed.get(&source.name).unwrap_or(&empty);
-            let quarantine = posted_counts(&board, &catalog, &source.name);
-            let partitions: Vec<Value> =
-                progress.iter().map(|(id, progress)| partition(*id, progress)).collect();
-            json!({
-                "name": source.name,
-                "topic": source.topic,
-                "format": source.format.name(),
-                "registry": source.format.registered().map(|r| &r.registry),
-                "subject": source.format.registered().map(|r| &r.subject),
-                "key": source.columns[source.key_column].name,
-                "segment_size": source.segment_size,
-                "log_partitions": source.partitions,
-                "columns": columns(source),
-                "counts": sum(progress.values()),
-                "lag_records": progress.values().map(|p| p.end.saturating_sub(p.position)).sum::<u64>(),
-                "quarantined": quarantine.map(|counts| counts.total()),
-                "quarantine": quarantine,
-                "partitions": partitions,
-                "troubles": troubles.get(&source.name),
-                "batch": batch.get(&source.name).map(batch_progress),
-                "job": jobs.get(&source.name),
-            })
-        };
-        sources.iter().map(describe).collect()
+async fn describe_one(shared: &Shared, whole: &Whole, source: &Source) -> Value {
+    let views = live_views(&shared.context.catalog.current(), &source.name);
+    let quarantine = shared.nodes.counts(source, whole, &views).await;
+    let progress = whole.progress(&source.name);
+    let lag = |progress: &PartitionProgress| progress.end.saturating_sub(progress.position);
+    let in_cluster = shared.nodes.are_many();
+    let partitions = progress.iter().map(|(l, node, feeds, progress)| {
+        let mut described = partition(*l, progress);
+        if in_cluster {
+            described["node"] = (*node).into();
+            described["feeds"] = (*feeds).into();
+        }
+        described
     });
-    described.await.map_err(|error| Problem::internal("read the status board", error))
+    let job = whole.job(&source.name).map(|(node, job)| {
+        let mut described = json!(job);
+        if in_cluster {
+            described["node"] = node.into();
+        }
+        described
+    });
+    let troubles = whole.troubles(&source.name);
+    json!({
+        "name": source.name,
+        "topic": source.topic,
+        "format": source.format.name(),
+        "registry": source.format.registered().map(|r| &r.registry),
+        "subject": source.format.registered().map(|r| &r.subject),
+        "key": source.columns[source.key_column].name,
+        "segment_size": source.segment_size,
+        "log_partitions": source.partitions,
+        "columns": columns(source),
+        "counts": whole.counts(&source.name),
+        "lag_records": progress.iter().map(|(.., progress)| lag(progress)).sum::<u64>(),
+        "quarantined": quarantine.map(|counts| counts.total()),
+        "quarantine": quarantine,
+        "partitions": partitions.collect::<Vec<_>>(),
+        "partitions_missing": whole.missing(source),
+        "troubles": (!troubles.is_empty()).then_some(troubles),
+        "batch": whole.batch(&source.name).as_ref().map(batch_progress),
+        "job": job,
+    })
 }
 
 fn columns(source: &Source) -> Vec<Value> {
@@ -109,22 +123,5 @@ fn batch_progress(progress: &BatchProgress) -> Value {
         "newest_rows": progress.newest_rows,
         "audit": progress.audit,
         "error": progress.error,
-    })
-}
-
-fn sum<'a>(partitions: impl Iterator<Item = &'a PartitionProgress>) -> RecordCounts {
-    partitions.fold(RecordCounts::default(), |sum, progress| {
-        let counts = progress.counts;
-        RecordCounts {
-            records: sum.records + counts.records,
-            new: sum.new + counts.new,
-            corrections: sum.corrections + counts.corrections,
-            duplicates: sum.duplicates + counts.duplicates,
-            conflicts: sum.conflicts + counts.conflicts,
-            stale: sum.stale + counts.stale,
-            undecodable: sum.undecodable + counts.undecodable,
-            misplaced: sum.misplaced + counts.misplaced,
-            late: sum.late + counts.late,
-        }
     })
 }

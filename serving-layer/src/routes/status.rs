@@ -1,11 +1,10 @@
-//! `GET /v1/status`: the state of all layers in one document, for people and the console.
+//! `GET /v1/status`: the state of all layers, on all nodes, in one document, for people and the console.
 
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::Uri;
 use axum::response::Response;
-use sanso_catalog::AuditCounts;
 use sanso_core::{PartitionId, ReadRequest};
 use sanso_view::View;
 use serde_json::{Value, json};
@@ -13,18 +12,13 @@ use serde_json::{Value, json};
 use crate::params::Params;
 use crate::problem::Problem;
 use crate::render::time_text;
-use crate::routes::sources::describe_all;
+use crate::routes::sources;
 use crate::service::Shared;
 
 pub(crate) async fn read(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Response, Problem> {
     Params::read(&uri, &[])?;
     let missing = shared.readiness.check(&shared.context).await;
-    let audit =
-        shared.context.board.batch().values().fold(AuditCounts::default(), |sum, batch| AuditCounts {
-            compared: sum.compared + batch.audit.compared,
-            skipped: sum.skipped + batch.audit.skipped,
-            differing: sum.differing + batch.audit.differing,
-        });
+    let whole = shared.nodes.whole().await;
     let catalog = shared.context.catalog.current();
     let mut views = Vec::new();
     for view in catalog.live.values() {
@@ -32,14 +26,17 @@ pub(crate) async fn read(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<
         views.push((view.name.clone(), !serving, describe(&shared, view, serving).await));
     }
     views.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+    let described = sources::describe(&shared, &whole, catalog.sources.values().cloned().collect()).await;
     super::json(&json!({
         "product": "sanso",
         "version": env!("CARGO_PKG_VERSION"),
         "time": time_text(chrono::Utc::now().timestamp_micros()),
         "ready": missing.is_empty(),
         "not_ready": missing,
-        "audit": audit,
-        "sources": describe_all(&shared).await?,
+        "node": whole.describe_nodes().map(|_| whole.me),
+        "nodes": whole.describe_nodes(),
+        "audit": whole.audit(),
+        "sources": described,
         "views": views.into_iter().map(|(_, _, view)| view).collect::<Vec<_>>(),
     }))
 }

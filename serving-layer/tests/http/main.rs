@@ -1,5 +1,6 @@
 //! Drives the router in-process over real logs, view partitions and dataset files in memory.
 
+mod cluster;
 mod dataset;
 mod greedy;
 mod hostile;

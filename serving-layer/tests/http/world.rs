@@ -13,7 +13,7 @@ use sanso_catalog::{Catalog, CatalogHandle, PartitionProgress, StatusBoard};
 use sanso_core::{Change, PartitionId, PartitionStore, Partitions, ReadReply, ReadRequest, StoreError};
 use sanso_dataset::Dataset;
 use sanso_log::{Log, MemoryLog, TopicSpec};
-use sanso_serving::{ServingConfig, ServingContext, ServingLayer};
+use sanso_serving::{Cluster, ServingConfig, ServingContext, ServingLayer};
 use sanso_state::{Block, Delta, Entry, Groups, LogPartition, Outcome, SegmentId, ViewPartition};
 use sanso_view::{Application, Source, View};
 use serde_json::Value;
@@ -97,15 +97,25 @@ impl World {
     }
 
     pub(crate) async fn with(config: ServingConfig) -> Self {
-        Self::on(config, |own| own).await
+        Self::on(config, |own| own, None).await
+    }
+
+    /// Makes a world whose node is in a cluster.
+    pub(crate) async fn in_cluster(cluster: Arc<dyn Cluster>) -> Self {
+        Self::on(ServingConfig::default(), |own| own, Some(cluster)).await
     }
 
     /// Makes a world whose node hears from nobody in its cluster, and has what it has.
     pub(crate) async fn cut_off() -> Self {
-        Self::on(ServingConfig::default(), |own| PartitionStore::of_cluster(Arc::new(CutOff(own)))).await
+        Self::on(ServingConfig::default(), |own| PartitionStore::of_cluster(Arc::new(CutOff(own))), None)
+            .await
     }
 
-    async fn on(config: ServingConfig, read: impl FnOnce(PartitionStore) -> PartitionStore) -> Self {
+    async fn on(
+        config: ServingConfig,
+        read: impl FnOnce(PartitionStore) -> PartitionStore,
+        cluster: Option<Arc<dyn Cluster>>,
+    ) -> Self {
         let application = Application::parse(APPLICATION).expect("the application is good");
         let views = application.bind(Path::new(".")).expect("no reference tables");
         let source = Arc::clone(&application.sources[0]);
@@ -127,7 +137,7 @@ impl World {
             dataset: Dataset::in_memory(),
             log: Arc::clone(&log) as Arc<dyn Log>,
             board: StatusBoard::new(),
-            cluster: None,
+            cluster,
         };
         let (catalog, board, dataset) =
             (context.catalog.clone(), context.board.clone(), context.dataset.clone());
