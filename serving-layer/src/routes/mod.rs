@@ -1,5 +1,6 @@
 //! The routes: one file for each endpoint, and what all of them go through.
 
+mod afar;
 mod body;
 mod cluster;
 mod console;

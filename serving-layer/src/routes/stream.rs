@@ -3,6 +3,7 @@
 //! ```text
 //!   changes of the partitions ──▶ changed groups (a set) ──100 ms──▶ read again ──▶ update
 //!                          └ too many, lagged, other version ──────▶ read all   ──▶ snapshot
+//!   partitions of which this node has no replica, looked at ──────────▶
 //! ```
 //!
 //! Pulled by the client: nothing is read or kept while it does not read, but
@@ -21,7 +22,7 @@ use axum::response::{IntoResponse, Response};
 use futures::future::select_all;
 use futures::stream;
 use sanso_catalog::Catalog;
-use sanso_core::{Change, PartitionId, ReadReply};
+use sanso_core::{Change, PartitionId, ReadReply, StoreError};
 use sanso_state::{Fingerprint, GroupId, Value, ValueType, Windows};
 use sanso_view::View;
 use serde_json::json;
@@ -38,6 +39,7 @@ use crate::params::Params;
 use crate::plan::{PartitionRead, Wanted, plan};
 use crate::problem::Problem;
 use crate::render::{ColumnInfo, Shape, columns, rows, time_text};
+use crate::routes::afar::Afar;
 use crate::routes::options::{Format, ReadOptions};
 use crate::routes::reply::Reply;
 use crate::routes::view::wanted;
@@ -108,13 +110,15 @@ impl Drop for Open {
 struct Seen {
     view: Arc<View>,
     changes: Vec<broadcast::Receiver<Arc<Change>>>,
+    afar: Afar,
     batch_versions: Vec<Option<u64>>,
     sent: Instant,
 }
 
 impl Seen {
     fn nothing(view: Arc<View>) -> Self {
-        Self { view, changes: Vec::new(), batch_versions: Vec::new(), sent: Instant::now() }
+        let afar = Afar::of(Vec::new());
+        Self { view, changes: Vec::new(), afar, batch_versions: Vec::new(), sent: Instant::now() }
     }
 }
 
@@ -168,7 +172,7 @@ impl Watcher {
                 Ok(None) => {}
                 // A partition may be away for a moment; the stream goes on when it is back.
                 Err(problem) => {
-                    self.seen.changes.clear();
+                    self.seen = Seen::nothing(Arc::clone(&self.seen.view));
                     tracing::debug!(view = self.name, detail = problem.detail_text(), "read for a stream");
                     sleep(RETRY).await;
                 }
@@ -178,7 +182,7 @@ impl Watcher {
 
     /// Collects changes for as long as the shortest time between two events asks.
     async fn wait(&mut self) -> Next {
-        if self.seen.changes.is_empty() {
+        if self.seen.changes.is_empty() && self.seen.afar.is_empty() {
             return if *self.closing.borrow() {
                 Next::End("the server is stopping")
             } else {
@@ -187,8 +191,14 @@ impl Watcher {
         }
         let not_before = self.seen.sent + Duration::from_millis(self.shared.config.stream_interval_ms);
         let mut changed = BTreeSet::new();
+        if self.seen.afar.moved(&self.shared.context.store).await {
+            tokio::time::sleep_until(not_before).await;
+            return Next::Everything;
+        }
         loop {
-            let until = if changed.is_empty() { Instant::now() + LOOK_AT_BATCH } else { not_before };
+            let look = Instant::now() + LOOK_AT_BATCH;
+            let look = self.seen.afar.due().map_or(look, |due| due.min(look));
+            let until = if changed.is_empty() { look } else { not_before };
             tokio::select! {
                 biased;
                 _ = self.closing.changed() => return Next::End("the server is stopping"),
@@ -213,7 +223,8 @@ impl Watcher {
                         return Next::Everything;
                     }
                     Err(_) if changed.is_empty() => {
-                        if self.adopted().await {
+                        if self.seen.afar.moved(&self.shared.context.store).await || self.adopted().await {
+                            tokio::time::sleep_until(not_before).await;
                             return Next::Everything;
                         }
                     }
@@ -247,12 +258,19 @@ impl Watcher {
         let reads = plan(&view, &self.wanted);
         self.seen = Seen::nothing(Arc::clone(&view));
         // Subscribed before reading: a change in between is sent again rather than lost.
-        let changes = reads.iter().map(|read| self.subscribe(read.id)).collect::<Result<Vec<_>, _>>()?;
+        let mut changes = Vec::new();
+        for read in &reads {
+            changes.push(self.subscribe(read.id)?);
+        }
         let shared = Arc::clone(&self.shared);
         let _turn = turn(&shared, &reads).await?;
         let (replies, freshness) = self.fetch(&view, &reads).await?;
         self.seen.batch_versions =
             replies.iter().map(|reply| reply.as_ref().map(|reply| reply.progress.version)).collect();
+        let applied = reads.iter().zip(&replies).zip(&changes).filter(|(_, change)| change.is_none());
+        let applied = applied
+            .filter_map(|((read, reply), _)| Some((read.id, reply.as_ref()?.progress.applied.clone())));
+        let afar = Afar::of(applied.collect());
         let batch = finish(&view, merge(replies), self.wanted.from, self.wanted.to).await?;
         let truncated = batch.num_rows() > self.rows_max;
         let reply = Reply {
@@ -263,7 +281,8 @@ impl Watcher {
             freshness,
         };
         let document = reply.json(self.shape).map_err(|error| Problem::internal("write an event", error))?;
-        self.seen.changes = changes;
+        self.seen.changes = changes.into_iter().flatten().collect();
+        self.seen.afar = afar;
         self.seen.sent = Instant::now();
         Ok(Event::default().event("snapshot").data(String::from_utf8_lossy(&document)))
     }
@@ -310,23 +329,29 @@ impl Watcher {
         Ok((replies, freshness))
     }
 
-    fn subscribe(&self, id: PartitionId) -> Result<broadcast::Receiver<Arc<Change>>, Problem> {
-        self.shared.context.store.changes(id).map_err(|error| {
-            Problem::new(
+    /// Subscribes to the changes of a view partition; none where it is to be followed from afar.
+    fn subscribe(&self, id: PartitionId) -> Result<Option<broadcast::Receiver<Arc<Change>>>, Problem> {
+        match self.shared.context.store.changes(id) {
+            Ok(changes) => Ok(Some(changes)),
+            Err(StoreError::Unreachable { .. }) => Ok(None),
+            Err(error) => Err(Problem::new(
                 axum::http::StatusCode::SERVICE_UNAVAILABLE,
                 "partition-not-live",
                 "Part of the view is not available",
             )
             .detail(error.to_string())
             .hint("try again shortly")
-            .retry_after_s(1)
-        })
+            .retry_after_s(1)),
+        }
     }
 }
 
 /// Waits for a change of any partition. Cancellation loses nothing: a receiver
 /// that is not polled to its end keeps its place.
 async fn received(changes: &mut [broadcast::Receiver<Arc<Change>>]) -> Result<Arc<Change>, RecvError> {
+    if changes.is_empty() {
+        return std::future::pending().await;
+    }
     let waits = changes.iter_mut().map(|receiver| Box::pin(receiver.recv()));
     select_all(waits).await.0
 }

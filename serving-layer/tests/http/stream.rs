@@ -64,6 +64,22 @@ async fn a_snapshot_comes_first_and_then_the_rows_that_change() {
 }
 
 #[tokio::test]
+async fn a_node_that_has_nothing_of_a_view_follows_it_from_afar() {
+    let world = World::elsewhere().await;
+    world.ingest(&sample()).await;
+    world.apply().await;
+    let mut events = Events::open(&world, "/v1/views/meter/stream?key=m1").await;
+    let (kind, data) = events.next().await;
+    assert_eq!((kind.as_str(), data["rows"].as_array().map(Vec::len)), ("snapshot", Some(3)));
+    for (minute, sum) in [(45, "0.300002"), (46, "0.300003")] {
+        world.ingest(&[line("m1", "E1", &format!("2024-07-01T00:{minute}:00Z"), "0.000001")]).await;
+        world.apply().await;
+        let (kind, data) = events.next().await;
+        assert_eq!((kind.as_str(), data["rows"][0][2].to_string().as_str()), ("snapshot", sum));
+    }
+}
+
+#[tokio::test]
 async fn a_window_that_lost_all_its_rows_is_removed() {
     let world = World::new().await;
     let only = line("m1", "E1", "2024-07-01T00:00:00Z", "1");

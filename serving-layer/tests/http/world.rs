@@ -38,6 +38,45 @@ CREATE VIEW rolling AS
 CREATE VIEW everything AS SELECT channel, SUM(value) AS kwh, AVG(value) AS mean FROM readings GROUP BY channel;
 ";
 
+/// The partitions of a node that has no replica of any: others are asked.
+struct Elsewhere(PartitionStore);
+
+#[async_trait]
+impl Partitions for Elsewhere {
+    async fn submit(&self, id: PartitionId, entry: Entry) -> Result<Outcome, StoreError> {
+        self.0.submit(id, entry).await
+    }
+
+    async fn read(
+        &self,
+        id: PartitionId,
+        request: &ReadRequest,
+        _seen: &[u64],
+    ) -> Result<ReadReply, StoreError> {
+        self.0.read(id, request).await
+    }
+
+    fn is_in_touch(&self) -> bool {
+        true
+    }
+
+    async fn segment(&self, _id: PartitionId, _segment: SegmentId) -> Result<Option<Groups>, StoreError> {
+        Ok(None)
+    }
+
+    fn changes(&self, id: PartitionId) -> Result<broadcast::Receiver<Arc<Change>>, StoreError> {
+        Err(StoreError::Unreachable { id, reason: "this node has no replica of it".to_owned() })
+    }
+
+    fn emits_here(&self) -> Vec<(PartitionId, sanso_core::Readable)> {
+        Vec::new()
+    }
+
+    fn groups(&self) -> u64 {
+        0
+    }
+}
+
 /// The partitions of a node that is cut off from its cluster.
 struct CutOff(PartitionStore);
 
@@ -109,6 +148,12 @@ impl World {
     pub(crate) async fn cut_off() -> Self {
         Self::on(ServingConfig::default(), |own| PartitionStore::of_cluster(Arc::new(CutOff(own))), None)
             .await
+    }
+
+    /// Makes a world whose node has no replica of any view partition.
+    pub(crate) async fn elsewhere() -> Self {
+        let config = ServingConfig { stream_interval_ms: 1, ..ServingConfig::default() };
+        Self::on(config, |own| PartitionStore::of_cluster(Arc::new(Elsewhere(own))), None).await
     }
 
     async fn on(
