@@ -35,6 +35,11 @@ pub enum Act {
     Stop,
     /// Starts the process again, with the data it had.
     Start,
+    /// Kills the process (SIGKILL) and deletes its data folder.
+    LoseDisk,
+    /// Starts it without data, as a new machine of that name, and does what an operator is told to: where
+    /// it votes, it is taken out of the voters and added again.
+    Replace,
     /// Freezes the process (SIGSTOP).
     Pause,
     /// Lets it go on.
@@ -79,6 +84,8 @@ impl fmt::Display for Act {
             Act::Kill => "kill",
             Act::Stop => "stop",
             Act::Start => "start",
+            Act::LoseDisk => "kill, and lose the disk",
+            Act::Replace => "replace",
             Act::Pause => "pause",
             Act::Resume => "resume",
             Act::Starve(percent) => return write!(f, "{percent} % of the time"),
@@ -108,6 +115,7 @@ impl Act {
         !matches!(
             self,
             Act::Start
+                | Act::Replace
                 | Act::Resume
                 | Act::Feed
                 | Act::Mend
@@ -161,6 +169,13 @@ pub fn all(nodes: usize) -> Vec<Fault> {
         single("pause", "a node is frozen (SIGSTOP), and goes on after a while", Pause, one, Resume),
         single("restart", "a node is stopped in order, started again after a while", Act::Stop, one, start),
         single("leader", "kill -9 of the node that leads the agreement", Kill, Pick::Leader, start),
+        single(
+            "lost-disk",
+            "kill -9 of a node, whose data is lost: a new machine takes its name",
+            Act::LoseDisk,
+            one,
+            Act::Replace,
+        ),
         single("batch", "kill -9 of a node with the batch role", Kill, Pick::Role("batch"), start),
         single("speed", "kill -9 of a node with the speed role", Kill, Pick::Role("speed"), start),
         single("serving", "kill -9 of a node with the serving role", Kill, Pick::Role("serving"), start),
@@ -271,6 +286,7 @@ mod tests {
                     Step::Do(act, pick) => {
                         let undoes = match harmed.remove(&pick).expect("only what was harmed is healed") {
                             Act::Kill | Act::Stop => Act::Start,
+                            Act::LoseDisk => Act::Replace,
                             Act::Pause => Act::Resume,
                             Act::Starve(_) => Act::Feed,
                             Act::SlowDisk(_) => Act::QuickDisk,

@@ -51,6 +51,8 @@ pub struct Plan {
 pub struct Cluster {
     // Before brokers and folder, so that nobody writes to what is removed.
     processes: Vec<Process>,
+    /// Each node's folder.
+    data: Vec<PathBuf>,
     disks: Vec<SmallDisk>,
     clocks: Vec<Clock>,
     brokers: sanso_broker::Cluster,
@@ -90,6 +92,7 @@ impl Cluster {
         processes.iter_mut().try_for_each(Process::start)?;
         Ok(Self {
             processes,
+            data: (0..plan.nodes).map(|node| files.data(node)).collect(),
             disks,
             clocks,
             brokers,
@@ -174,6 +177,15 @@ impl Target for Cluster {
             Act::Delay(ms) => json!({ "delay_ms": ms }),
             Act::Lose(percent) => json!({ "loss": f64::from(percent) / 100.0 }),
             Act::Mend => return self.set_links(node, None).await,
+            Act::LoseDisk => {
+                self.processes[node].kill()?;
+                let data = &self.data[node];
+                return std::fs::remove_dir_all(data).with_context(|| format!("delete {}", data.display()));
+            }
+            Act::Replace => {
+                self.processes[node].start()?;
+                return self.members.readmit(node).await;
+            }
             Act::FillDisk => return self.disks.get(node).context("its disk is not its own")?.fill(),
             Act::EmptyDisk => return self.disks.get(node).context("its disk is not its own")?.empty(),
             Act::JumpClock(ahead_s) => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use futures::future::join_all;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::application;
@@ -19,6 +19,11 @@ use crate::target::Connection;
 const GLANCE: Duration = Duration::from_secs(1);
 /// How long it may take for one question of the audit.
 const AUDIT: Duration = Duration::from_secs(20);
+
+/// How long a voter without its folder may take to say so, and to vote again.
+const READMISSION: Duration = Duration::from_secs(60);
+/// Before it is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Readings in one request when there are to be many.
 const FLOOD_AT_ONCE: u32 = 20_000;
@@ -66,6 +71,42 @@ impl Members {
     /// Tells a node something.
     pub(super) async fn tell(&self, node: usize, path: &str, what: &Value) -> anyhow::Result<()> {
         self.session(GLANCE)?.post(node, path, what).await.map_err(anyhow::Error::msg)
+    }
+
+    /// Does what an operator is told to do with a node that has lost its folder: if it votes, it is taken out
+    /// of the voters, then added again.
+    pub(super) async fn readmit(&self, node: usize) -> anyhow::Result<()> {
+        let (number, asked) = (node as u64 + 1, (node + 1) % self.len());
+        let (session, until) = (self.session(AUDIT)?, Instant::now() + READMISSION);
+        let mut voters = Vec::new();
+        let mut last = "nobody said who votes".to_owned();
+        loop {
+            ensure!(Instant::now() < until, "node {number} does not vote again: {last}");
+            let change = match session.get(asked, "/v1/cluster/voters").await {
+                Err(error) => Err(error),
+                Ok(said) => {
+                    let (now, node) = (numbers(&said["voters"]), part(&said, number));
+                    match node["part"].as_str() {
+                        Some("lost its folder") if now.contains(&number) => {
+                            voters = now.clone();
+                            let others: Vec<u64> = now.into_iter().filter(|voter| *voter != number).collect();
+                            Ok(json!({ "voters": others, "force": true }))
+                        }
+                        // One that has just been started says so before it knows what it has lost.
+                        Some("votes") if node["applied"].is_u64() => return Ok(()),
+                        Some("waits") if voters.is_empty() && !now.contains(&number) => return Ok(()),
+                        Some("waits" | "learns") if !voters.is_empty() => Ok(json!({ "voters": voters })),
+                        part => Err(format!("it {}", part.unwrap_or("is not known"))),
+                    }
+                }
+            };
+            let told = match change {
+                Ok(change) => session.post(asked, "/v1/cluster/voters", &change).await,
+                Err(lacks) => Err(lacks),
+            };
+            last = told.err().unwrap_or(last);
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
 
     /// Returns a node that lacks something until it and all that it knows of are well, and what.
@@ -155,6 +196,16 @@ impl Members {
     }
 }
 
+/// Returns how a node takes part in control.
+fn part(said: &Value, number: u64) -> &Value {
+    let nodes = said["nodes"].as_array().map(Vec::as_slice).unwrap_or_default();
+    nodes.iter().find(|node| node["node"] == number).unwrap_or(&Value::Null)
+}
+
+fn numbers(list: &Value) -> Vec<u64> {
+    list.as_array().into_iter().flatten().filter_map(Value::as_u64).collect()
+}
+
 /// Reads a node's number, as it calls itself.
 fn number(node: &Value) -> anyhow::Result<usize> {
     let number = node.as_u64().and_then(|number| number.checked_sub(1));
@@ -190,8 +241,6 @@ fn lacking(cluster: &Value, nodes: usize) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
