@@ -6,5 +6,7 @@ mod drain;
 mod emission;
 mod faults;
 mod rollout;
+mod full;
+mod secure;
 mod status;
 mod world;
