@@ -69,7 +69,8 @@ struct Work {
 /// Measures tasks of several lengths.
 pub(crate) fn recompute(quick: bool) -> anyhow::Result<Found> {
     let lengths: &[u64] = if quick { &[20, 300] } else { &[20, 100, 300, 600, 2_000, 5_000] };
-    let works = lengths.iter().map(|&ms| (format!("{ms} ms"), Work { task: Duration::from_millis(ms), mb: 0 }));
+    let works =
+        lengths.iter().map(|&ms| (format!("{ms} ms"), Work { task: Duration::from_millis(ms), mb: 0 }));
     compare("task", works.collect(), &[Mode::Copies, Mode::Dataset, Mode::Lineage], quick)
 }
 
@@ -113,7 +114,8 @@ fn compare(what: &str, works: Vec<(String, Work)>, modes: &[Mode], quick: bool) 
         }
     }
     let copies = lines[0].1.iter().flatten();
-    let (least, most) = copies.fold((f64::INFINITY, 0.0_f64), |(least, most), ms| (least.min(*ms), most.max(*ms)));
+    let (least, most) =
+        copies.fold((f64::INFINITY, 0.0_f64), |(least, most), ms| (least.min(*ms), most.max(*ms)));
     let crossing = worth.map_or_else(
         || "nowhere here is that a fifth less than the best other way".to_owned(),
         |name| format!("that is a fifth less than the best other way from {name} on"),
