@@ -88,6 +88,9 @@ pub(crate) async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let name = dataset["name"].as_str().unwrap_or_default();
+    for silent in answer["silent"].as_array().into_iter().flatten() {
+        eprintln!("node {} does not say what it has: {}", silent["node"], silent["error"]);
+    }
     let Some(recovery) = dataset.get("recovery") else {
         table::print(&format!(
             "{name} ({}): {}\n",
@@ -120,7 +123,7 @@ fn shown(name: &str, nodes: &[OfNode]) -> String {
     use Align::{Left, Right};
     let mut out = String::new();
     if nodes.is_empty() {
-        return format!("{name}: no node keeps blocks of it (storage = 'none')\n");
+        return format!("{name}: no node says that it keeps blocks of it\n");
     }
     for OfNode { node, figures } in nodes {
         let Figures { storage, replicas_declared, replicas, reason, share, .. } = figures;

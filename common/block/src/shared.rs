@@ -166,10 +166,16 @@ impl SharedBlocks {
         tokio::join!(self.offer_made(keeping), self.fetch_offered(keeping));
     }
 
-    /// Returns what this node has of a dataset.
+    /// Returns what this node has of the blocks of a dataset that are its own to work on; copies of others' are not.
     pub fn share(&self, source: &str) -> Share {
         let mut share = Share::default();
-        for (_, known) in self.parts().iter().filter(|(part, _)| part.source == source) {
+        let parts = self.parts();
+        let is_mine = |part: &PartId| {
+            let neighbours = self.neighbours.get();
+            neighbours.is_none_or(|to| to.places(source, part.partition).first() == Some(&to.me()))
+        };
+        let mine = parts.iter().filter(|(part, _)| part.source == source && is_mine(part));
+        for (_, known) in mine.filter(|(_, known)| self.store.find(known.made.id) != Found::Nowhere) {
             share.blocks += 1;
             share.file_bytes += known.made.file_bytes;
             share.memory_bytes += known.memory_bytes;

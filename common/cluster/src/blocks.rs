@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use sanso_block::{BlockId, BlockNode, Neighbours, NodeBlocks, OfferedBlock};
-use sanso_core::cluster::NodeId;
+use sanso_core::cluster::{ClusterMap, NodeId};
 use sanso_state::{LogPartition, Replicas};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -73,26 +73,28 @@ impl ClusterBlocks {
         Arc::new(Self { cluster: Arc::clone(cluster), nodes, host, places: Mutex::default() })
     }
 
-    /// Waits until other nodes than before have kept blocks for a while: then all is to be offered again.
-    /// False when there will be no other nodes.
-    pub async fn others_came(&self) -> bool {
+    /// Waits until other nodes than those known have kept blocks for a while, and returns them: then all is to
+    /// be offered again. None when there will be no others.
+    pub async fn others_came(&self, known: &[NodeId]) -> Option<Vec<NodeId>> {
         let mut maps = self.cluster.maps();
-        let mut known = self.usable();
         loop {
-            if maps.wait_for(|_| self.usable() != known).await.is_err() {
-                return false;
-            }
-            let nodes = self.usable();
+            // What is asked inside of the wait holds the map's lock, so it looks at nothing but its argument.
+            let others = maps.wait_for(|map| self.keeping(map) != known).await.ok();
+            let others = others.map(|map| self.keeping(&map))?;
             sleep(OFFER_AGAIN_AFTER).await;
-            if self.usable() == nodes {
-                return true;
+            if self.usable() == others {
+                return Some(others);
             }
-            known = nodes;
         }
     }
 
-    fn usable(&self) -> Vec<NodeId> {
-        owners::usable(&self.cluster.maps().borrow(), |node| self.nodes.contains(&node))
+    /// Returns the nodes that are there now and keep blocks.
+    pub fn usable(&self) -> Vec<NodeId> {
+        self.keeping(&self.cluster.maps().borrow())
+    }
+
+    fn keeping(&self, map: &ClusterMap) -> Vec<NodeId> {
+        owners::usable(map, |node| self.nodes.contains(&node))
     }
 
     async fn ask<Q: Serialize, A: DeserializeOwned>(
@@ -116,12 +118,16 @@ impl Neighbours for ClusterBlocks {
 
     fn places(&self, source: &str, partition: LogPartition) -> Vec<BlockNode> {
         let nodes = self.usable();
+        let partitions = self.host.log_partitions(source);
+        if partitions == 0 {
+            return Vec::new();
+        }
         let mut places = self.places.lock();
         if places.nodes != nodes {
             *places = Places { nodes: nodes.clone(), of: BTreeMap::new() };
         }
         let of_source = places.of.entry(source.to_owned()).or_insert_with(|| {
-            let jobs: Vec<u32> = (0..self.host.log_partitions(source)).collect();
+            let jobs: Vec<u32> = (0..partitions).collect();
             let weight = |l: &u32, node| owners::weight(source, *l, node);
             let assigned = owners::assign_places(&jobs, &nodes, Replicas::MAX.into(), weight);
             let named = |nodes: Vec<NodeId>| nodes.into_iter().map(|node| BlockNode(node.0)).collect();

@@ -33,11 +33,15 @@ pub(crate) fn serve(
 /// Copies blocks until the node is stopped.
 pub(crate) async fn copy(blocks: Arc<ClusterBlocks>, host: Arc<Host>, stop: watch::Receiver<bool>) {
     let offer_again = async {
-        while blocks.others_came().await {
+        let mut known = blocks.usable();
+        while let Some(others) = blocks.others_came(&known).await {
+            known = others;
             let sources: Vec<String> = host.catalog.current().sources.keys().cloned().collect();
             for source in sources {
                 if let Err(error) = host.dataset.offer_again(&source).await {
-                    tracing::debug!(source, %error, "blocks are not offered to the nodes that are there now");
+                    tracing::warn!(source, %error, "blocks are not offered yet to the nodes that are there now");
+                    // Known to nobody, they come again.
+                    known.clear();
                 }
             }
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use sanso_catalog::{AuditCounts, BatchJob, BatchProgress, PartitionProgress, RecordCounts};
+use sanso_state::Offset;
 use sanso_view::Source;
 use serde_json::{Value, json};
 
@@ -33,8 +34,16 @@ impl Whole {
     /// Returns each log partition of a source with the node that knows most of it: who feeds it, else
     /// who follows it.
     pub(crate) fn partitions(&self, source: &str) -> BTreeMap<u32, (u16, &PartitionReport)> {
-        let position = |report: &PartitionReport| report.progress.as_ref().map(|p| p.position);
-        let rank = |report: &PartitionReport| (report.progress.is_some(), report.feeds, position(report));
+        self.best(source, |report| (report.feeds, position(report)))
+    }
+
+    /// Returns each log partition of a source with the node that ranks highest for it, of those that tell how far they are.
+    fn best<R: Ord>(
+        &self,
+        source: &str,
+        rank: impl Fn(&PartitionReport) -> R,
+    ) -> BTreeMap<u32, (u16, &PartitionReport)> {
+        let rank = |report: &PartitionReport| (report.progress.is_some(), rank(report));
         let mut best: BTreeMap<u32, (u16, &PartitionReport)> = BTreeMap::new();
         for (node, report) in self.of(source) {
             for (partition, report) in &report.partitions {
@@ -112,7 +121,10 @@ impl Whole {
     pub(crate) fn holders(&self, source: &Source) -> Holders {
         let answering = self.reports.iter().filter(|(_, report)| report.is_ok()).map(|(node, _)| *node);
         let mut holders = Holders { answering: answering.collect(), ..Holders::default() };
-        let told = self.partitions(&source.name);
+        // Who has just begun to feed one, from the cut on, has less than whoever was further.
+        let told = self.best(&source.name, |report| (position(report), report.feeds));
+        let fed = self.partitions(&source.name);
+        let is_fed = |partition: &u32| fed.get(partition).is_some_and(|(_, report)| report.feeds);
         for partition in 0..source.partitions {
             let Some((node, report)) = told.get(&partition).filter(|_| !self.is_alone) else {
                 // A single node has all there is.
@@ -123,7 +135,8 @@ impl Whole {
                 continue;
             };
             holders.refused.insert(partition, *node);
-            let is_whole = report.progress.as_ref().is_some_and(|p| report.feeds || p.position >= p.end);
+            let is_whole =
+                report.progress.as_ref().is_some_and(|p| is_fed(&partition) || p.position >= p.end);
             if !is_whole {
                 holders.missing.push(partition);
             }
@@ -157,6 +170,10 @@ impl Whole {
         let silent = self.reports.iter().filter_map(|(node, report)| Some((node, report.as_ref().err()?)));
         silent.map(|(node, error)| json!({ "node": node, "error": error })).collect()
     }
+}
+
+fn position(report: &PartitionReport) -> Option<Offset> {
+    report.progress.as_ref().map(|progress| progress.position)
 }
 
 fn sum_audits<'a>(audits: impl Iterator<Item = &'a AuditCounts>) -> AuditCounts {

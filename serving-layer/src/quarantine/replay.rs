@@ -77,7 +77,10 @@ pub(crate) async fn replay(
 ) -> Result<Replayed, Problem> {
     let mut planned = shared.replaying.lock().await;
     let dataset = &shared.context.dataset;
-    for plan in shared.replays.look(dataset, &source.name).await.map_err(failed)?.open {
+    // Looked at before the records are: who replays some of them meanwhile takes the number that is next here.
+    let known = shared.replays.look(dataset, &source.name).await.map_err(failed)?;
+    let number = known.last + 1;
+    for plan in known.open {
         let mine = planned.get(&source.name) == Some(&plan.number);
         if !mine && shared.nodes.are_many() && is_recent(&plan) {
             return Err(Problem::busy("replays"));
@@ -103,7 +106,6 @@ pub(crate) async fn replay(
     if records.is_empty() {
         return Ok(replayed);
     }
-    let number = shared.replays.look(dataset, &source.name).await.map_err(failed)?.last + 1;
     let plan = ReplayPlan {
         number,
         planned_us: chrono::Utc::now().timestamp_micros(),
@@ -123,10 +125,11 @@ pub(crate) async fn replay(
     Ok(replayed)
 }
 
-/// Says whether another node may still be carrying a plan out; two that append at once would both append.
+/// Says whether another node, by a clock of its own, may still be carrying a plan out; two that append at once would
+/// both append.
 fn is_recent(plan: &ReplayPlan) -> bool {
     let age_us = chrono::Utc::now().timestamp_micros().saturating_sub(plan.planned_us);
-    (0..OTHERS_MAX.as_micros() as i64).contains(&age_us)
+    age_us.unsigned_abs() < OTHERS_MAX.as_micros() as u64
 }
 
 /// Says what to append for a record, or why nothing can be. Pure.

@@ -92,7 +92,10 @@ async fn of_source(
         };
         let published = match manifest {
             // One that is being published is not there yet.
-            Some(manifest) => dataset.published(id, manifest.version).await.ok(),
+            Some(manifest) => match dataset.published(id, manifest.version).await {
+                Err(DatasetError::Missing { .. }) => None,
+                published => Some(published?),
+            },
             None => None,
         };
         let tables = view.tables().map(|table| format!("table {table}"));

@@ -243,7 +243,7 @@ async fn job(driver: &BenchNode) -> anyhow::Result<f64> {
             let moved = async {
                 let mut maps = driver.cluster.maps();
                 let is_home = || driver.neighbours.places(DATASET, LogPartition(part)).first() == Some(&home);
-                let _ = maps.wait_for(|_| !is_home()).await;
+                while is_home() && maps.changed().await.is_ok() {}
             };
             tokio::select! {
                 answer = asked => match answer {
