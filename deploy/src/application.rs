@@ -64,17 +64,14 @@ fn declare(
     Ok(Declared { application, views, content, files })
 }
 
-/// Returns the fingerprint of the application file and its reference tables' files.
+/// Returns the fingerprint of the application file and of the files of its reference tables. One that is gone
+/// makes another content: the file may name other tables now.
 pub(crate) fn content(path: &Path, application: &Application) -> anyhow::Result<Fingerprint> {
     let base = path.parent().unwrap_or(Path::new("."));
-    let files = application.tables.iter().map(|table| base.join(&table.path));
-    std::iter::once(path.to_owned())
-        .chain(files)
-        .try_fold(Fingerprint::builder(), |builder: FingerprintBuilder, file: PathBuf| {
-            let bytes = std::fs::read(&file).with_context(|| format!("read {}", file.display()))?;
-            Ok(builder.part(bytes))
-        })
-        .map(FingerprintBuilder::finish)
+    let sql = std::fs::read(path).with_context(|| format!("read application {}", path.display()))?;
+    let tables = application.tables.iter().filter_map(|table| std::fs::read(base.join(&table.path)).ok());
+    let sql = Fingerprint::builder().part(sql);
+    Ok(tables.fold(sql, |builder: FingerprintBuilder, text| builder.part(text)).finish())
 }
 
 impl Files {
@@ -129,6 +126,8 @@ CREATE VIEW load AS SELECT n.feeder, SUM(r.value) AS kwh
         std::fs::write(folder.path().join("tables/network.csv"), "usage_point,feeder\nM1,F2\n")?;
         let changed = read(&app)?;
         assert_ne!((versions(&changed), changed.content), (versions(&here), here.content));
+        std::fs::remove_file(folder.path().join("tables/network.csv"))?;
+        assert_ne!(content(&app, &changed.application)?, changed.content, "a table that is gone is a change");
         Ok(())
     }
 

@@ -281,7 +281,11 @@ impl Emitter {
     fn contest(&mut self, serving: &BTreeMap<Fingerprint, Arc<View>>) {
         let now = Instant::now();
         for (name, _) in self.contested.extract_if(.., |_, due| *due <= now) {
-            self.emitting.retain(|id, _| serving.get(&id.view).is_none_or(|view| view.name != name));
+            let is_of = |id: &PartitionId| serving.get(&id.view).is_some_and(|view| view.name == name);
+            for (id, (readable, _)) in self.emitting.extract_if(.., |id, _| is_of(id)) {
+                readable.stop_emitting(id);
+                self.emission.forget(id);
+            }
         }
     }
 

@@ -38,7 +38,7 @@ const FILES: &str = "application.files";
 const ROUND: Duration = Duration::from_secs(1);
 const SAY_MAX: Duration = Duration::from_millis(800);
 /// How long an application may take to come.
-const FILES_MAX: Duration = Duration::from_secs(60);
+const FILES_MAX: Duration = Duration::from_secs(20);
 /// The files are looked at in every such round. A change counts once two looks have found the same: a file
 /// that is being copied is not whole.
 const LOOK_ROUNDS: u64 = 2;
@@ -65,6 +65,8 @@ struct Own {
     before: Vec<Arc<Declared>>,
     /// The content of the files when they were last looked at.
     seen: Option<Fingerprint>,
+    /// The content of what was read of them last.
+    read: Option<Fingerprint>,
     /// Why they are not what it declares.
     refuses: Option<String>,
 }
@@ -84,7 +86,7 @@ impl Applications {
         path: PathBuf,
         declared: Arc<Declared>,
     ) -> Arc<Self> {
-        let own = Own { declared, before: Vec::new(), seen: None, refuses: None };
+        let own = Own { declared, before: Vec::new(), seen: None, read: None, refuses: None };
         let applications = Arc::new(Self {
             cluster: Arc::clone(&cluster),
             catalog,
@@ -113,9 +115,10 @@ impl Applications {
                     self.look().await;
                 }
                 self.ask().await;
-                self.learn().await;
-                self.feed(&mut lingering);
-                if removes() {
+                // Once something had to be asked for, what was heard is old: nothing is let go of by it.
+                let is_fresh = !self.learn().await;
+                self.feed(&mut lingering, is_fresh);
+                if is_fresh && removes() {
                     self.remove().await;
                 }
                 self.serve().await;
@@ -148,7 +151,13 @@ impl Applications {
         let read = tokio::task::spawn_blocking(move || application::read(&path));
         let Ok(read) = read.await else { return };
         match read.and_then(|declared| self.check(&declared).map(|()| declared)) {
-            Ok(declared) => self.declare(declared),
+            Ok(declared) => {
+                // It may name tables that were not looked at, and that are being copied still.
+                let before = self.own.lock().read.replace(declared.content);
+                if before == Some(declared.content) {
+                    self.declare(declared);
+                }
+            }
             Err(error) => self.refuse(Some(format!("{error:#}"))),
         }
     }
@@ -172,6 +181,15 @@ impl Applications {
                 "source {} was added or changed: restart the node with it; a source that holds readings \
                  can't change its columns, give the new one another name and topic",
                 source.name
+            );
+        }
+        for view in &declared.views {
+            let live = catalog.live.get(&view.fingerprint);
+            ensure!(
+                live.is_none_or(|live| live.output_topic == view.output_topic),
+                "view {} has another output_topic and is the same view otherwise, so what was written would be in two \
+                 topics: give it another name",
+                view.name
             );
         }
         Ok(())
@@ -223,8 +241,9 @@ impl Applications {
         self.heard.lock().hear(&map, (me, own), answers.into_iter().flatten());
     }
 
-    /// Learns what others declare.
-    async fn learn(&self) {
+    /// Learns what others declare; says whether it had to ask for it.
+    async fn learn(&self) -> bool {
+        let mut asked = false;
         let heard = self.heard.lock().clone();
         let all = heard.said().flat_map(|(node, said)| said.applications.iter().map(move |of| (*of, node)));
         let declared: Vec<(Fingerprint, NodeId)> = all.collect();
@@ -234,6 +253,7 @@ impl Applications {
             if is_own || self.others.lock().contains_key(&content) {
                 continue;
             }
+            asked = true;
             let files = self.cluster.ask(node, FILES, content.as_bytes().to_vec(), FILES_MAX).await;
             // It declares another one by now, or is lost: the next round tells.
             let Ok(files) = files else { continue };
@@ -248,6 +268,7 @@ impl Applications {
             }
             self.others.lock().insert(content, views);
         }
+        asked
     }
 
     /// Returns the views that can be fed here.
@@ -274,8 +295,8 @@ impl Applications {
         views.map(|view| (view.fingerprint, Arc::clone(view))).collect()
     }
 
-    /// Feeds what is wanted, and what was wanted a moment ago.
-    fn feed(&self, lingering: &mut Lingering) {
+    /// Feeds what is wanted, and what was wanted a moment ago; lets go only by what was heard just now.
+    fn feed(&self, lingering: &mut Lingering, lets_go: bool) {
         let heard = self.heard.lock().clone();
         let catalog = self.catalog.current();
         let mut live = catalog.live.clone();
@@ -286,7 +307,8 @@ impl Applications {
                 live.insert(version, view);
             }
         }
-        for version in lingering.let_go(&heard, catalog.live.keys().copied(), LINGER_ROUNDS) {
+        let fed = catalog.live.keys().copied().filter(|_| lets_go);
+        for version in lingering.let_go(&heard, fed, LINGER_ROUNDS) {
             if let Some(view) = live.remove(&version) {
                 tracing::info!(view = view.name, version = version.short(), "view version is retired");
             }

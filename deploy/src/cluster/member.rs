@@ -275,21 +275,23 @@ async fn follow_shares(world: World, speed: BTreeSet<NodeId>, stop: watch::Recei
     let mut maps = world.cluster.maps();
     let me = world.cluster.me().node;
     let sources = world.catalog.current().sources.clone();
-    let partitions =
-        sources.values().flat_map(|source| (0..source.partitions).map(|l| (source.name.clone(), l)));
-    let jobs: Vec<(String, LogPartition)> = partitions.map(|(name, l)| (name, LogPartition(l))).collect();
-    let weight = |job: &(String, LogPartition), node| owners::weight(&job.0, job.1.0, node);
     let take = |shares: Shares| world.catalog.update(|catalog| catalog.shares = Some(shares));
     let follow = async {
         let (mut wanted, mut holds) = (Shares::new(), Instant::now());
         loop {
             let nodes = owners::usable(&maps.borrow_and_update(), |node| speed.contains(&node));
             let mut mine = Shares::new();
-            for (job, (feeds, follows)) in owners::assign_with_followers(&jobs, &nodes, weight) {
-                if feeds == me {
-                    mine.insert(job, Share::Feeds);
-                } else if follows == Some(me) {
-                    mine.insert(job, Share::Follows);
+            // Each source by itself: nodes that differ in the others agree on it.
+            for source in sources.values() {
+                let jobs: Vec<LogPartition> = (0..source.partitions).map(LogPartition).collect();
+                let weight = |l: &LogPartition, node| owners::weight(&source.name, l.0, node);
+                for (l, (feeds, follows)) in owners::assign_with_followers(&jobs, &nodes, weight) {
+                    let job = (source.name.clone(), l);
+                    if feeds == me {
+                        mine.insert(job, Share::Feeds);
+                    } else if follows == Some(me) {
+                        mine.insert(job, Share::Follows);
+                    }
                 }
             }
             if mine != wanted {
