@@ -116,7 +116,16 @@ pub(crate) async fn rows(store: &PartitionStore, index: u32) -> Result<(u64, i64
 
 /// Applies offsets one after the other, as a worker does: resumes where a refusal says.
 pub(crate) async fn feed(store: &PartitionStore, index: u32, to: u64) {
-    let mut from = rows(store, index).await.expect("it is live").0;
+    // A replica shows what it has once it has heard that it is committed.
+    let live = async {
+        loop {
+            match rows(store, index).await {
+                Ok((applied, _)) => return applied,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    };
+    let mut from = tokio::time::timeout(Duration::from_secs(30), live).await.expect("it is live in time");
     while from < to {
         match store.submit(id(index), Entry::Delta(delta(from, from + 1))).await.expect("a primary answers") {
             Outcome::Accepted { applied } | Outcome::Refused { applied, .. } => from = applied,
