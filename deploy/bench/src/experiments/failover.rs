@@ -2,13 +2,14 @@
 //! from the dataset, or going on with copies. The experiments of the in-memory key-value store paper (recompute,
 //! reload and failover), on blocks of our own cluster.
 //!
-//! Three nodes of a cluster in this process, each with a runtime of its own that is dropped to lose it.
+//! Three nodes of a cluster in this process, each with a runtime of its own. One is lost by answering nothing and breaking its connections.
 //! A job asks for all parts of a dataset, each from the node that the map names for it. All are at hand
 //! at first; then a node is lost, and at the same moment the job is run again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -149,9 +150,11 @@ fn measured(work: Work, mode: Mode) -> anyhow::Result<(f64, f64)> {
         }
         let before = job(&driver.node).await?;
         let lost = nodes.remove(&LOST).context("it runs")?;
+        // It answers nothing from now on, and its connections break.
+        lost.node.host.is_lost.store(true, Ordering::Relaxed);
+        let (after, ()) = futures::join!(job(&driver.node), lost.node.cluster.shutdown());
         lost.runtime.shutdown_background();
-        let after = job(&driver.node).await?;
-        anyhow::Ok((before, after))
+        anyhow::Ok((before, after?))
     });
     driver.runtime.shutdown_background();
     nodes.into_values().for_each(|node| node.runtime.shutdown_background());
@@ -178,6 +181,7 @@ struct Host {
     work: Work,
     /// The folder that stands for the dataset.
     dataset: PathBuf,
+    is_lost: AtomicBool,
 }
 
 fn start(folder: &Path, work: Work, mode: Mode) -> anyhow::Result<BTreeMap<u16, Running>> {
@@ -210,7 +214,7 @@ fn start(folder: &Path, work: Work, mode: Mode) -> anyhow::Result<BTreeMap<u16, 
             let kinds_of: KindsOf = Arc::new(|_| None);
             let cluster = Arc::new(ClusterNode::start(config, kinds_of).await?);
             let blocks = SharedBlocks::new(BlockStore::in_memory(4 << 30));
-            let host = Arc::new(Host { blocks, mode, work, dataset });
+            let host = Arc::new(Host { blocks, mode, work, dataset, is_lost: AtomicBool::new(false) });
             let neighbours = ClusterBlocks::serve(&cluster, all, Arc::clone(&host) as Arc<dyn BlockHost>);
             host.blocks.join(Arc::clone(&neighbours) as Arc<dyn Neighbours>);
             cluster.answer(PART, Arc::new(Parts(Arc::clone(&host))));
@@ -343,6 +347,9 @@ struct Parts(Arc<Host>);
 #[async_trait]
 impl Answers for Parts {
     async fn answer(&self, _from: NodeId, question: Bytes) -> Result<Bytes, String> {
+        if self.0.is_lost.load(Ordering::Relaxed) {
+            return std::future::pending().await;
+        }
         let part = question.as_ref().try_into().map_err(|_| "no part's number".to_owned())?;
         let rows = self.0.part(u32::from_le_bytes(part)).await?;
         let rows: usize = rows.batches().iter().map(RecordBatch::num_rows).sum();
