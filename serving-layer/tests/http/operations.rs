@@ -125,11 +125,15 @@ async fn the_status_tells_of_all_layers() {
     assert_eq!(answer["sources"][0]["lag_records"], 2);
     assert_eq!(answer["views"].as_array().map(Vec::len), Some(4));
     assert_eq!(answer["views"][0]["partitions"][0]["live"], true);
-    let (_, source) = world.get("/v1/sources/readings").await;
+    let (_, mut source) = world.get("/v1/sources/readings").await;
+    assert_eq!(source["unanswered"].take(), json!([]), "there is one node");
     assert_eq!(source["topic"], "meter-readings");
     assert_eq!(source["columns"][3], json!({ "name": "value", "type": "decimal(18,6)", "nullable": true }));
     assert_eq!(source["counts"]["corrections"], 1);
-    let (_, sources) = world.get("/v1/sources").await;
+    let (_, mut sources) = world.get("/v1/sources").await;
+    assert_eq!(sources["unanswered"], json!([]));
+    // Of a list, the nodes that don't answer are said once.
+    sources["sources"][0]["unanswered"] = json!(null);
     assert_eq!(sources["sources"][0], source);
 }
 
