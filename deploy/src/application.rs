@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
+use sanso_catalog::Catalog;
 use sanso_state::{Fingerprint, FingerprintBuilder};
 use sanso_view::{Application, View};
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,21 @@ pub(crate) struct Declared {
     pub(crate) content: Fingerprint,
     /// These files.
     pub(crate) files: Files,
+}
+
+impl Declared {
+    /// Refuses sources that are others than those which a node runs with.
+    pub(crate) fn check_sources(&self, running: &Catalog) -> anyhow::Result<()> {
+        for source in &self.application.sources {
+            ensure!(
+                running.sources.get(&source.name) == Some(source),
+                "source {} was added or changed: restart the node with it; a source that holds readings \
+                 can't change its columns, give the new one another name and topic",
+                source.name
+            );
+        }
+        Ok(())
+    }
 }
 
 /// Reads and binds an application. Reference tables lie beside it.

@@ -1,6 +1,5 @@
 //! `sanso limits`: every bound of a running node, or of all nodes of a cluster, with its current use.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -8,6 +7,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::http::Client;
+use crate::table::{self, Align::Left, Align::Right};
 
 /// Show every limit of a running node and what is used of it now; of each node of a cluster.
 ///
@@ -28,11 +28,7 @@ pub(crate) struct LimitsArgs {
 pub(crate) async fn run(args: LimitsArgs) -> anyhow::Result<ExitCode> {
     let answer = Client::new(&args.to)?.get(&["v1", "limits"]).await?;
     let text = if args.json { format!("{answer}\n") } else { tables(&answer)? };
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        // A pager or `head` that has seen enough is no failure.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-        written => written.context("print the limits")?,
-    }
+    table::print(&text)?;
     let is_whole = nodes(&answer).iter().all(|node| node["answers"] == true);
     Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -61,23 +57,15 @@ fn tables(answer: &Value) -> anyhow::Result<String> {
 
 fn table(answer: &Value) -> anyhow::Result<String> {
     let limits = answer["limits"].as_array().context("the answer has no limits")?;
-    let head = ["LIMIT", "USED", "MAX", "%", "SETTING", "WHEN REACHED"].map(str::to_owned);
-    let rows: Vec<[String; 6]> = std::iter::once(head).chain(limits.iter().map(row)).collect();
-    let mut widths = [0; 6];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut out = String::new();
-    for row in &rows {
-        let [name, used, max, percent, setting, then] = row;
-        let [w0, w1, w2, w3, w4, _] = widths;
-        let line = format!("{name:<w0$}  {used:>w1$}  {max:>w2$}  {percent:>w3$}  {setting:<w4$}  {then}");
-        out.push_str(line.trim_end());
-        out.push('\n');
-    }
-    Ok(out)
+    let head = [
+        ("LIMIT", Left),
+        ("USED", Right),
+        ("MAX", Right),
+        ("%", Right),
+        ("SETTING", Left),
+        ("WHEN REACHED", Left),
+    ];
+    Ok(table::table(head, limits.iter().map(row).collect()))
 }
 
 fn row(limit: &Value) -> [String; 6] {

@@ -301,14 +301,7 @@ impl Parts {
 
     async fn adopt(&self, declared: &Declared) -> anyhow::Result<()> {
         let catalog = self.catalog.current();
-        for source in &declared.application.sources {
-            ensure!(
-                catalog.sources.get(&source.name) == Some(source),
-                "source {} was added or changed: restart the node with it; a source that holds readings \
-                 can't change its columns, give the new one another name and topic",
-                source.name
-            );
-        }
+        declared.check_sources(&catalog)?;
         let new = transition(&catalog, &declared.views).bring_up;
         self.batch.ensure_all_published(&new).await.context("compute the new views")?;
         for view in new {

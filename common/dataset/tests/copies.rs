@@ -134,12 +134,16 @@ impl World {
 }
 
 async fn put(dataset: &Dataset, version: u64, date: i32, count: i64) -> NewestFile {
+    put_of(SOURCE, dataset, version, date, count).await
+}
+
+async fn put_of(source: &str, dataset: &Dataset, version: u64, date: i32, count: i64) -> NewestFile {
     let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..count));
     let rows = RecordBatch::try_from_iter([("value", numbers)]).expect("one column");
     let rows =
         with_log_columns(&rows, (0..count as u64).collect(), vec![7; count as usize]).expect("two more");
     let made_from = Fingerprint::of(&[date.to_le_bytes(), (count as i32).to_le_bytes()].concat());
-    let put = dataset.put_newest(SOURCE, version, LogPartition(0), Some(date), made_from, rows);
+    let put = dataset.put_newest(source, version, LogPartition(0), Some(date), made_from, rows);
     put.await.expect("put")
 }
 
@@ -202,12 +206,17 @@ async fn of_each_part_the_newest_block_is_copied_however_late_an_older_one_is_of
 #[tokio::test]
 async fn where_a_copy_is_not_worth_it_none_is_made() {
     let world = world(2, Replicas::Auto);
+    // Another table is copied, and its parts come after those of this one.
+    let copied = Storage { level: StorageLevel::Memory, replicas: Replicas::Count(2) };
+    world.nodes.iter().for_each(|node| node.keep_table("zones", copied));
     let small = put(&world.nodes[0], 1, 1, 10).await;
+    let zones = put_of("zones", &world.nodes[0], 1, 1, 20).await;
+    world.until(|| world.has(1, &zones)).await;
+    assert!(!world.has(1, &small));
     let figures = &world.nodes[0].node_blocks().tables[SOURCE];
     assert_eq!((figures.replicas, figures.share.blocks), (1, 1));
     let all = world.nodes[1].all_blocks().await;
     let said: Vec<_> =
         all.iter().map(|(node, said)| (node.0, said.as_ref().map(|said| said.blocks.len()))).collect();
-    assert_eq!(said, [(0, Ok(1)), (1, Ok(0))]);
-    assert!(!world.has(1, &small));
+    assert_eq!(said, [(0, Ok(2)), (1, Ok(1))]);
 }

@@ -28,8 +28,9 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::application::{self, Declared, Files};
-use crate::cluster::rollout::{Heard, Lingering, Said, caught_up, furthest};
+use crate::cluster::rollout::{Heard, Lingering, Said};
 use crate::node::stopped;
+use crate::versions::{caught_up, furthest};
 
 /// The kinds of calls by which nodes ask what others say, and for an application by its content.
 const SAID: &str = "application.said";
@@ -175,14 +176,7 @@ impl Applications {
 
     fn check(&self, declared: &Declared) -> anyhow::Result<()> {
         let catalog = self.catalog.current();
-        for source in &declared.application.sources {
-            ensure!(
-                catalog.sources.get(&source.name) == Some(source),
-                "source {} was added or changed: restart the node with it; a source that holds readings \
-                 can't change its columns, give the new one another name and topic",
-                source.name
-            );
-        }
+        declared.check_sources(&catalog)?;
         for view in &declared.views {
             let live = catalog.live.get(&view.fingerprint);
             ensure!(
