@@ -91,6 +91,9 @@ impl RocksShare {
         options.set_compression_type(rocksdb::DBCompressionType::Lz4);
         options.set_write_buffer_size(16 << 20);
         options.set_write_buffer_manager(&self.writes);
+        // Most identities that are asked for are new: not looked for among those just written either.
+        options.set_memtable_whole_key_filtering(true);
+        options.set_memtable_prefix_bloom_ratio(0.02);
         options
     }
 }
@@ -206,24 +209,28 @@ impl NewestIndex for RocksIndex {
     }
 
     fn as_of(&self, questions: &[(&[u8], Offset)]) -> Result<Vec<Option<Version>>> {
-        let identities = questions.iter().map(|(identity, _)| *identity);
-        let found = self.db.batched_multi_get_cf(self.family(NEWEST), identities, false);
-        let answers = questions.iter().zip(found).map(|(&(identity, offset), found)| {
-            let Some(value) = found.map_err(|e| local("read", &self.path, e))? else { return Ok(None) };
+        let order = in_order(questions, |(identity, _)| identity);
+        let identities = order.iter().map(|&at| questions[at].0);
+        let found = self.db.batched_multi_get_cf(self.family(NEWEST), identities, true);
+        let mut answers = vec![None; questions.len()];
+        for (&at, found) in order.iter().zip(found) {
+            let Some(value) = found.map_err(|e| local("read", &self.path, e))? else { continue };
             let newest = decode_version(&value).ok_or_else(|| self.broken("a broken newest version"))?;
-            if newest.offset < offset {
-                return Ok(Some(newest));
-            }
-            self.superseded_before(identity, offset)
-        });
-        answers.collect()
+            let (identity, offset) = questions[at];
+            answers[at] = match newest.offset < offset {
+                true => Some(newest),
+                false => self.superseded_before(identity, offset)?,
+            };
+        }
+        Ok(answers)
     }
 
     fn commit(&mut self, commit: Commit) -> Result<()> {
         assert_eq!(commit.from, self.about.position, "the index is filled without holes");
         let mut batch = WriteBatch::default();
         let mut value = Vec::with_capacity(256);
-        for accepted in &commit.accepted {
+        for at in in_order(&commit.accepted, |accepted| &accepted.identity) {
+            let accepted = &commit.accepted[at];
             if let Some(superseded) = &accepted.superseded {
                 let key = superseded_key(&accepted.identity, superseded.offset);
                 value.clear();
@@ -350,6 +357,14 @@ fn open_db(path: &Path, share: &RocksShare, create: bool) -> Result<DB> {
     options.set_atomic_flush(true);
     let families = FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, share.options()));
     DB::open_cf_descriptors(&options, path, families).map_err(|e| local("open", path, e))
+}
+
+/// Returns the indexes of `all` by identity, equal ones as they stand: whoever looks for keys in their
+/// order, or adds them so, finds the way to each in the processor's cache.
+fn in_order<T>(all: &[T], identity: impl Fn(&T) -> &[u8]) -> Vec<usize> {
+    let mut order = Vec::from_iter(0..all.len());
+    order.sort_by(|&a, &b| identity(&all[a]).cmp(identity(&all[b])));
+    order
 }
 
 fn superseded_len(identity: &[u8]) -> usize {
