@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use arrow::array::{Array, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, interleave_record_batch, take_record_batch};
 use arrow::error::ArrowError;
+use bytes::Bytes;
 use sanso_dataset::{offsets, source_columns};
 use sanso_state::{Fingerprint, Offset, SegmentId};
 use sanso_view::Source;
@@ -95,7 +96,7 @@ pub fn advance(
 type Place = (usize, usize);
 
 /// The ordered encoding of a row's identity.
-type Identity = Box<[u8]>;
+type Identity = Bytes;
 
 struct Entry {
     place: Place,

@@ -9,6 +9,7 @@
 
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
+use bytes::Bytes;
 use hashbrown::HashMap;
 use sanso_catalog::RecordCounts;
 use sanso_log::{Record, partition_for_key};
@@ -114,7 +115,7 @@ struct Judging {
     accepted: Vec<Accepted>,
     /// Rows of the span that are added.
     rows: Vec<u32>,
-    retracted: Vec<(Offset, Box<[u8]>)>,
+    retracted: Vec<(Offset, Bytes)>,
 }
 
 impl Judging {

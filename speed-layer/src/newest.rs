@@ -19,6 +19,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use sanso_catalog::RecordCounts;
 use sanso_state::Offset;
 
@@ -34,14 +35,14 @@ pub struct Version {
     /// Its content, as the newest rule compares it.
     pub content: [u8; 32],
     /// Its row, by `Source::encode_rows`.
-    pub row: Box<[u8]>,
+    pub row: Bytes,
 }
 
 /// A version that became the newest of its identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Accepted {
     /// The identity.
-    pub identity: Box<[u8]>,
+    pub identity: Bytes,
     /// The new newest version.
     pub version: Version,
     /// The version that it supersedes.
@@ -106,7 +107,7 @@ pub struct MemoryIndex {
     counts: RecordCounts,
     max_event_us: Option<i64>,
     checkpoints: BTreeMap<Offset, Option<i64>>,
-    versions: BTreeMap<Box<[u8]>, Vec<Version>>,
+    versions: BTreeMap<Bytes, Vec<Version>>,
 }
 
 impl MemoryIndex {
@@ -121,7 +122,7 @@ impl MemoryIndex {
     pub fn based(
         floor: Offset,
         max_event_us: Option<i64>,
-        base: impl IntoIterator<Item = (Box<[u8]>, Version)>,
+        base: impl IntoIterator<Item = (Bytes, Version)>,
     ) -> Self {
         let versions = base.into_iter().map(|(identity, version)| (identity, vec![version])).collect();
         let checkpoints = BTreeMap::from([(floor, max_event_us)]);

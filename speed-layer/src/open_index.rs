@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use bytes::Bytes;
 use futures::TryStreamExt;
 use sanso_dataset::{Dataset, Manifest};
 use sanso_log::Log;
@@ -122,7 +123,7 @@ pub(crate) fn declaration(source: &Source) -> String {
 }
 
 /// Turns rows of the newest-version table into entries of an index.
-pub(crate) fn base_versions(source: &Source, archived: &RecordBatch) -> Vec<(Box<[u8]>, Version)> {
+pub(crate) fn base_versions(source: &Source, archived: &RecordBatch) -> Vec<(Bytes, Version)> {
     let rows = sanso_dataset::source_columns(archived);
     let offsets = sanso_dataset::offsets(archived);
     let versions = source.versions(&rows);

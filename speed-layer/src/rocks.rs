@@ -20,6 +20,7 @@
 
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, FlushOptions, IteratorMode, Options,
     WriteBatch, WriteBufferManager, WriteOptions,
@@ -296,7 +297,7 @@ pub struct RocksBuild {
 
 impl RocksBuild {
     /// Adds rows of the newest-version table.
-    pub fn add(&mut self, base: impl IntoIterator<Item = (Box<[u8]>, Version)>) -> Result<()> {
+    pub fn add(&mut self, base: impl IntoIterator<Item = (Bytes, Version)>) -> Result<()> {
         let newest = family(&self.db, NEWEST);
         let mut batch = WriteBatch::default();
         let mut value = Vec::with_capacity(256);
@@ -396,7 +397,7 @@ fn decode_version(bytes: &[u8]) -> Option<Version> {
         offset: Offset::from_be_bytes(*offset),
         version: i64::from_be_bytes(*version),
         content: *content,
-        row: row.into(),
+        row: Bytes::copy_from_slice(row),
     })
 }
 

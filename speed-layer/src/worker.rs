@@ -259,7 +259,7 @@ impl<I: NewestIndex> Worker<I> {
         records: &[Record],
         sink: &mut dyn QuarantineSink,
     ) -> Result<()> {
-        let judged = judge_span(&self.source, self.partition, &self.index, records, self.watermark)?;
+        let mut judged = judge_span(&self.source, self.partition, &self.index, records, self.watermark)?;
         let lifted = self.lift(&span, &judged);
         let mut refused = judged.quarantined.clone();
         for (view, added, _) in &lifted {
@@ -271,7 +271,7 @@ impl<I: NewestIndex> Worker<I> {
         let at_boundary = self.source.segments().floor(span.end) == span.end;
         self.watermark = judged.watermark;
         if span.start == self.index.position() {
-            self.commit(&span, &judged, at_boundary)?;
+            self.commit(&span, &mut judged, at_boundary)?;
         }
         for (view, added, retracted) in &lifted {
             self.apply(view, added, &judged.added, 1);
@@ -295,13 +295,13 @@ impl<I: NewestIndex> Worker<I> {
         Ok(())
     }
 
-    fn commit(&mut self, span: &Range<Offset>, judged: &Judged, checkpoint: bool) -> Result<()> {
+    fn commit(&mut self, span: &Range<Offset>, judged: &mut Judged, checkpoint: bool) -> Result<()> {
         let mut counts = self.index.counts();
         add_counts(&mut counts, &judged.counts);
         let result = self.index.commit(Commit {
             from: span.start,
             to: span.end,
-            accepted: judged.accepted.clone(),
+            accepted: std::mem::take(&mut judged.accepted),
             counts,
             max_event_us: judged.watermark.max_event_us(),
             checkpoint,

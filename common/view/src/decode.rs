@@ -106,10 +106,13 @@ impl Scratch {
         {
             return Err(undecodable.found.reason);
         }
-        let mut json = serde_json::Deserializer::from_slice(payload);
         let (columns_outside, within) = columns.split_at(outside);
         let seed = RowSeed { columns: columns_outside, first: 0, within, scratch: self };
-        let read = seed.deserialize(&mut json).and_then(|()| json.end());
+        // Known to be text, it is not looked at again string by string.
+        let read = match std::str::from_utf8(payload) {
+            Ok(text) => read_whole(seed, serde_json::Deserializer::from_str(text)),
+            Err(_) => read_whole(seed, serde_json::Deserializer::from_slice(payload)),
+        };
         if let Some(refusal) = self.refusal.take() {
             return Err(refusal);
         }
@@ -180,6 +183,14 @@ impl Scratch {
             _ => Err(found()),
         }
     }
+}
+
+/// Reads what is to be one JSON object and nothing else.
+fn read_whole<'de, R: serde_json::de::Read<'de>>(
+    seed: RowSeed<'_>,
+    mut json: serde_json::Deserializer<R>,
+) -> serde_json::Result<()> {
+    seed.deserialize(&mut json).and_then(|()| json.end())
 }
 
 /// Parses a JSON number as a whole number of 64 bits; `9e2` and `900.0` are

@@ -9,6 +9,7 @@ use std::ops::Range;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::partition;
 use arrow::datatypes::{DataType, Date32Type, Decimal128Type, Int64Type, TimestampMicrosecondType};
+use bytes::Bytes;
 use sanso_state::Value;
 
 use crate::error::RowError;
@@ -57,17 +58,23 @@ pub(crate) fn runs(columns: &[ArrayRef], rows: usize) -> Vec<Range<usize>> {
 }
 
 /// Encodes every row of a batch of canonical types.
-pub(crate) fn encode_rows(rows: &RecordBatch) -> Vec<Box<[u8]>> {
-    let mut buffer = Vec::with_capacity(128);
-    (0..rows.num_rows())
-        .map(|row| {
-            buffer.clear();
-            buffer.push(VERSION);
-            append_varint(rows.num_columns() as u128, &mut buffer);
-            rows.columns().iter().for_each(|column| append_cell(column, row, &mut buffer));
-            Box::from(buffer.as_slice())
-        })
-        .collect()
+pub(crate) fn encode_rows(rows: &RecordBatch) -> Vec<Bytes> {
+    each_row(rows.num_rows(), |row, out| {
+        out.push(VERSION);
+        append_varint(rows.num_columns() as u128, out);
+        rows.columns().iter().for_each(|column| append_cell(column, row, out));
+    })
+}
+
+/// Encodes rows one by one; what comes of all lies in one piece of memory, which lives as long as any.
+pub(crate) fn each_row(rows: usize, append: impl Fn(usize, &mut Vec<u8>)) -> Vec<Bytes> {
+    let (mut all, mut ends) = (Vec::with_capacity(rows * 64), Vec::with_capacity(rows));
+    for row in 0..rows {
+        append(row, &mut all);
+        ends.push(all.len());
+    }
+    let (all, mut from) = (Bytes::from(all), 0);
+    ends.into_iter().map(|end| all.slice(std::mem::replace(&mut from, end)..end)).collect()
 }
 
 fn append_cell(array: &ArrayRef, row: usize, out: &mut Vec<u8>) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch, StringArray};
 use arrow::datatypes::{Field, Schema, SchemaRef, TimestampMicrosecondType};
+use bytes::Bytes;
 use sanso_state::{Fingerprint, Segments, Storage, Value, ValueType};
 
 use crate::decode::{self, Decoded};
@@ -177,16 +178,11 @@ impl Source {
     }
 
     /// Returns each row's identity: the ordered encoding of its columns.
-    pub fn identities(&self, rows: &RecordBatch) -> Vec<Box<[u8]>> {
+    pub fn identities(&self, rows: &RecordBatch) -> Vec<Bytes> {
         let columns: Vec<_> = self.identity_columns.iter().map(|&c| rows.column(c)).collect();
-        let mut buffer = Vec::with_capacity(64);
-        (0..rows.num_rows())
-            .map(|row| {
-                buffer.clear();
-                columns.iter().for_each(|column| rows::append_ordered(column, row, &mut buffer));
-                Box::from(buffer.as_slice())
-            })
-            .collect()
+        rows::each_row(rows.num_rows(), |row, out| {
+            columns.iter().for_each(|column| rows::append_ordered(column, row, out));
+        })
     }
 
     /// Returns each row's version: `None` when the source declares no version
@@ -210,7 +206,7 @@ impl Source {
     }
 
     /// Encodes each row in full: compact, versioned and deterministic.
-    pub fn encode_rows(&self, rows: &RecordBatch) -> Vec<Box<[u8]>> {
+    pub fn encode_rows(&self, rows: &RecordBatch) -> Vec<Bytes> {
         rows::encode_rows(rows)
     }
 

@@ -177,7 +177,7 @@ impl History {
     }
 
     /// The newest-version table at an offset, as an index is rebuilt from it.
-    pub(crate) fn base(&self, partition: u32, below: u64) -> Vec<(Box<[u8]>, Version)> {
+    pub(crate) fn base(&self, partition: u32, below: u64) -> Vec<(Bytes, Version)> {
         let newest = self.newest(partition, below);
         let payloads: Vec<String> = newest.iter().map(|(_, reading)| reading.payload()).collect();
         let rows = self.source.decode(payloads.iter().map(|payload| payload.as_bytes())).rows;
