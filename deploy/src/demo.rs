@@ -10,10 +10,10 @@ use clap::Args;
 use sanso_catalog::AuditCounts;
 use tokio_util::sync::CancellationToken;
 
+use crate::cluster::{Member, NodeFile};
 use crate::config::Settings;
-use crate::dev::StopSignals;
+use crate::dev::{StopSignals, start_alone};
 use crate::fleet::{self, Check, Fleet, FleetConfig, Report};
-use crate::node::{Node, NodeConfig};
 use crate::{ingest, telemetry};
 
 /// The application that the demo runs.
@@ -68,19 +68,9 @@ async fn run_in(args: &DemoArgs, folder: &Path) -> anyhow::Result<ExitCode> {
     let mut settings = Settings::read(None)?;
     // The demo's segments are small, so that one can see them move.
     settings.batch.segments_per_version_max = 64;
-    let node = Node::start(NodeConfig {
-        app,
-        data: folder.join("data"),
-        listen: args.listen,
-        log: None,
-        dataset: settings.dataset,
-        batch: settings.batch,
-        speed: settings.speed,
-        serving: settings.serving,
-        kafka: settings.kafka,
-    })
-    .await?;
-    let url = format!("http://{}", node.address);
+    let file = NodeFile::alone(app, folder.join("data"), args.listen, None, settings);
+    let node = start_alone(&file).await?;
+    let url = format!("http://{}", node.address.context("it serves")?);
     say(&welcome(&url, folder, args.ingest.is_some()));
     let cancel = CancellationToken::new();
     let work = tokio::spawn(feed(args.ingest.clone(), config, url, cancel.clone()));
@@ -147,7 +137,7 @@ async fn wait<T>(seconds: Option<u64>, work: &tokio::task::JoinHandle<T>) -> any
     }
 }
 
-fn audit(node: &Node) -> AuditCounts {
+fn audit(node: &Member) -> AuditCounts {
     node.board.batch().values().fold(AuditCounts::default(), |sum, batch| AuditCounts {
         compared: sum.compared + batch.audit.compared,
         skipped: sum.skipped + batch.audit.skipped,

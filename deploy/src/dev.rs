@@ -8,9 +8,9 @@ use anyhow::Context;
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::cluster::{Member, NodeFile};
 use crate::config::{DEFAULT, Settings};
-use crate::node::{Node, NodeConfig};
-use crate::telemetry;
+use crate::{blocks, telemetry};
 
 /// Run the whole platform in one process.
 ///
@@ -64,30 +64,32 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     let _refused = size_limit_is_an_error()?;
     let mut settings = Settings::read(args.config.as_deref())?;
     settings.dataset.url = args.dataset.or(settings.dataset.url);
-    let starting = Node::start(NodeConfig {
-        app: args.app.context("an application file is needed: sanso dev app.sql")?,
-        data: args.data,
-        listen: args.listen,
-        log: args.log,
-        dataset: settings.dataset,
-        batch: settings.batch,
-        speed: settings.speed,
-        serving: settings.serving,
-        kafka: settings.kafka,
-    });
+    let app = args.app.context("an application file is needed: sanso dev app.sql")?;
+    let file = NodeFile::alone(app, args.data, args.listen, args.log, settings);
     let node = tokio::select! {
-        node = starting => node?,
+        node = start_alone(&file) => node?,
         () = stop_signals.received() => {
             // What the start waits for may never come; a kill at any moment loses nothing.
             tracing::info!("stopped while it started");
             std::process::exit(0);
         }
     };
-    tracing::info!(address = %format_args!("http://{}/", node.address), "sanso is ready");
+    if let Some(address) = node.address {
+        tracing::info!(address = %format_args!("http://{address}/"), "sanso is ready");
+    }
     stop_signals.received().await;
     tracing::info!("stopping");
     node.stop().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Starts a node that is alone; its views are there when this returns.
+pub(crate) async fn start_alone(file: &NodeFile) -> anyhow::Result<Member> {
+    let data = &file.own.data;
+    std::fs::create_dir_all(data).with_context(|| format!("create data folder {}", data.display()))?;
+    let metrics = sanso_serving::metrics::install().context("install the metrics recorder")?;
+    let blocks = blocks::open(&file.settings.batch, data)?;
+    Member::start(file, &metrics, &blocks).await
 }
 
 /// Makes a write beyond the limit on file sizes (`ulimit -f`) an error like a full disk, where the

@@ -15,13 +15,12 @@ mod fleet;
 mod http;
 mod ingest;
 mod limits;
-mod node;
 mod plan;
 mod quarantine;
 mod query;
+mod source_log;
 mod table;
 mod telemetry;
-mod versions;
 
 use std::process::ExitCode;
 

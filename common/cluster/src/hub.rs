@@ -12,7 +12,9 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use sanso_control::{Change, Control, ControlError, KINDS, Proposer, Transport, TransportError};
 use sanso_core::Hosted;
-use sanso_core::cluster::{ClusterMap, Event, Hedger, Message, NodeId, Partition, Refused, Replication};
+use sanso_core::cluster::{
+    ClusterMap, Event, HedgeConfig, Hedger, Message, NodeId, Partition, Refused, Replication,
+};
 use sanso_peer::{CallError, Handler, Lane, Peers, Refusal, Speaker};
 use sanso_state::{AggregateKind, Fingerprint};
 use tokio::sync::Semaphore;
@@ -48,6 +50,8 @@ pub(crate) fn at_length<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
 /// A node's parts. They know each other through it, so they are put in one after the other.
 pub(crate) struct Hub {
     pub(crate) me: NodeId,
+    /// Whether there is no other node, and never will be.
+    pub(crate) is_alone: bool,
     pub(crate) engine: OnceLock<Arc<Engine>>,
     pub(crate) peers: OnceLock<Peers>,
     /// Control, while this node may take part in it.
@@ -79,10 +83,12 @@ pub(crate) struct Hub {
 
 impl Hub {
     /// Creates the hub of a node whose parts are to come. Call within a tokio runtime.
-    pub(crate) fn new(me: NodeId, hedger: Hedger, kinds_of: KindsOf) -> std::io::Result<Arc<Self>> {
+    pub(crate) fn new(me: NodeId, is_alone: bool, kinds_of: KindsOf) -> std::io::Result<Arc<Self>> {
+        let hedger = Hedger::new(HedgeConfig::default(), None);
         let (courier, post) = sync_channel::<(NodeId, Message<Hosted>)>(COURIER_MAX);
         let hub = Arc::new_cyclic(|own: &Weak<Hub>| Self {
             me,
+            is_alone,
             engine: OnceLock::new(),
             peers: OnceLock::new(),
             control: RwLock::default(),

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use parking_lot::Mutex;
 use sanso_control::{Control, ControlConfig, ControlError, Founding, Proposer, Timings};
 use sanso_core::cluster::{
-    Change, ClusterMap, HedgeConfig, Hedger, Instance, NodeConfig, NodeId, Partition, Position, Refused,
+    Change, ClusterMap, Incarnation, Instance, NodeConfig, NodeId, Partition, Position, Refused,
 };
 use sanso_core::{PartitionId, PartitionStore, StoreError};
 use sanso_peer::{Handler, LinkFilter, PeerConfig, PeerError, Peers, Tls};
@@ -127,6 +127,22 @@ impl ClusterNode {
         Self::start_behind(config, kinds_of, hub).await
     }
 
+    /// Begins a cluster of one node that will have no other: it listens to nobody, agrees with nobody, and
+    /// keeps nothing on disk. All partitions are its own when this returns. Call within a tokio runtime of
+    /// several threads.
+    pub fn alone(kinds_of: KindsOf) -> Result<Self, ClusterError> {
+        let me = Instance { node: NodeId(1), incarnation: Incarnation(1) };
+        let hub = Hub::new(me.node, true, kinds_of).map_err(ClusterError::Thread)?;
+        let outside = Arc::clone(&hub) as Arc<dyn Outside>;
+        let engine = Engine::start(me, with_replicas(NodeConfig::default(), 1), outside);
+        let engine = engine.map_err(ClusterError::Thread)?;
+        let mut map = ClusterMap::new(1, 1);
+        map.apply(&Change::Join(me)).expect("it is the first to join");
+        engine.knows(Arc::new(map), &*hub);
+        let _ = hub.engine.set(engine);
+        Ok(Self { hub, me, all: BTreeSet::from([me.node]), follows: Mutex::default() })
+    }
+
     /// Starts, with what `faces` makes of the hub between this node and the others.
     pub(crate) async fn start_behind(
         config: ClusterConfig,
@@ -144,15 +160,8 @@ impl ClusterNode {
             begun.map_err(|source| ClusterError::Folder { folder: config.folder.clone(), source })?;
         let me = Instance { node: config.node, incarnation };
         crate::figures::describe();
-        let hub = Hub::new(config.node, Hedger::new(HedgeConfig::default(), None), kinds_of)
-            .map_err(ClusterError::Thread)?;
-        let core = NodeConfig {
-            replica: sanso_core::cluster::ReplicaConfig {
-                copies_min: config.core.replica.copies_min.min(config.replicas),
-                ..config.core.replica
-            },
-            ..config.core
-        };
+        let hub = Hub::new(config.node, false, kinds_of).map_err(ClusterError::Thread)?;
+        let core = with_replicas(config.core, config.replicas);
         let Faces { outside, handler } = faces(&hub);
         let engine = Engine::start(me, core, outside).map_err(ClusterError::Thread)?;
         let maps = engine.maps();
@@ -248,8 +257,11 @@ impl ClusterNode {
     }
 
     /// Returns the filter of this node's links, for drills.
+    ///
+    /// # Panics
+    /// When it is alone: it has no links.
     pub fn filter(&self) -> &LinkFilter {
-        self.hub.peers.get().expect("it was set at the start").filter()
+        self.hub.peers.get().expect("it is not alone").filter()
     }
 
     /// Ends this life. The others notice by the broken connections.
@@ -280,6 +292,12 @@ impl ClusterNode {
     pub(crate) fn engine(&self) -> &Arc<Engine> {
         self.hub.engine().expect("it was set at the start")
     }
+}
+
+/// The core's configuration where there are so many replicas.
+fn with_replicas(core: NodeConfig, replicas: usize) -> NodeConfig {
+    let copies_min = core.replica.copies_min.min(replicas);
+    NodeConfig { replica: sanso_core::cluster::ReplicaConfig { copies_min, ..core.replica }, ..core }
 }
 
 fn check(config: &ClusterConfig) -> Result<(), ClusterError> {

@@ -73,8 +73,7 @@ impl ClusterStore {
     ) -> Result<(), StoreError> {
         let kinds = Arc::clone(&config.kinds);
         let groups = base.groups.len();
-        let write =
-            at_length(groups * GROUP_BYTES, || wire::write(Write::Create { id, config, base }, &kinds));
+        let write = self.encoded(Write::Create { id, config, base }, groups, &kinds);
         self.write(id, write).await.map(|_| ())
     }
 
@@ -82,9 +81,17 @@ impl ClusterStore {
     pub(crate) async fn remove(&self, view: Fingerprint) -> Result<(), StoreError> {
         let (_, map) = self.ready(PartitionId { view, index: 0 }).await?;
         for index in 0..map.partitions.len() as u32 {
-            self.write(PartitionId { view, index }, wire::write(Write::Remove(view), &[])).await?;
+            self.write(PartitionId { view, index }, self.encoded(Write::Remove(view), 0, &[])).await?;
         }
         Ok(())
+    }
+
+    /// Encodes a write with so many groups, if it is sent to anybody.
+    fn encoded(&self, write: Write, groups: usize, kinds: &[AggregateKind]) -> Encoded {
+        if self.0.is_alone {
+            return Encoded::unsent(write);
+        }
+        at_length(groups * GROUP_BYTES, || wire::write(write, kinds))
     }
 
     /// Writes to whoever is the primary, until it is known what became of it. What was accepted by
@@ -286,7 +293,7 @@ impl Partitions for ClusterStore {
             Entry::Rebuild(_, groups) => groups.len(),
         };
         let kinds = self.kinds(id)?;
-        let write = at_length(groups * GROUP_BYTES, || wire::write(Write::Enter(id, entry), &kinds));
+        let write = self.encoded(Write::Enter(id, entry), groups, &kinds);
         Ok(match self.write(id, write).await? {
             SubmitAnswer::Accepted { applied } => Outcome::Accepted { applied },
             SubmitAnswer::Refused { from, applied } => Outcome::Refused { from, applied },
@@ -343,6 +350,10 @@ impl Partitions for ClusterStore {
         let mut all: Vec<_> = all.collect();
         all.sort_by_key(|(id, _)| *id);
         all
+    }
+
+    fn is_replicated(&self) -> bool {
+        !self.0.is_alone
     }
 
     fn groups(&self) -> u64 {

@@ -72,14 +72,23 @@ impl Encoded {
         Self { bytes, decoded: Arc::new(Mutex::new(Some(write))), decode }
     }
 
+    /// Holds a write to a partition that has one replica and will have no other: it is never sent, so
+    /// there is nothing to encode. It can be applied once.
+    pub fn unsent(write: Write) -> Self {
+        Self::new(write, Arc::from([]), |_| None)
+    }
+
     /// Returns the encoding.
     pub fn bytes(&self) -> &Arc<[u8]> {
         &self.bytes
     }
 
-    fn take(&self) -> Write {
+    /// Returns the write; none of one that is not sent and was applied before.
+    fn take(&self) -> Option<Write> {
         let taken = self.decoded.lock().take();
-        taken.or_else(|| (self.decode)(&self.bytes)).expect("it was made of a write")
+        let write = taken.or_else(|| (self.decode)(&self.bytes));
+        assert!(write.is_some() || self.bytes.is_empty(), "it was made of a write");
+        write
     }
 }
 
@@ -106,7 +115,9 @@ impl State for Hosted {
     type Outcome = Written;
 
     fn apply(&mut self, op: &Encoded) -> Written {
-        match op.take() {
+        // Whoever wrote it and has not heard of it writes again, by compare and apply.
+        let Some(write) = op.take() else { return Written::NotLive };
+        match write {
             Write::Create { id, config, base } => {
                 match self.0.get(id) {
                     None => self.0.insert(id, ViewPartition::new(config, base)),

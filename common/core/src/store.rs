@@ -68,6 +68,11 @@ pub trait Partitions: Send + Sync {
     /// See [`PartitionStore::changes`].
     fn changes(&self, id: PartitionId) -> Result<broadcast::Receiver<Arc<Change>>, StoreError>;
 
+    /// Says whether others than this process hold copies, to which writes are sent.
+    fn is_replicated(&self) -> bool {
+        true
+    }
+
     /// Returns how many groups this process holds.
     fn groups(&self) -> u64;
 
@@ -135,7 +140,8 @@ impl PartitionStore {
         block: Arc<Block>,
         extension: Option<Extension>,
     ) -> Result<Outcome, StoreError> {
-        if let Some(extension) = extension.filter(|_| self.cluster.is_some()) {
+        let is_sent = self.cluster.as_ref().is_some_and(|cluster| cluster.is_replicated());
+        if let Some(extension) = extension.filter(|_| is_sent) {
             let outcome = self.submit(id, Entry::Extend(extension)).await?;
             if outcome != Outcome::NotHeld {
                 return Ok(outcome);

@@ -28,9 +28,8 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::application::{self, Declared, Files};
-use crate::cluster::rollout::{Heard, Lingering, Said};
-use crate::node::stopped;
-use crate::versions::{caught_up, furthest};
+use crate::cluster::member::stopped;
+use crate::cluster::rollout::{Heard, Lingering, Said, caught_up, furthest};
 
 /// The kinds of calls by which nodes ask what others say, and for an application by its content.
 const SAID: &str = "application.said";

@@ -20,6 +20,8 @@ pub(crate) struct NodeFile {
     pub(crate) own: Own,
     /// The layers' settings.
     pub(crate) settings: Settings,
+    /// Whether the node is alone, a cluster of one that needs no network.
+    pub(crate) is_alone: bool,
 }
 
 /// What a node's file says beside the layers' settings.
@@ -124,6 +126,31 @@ fn all_roles() -> BTreeSet<Role> {
 }
 
 impl NodeFile {
+    /// Describes a node that is alone and has all layers. Without an address, its log is embedded in the
+    /// data folder.
+    pub(crate) fn alone(
+        application: PathBuf,
+        data: PathBuf,
+        listen: SocketAddr,
+        log: Option<String>,
+        settings: Settings,
+    ) -> Self {
+        let member = Member { id: 1, peer: String::new(), voter: true, roles: all_roles() };
+        let cluster = ClusterSection {
+            name: "alone".to_owned(),
+            partitions: 1,
+            replicas: 1,
+            listen: None,
+            nodes: vec![member],
+            tls: None,
+            insecure: false,
+        };
+        let url = log.unwrap_or_else(|| format!("embedded:{}", data.join("log").display()));
+        let log = LogSection { url };
+        let own = Own { node: 1, application, data, listen, drill: false, cluster, log };
+        Self { own, settings, is_alone: true }
+    }
+
     /// Reads a node's file.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
         let named = || format!("read {}", path.display());
@@ -140,7 +167,7 @@ impl NodeFile {
             }
         }
         let own: Own = own.try_into().context("see `sanso node --print-example` for all keys")?;
-        let file = Self { own, settings: Settings::over_defaults(layers)? };
+        let file = Self { own, settings: Settings::over_defaults(layers)?, is_alone: false };
         file.check()?;
         Ok(file)
     }

@@ -21,7 +21,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sanso_cluster::{ClusterMap, NodeId, Standing};
-use sanso_state::Fingerprint;
+use sanso_state::{Fingerprint, Offset};
 use serde::{Deserialize, Serialize};
 
 /// What a node says of view versions. Fields may be added with a default.
@@ -166,6 +166,21 @@ impl Lingering {
             |(version, count): &(&Fingerprint, &u32)| **count > rounds && heard.is_unwanted(**version);
         self.0.iter().filter(is_over).map(|(version, _)| *version).collect()
     }
+}
+
+/// Says whether a successor's view partitions have all applied at least what
+/// the version it replaces has applied.
+pub(crate) fn caught_up(successor: &[Vec<Offset>], target: &[Offset]) -> bool {
+    successor.iter().all(|applied| applied.iter().zip(target).all(|(mine, theirs)| mine >= theirs))
+}
+
+/// Returns the furthest offset that any view partition has applied, for each log partition.
+pub(crate) fn furthest(applied: &[Vec<Offset>]) -> Vec<Offset> {
+    applied.iter().fold(Vec::new(), |mut furthest, one| {
+        furthest.resize(one.len(), 0);
+        furthest.iter_mut().zip(one).for_each(|(a, b)| *a = (*a).max(*b));
+        furthest
+    })
 }
 
 #[cfg(test)]

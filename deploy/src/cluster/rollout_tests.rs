@@ -4,7 +4,6 @@ use sanso_cluster::{Change, Instance};
 use sanso_core::cluster::Incarnation;
 
 use super::*;
-use crate::versions::{caught_up, furthest};
 
 const VIEW: &str = "daily";
 
