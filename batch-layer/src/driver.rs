@@ -1,17 +1,20 @@
 //! Drives one job: the tasks of one version, on whichever workers there are.
 //!
-//! What is in the dataset already is not done again. The scheduler decides; here are the runs, the
-//! clock and what people are told.
+//! What is in the dataset already is not done again, unless what it gave is lost. The scheduler decides; here are
+//! the runs, the clock and what people are told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::future::{AbortHandle, Abortable, BoxFuture, try_join_all};
-use futures::stream::FuturesUnordered;
-use futures::{FutureExt, StreamExt};
+use futures::future::{AbortHandle, Abortable, BoxFuture};
+use futures::stream::{self, FuturesUnordered};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use sanso_catalog::{BatchJob, RunningTask};
-use sanso_lineage::{Effect, Event, Failure, RunId, Scheduler, SchedulerConfig, TaskId, Why, WorkerId};
+use sanso_lineage::{
+    Effect, Event, Failure, RunId, Scheduler, SchedulerConfig, TaskId, TaskPlan, Why, WorkerId,
+};
+use sanso_state::Fingerprint;
 
 use crate::error::{BatchError, Result, chain};
 use crate::metrics;
@@ -19,26 +22,38 @@ use crate::source_run::World;
 use crate::task::{Task, TaskResult};
 use crate::worker::TaskFailure;
 
-/// Does all tasks; returns their results in the same order. Dropped, it stops them everywhere.
+/// Results that are looked for in the dataset at the same time.
+const FINDS_AT_ONCE: usize = 16;
+
+/// Does tasks, of which some may combine what others before them give. Returns the results of those that nobody
+/// combines, in the same order. Dropped, it stops them everywhere.
 pub(crate) async fn run_tasks(world: &World<'_>, tasks: &[Task]) -> Result<Vec<Arc<TaskResult>>> {
     let mut results: Vec<Option<Arc<TaskResult>>> = vec![None; tasks.len()];
     if world.executor.is_shared() {
-        let found = try_join_all(tasks.iter().map(|task| task.find(world.dataset))).await?;
+        let finds: Vec<_> = tasks.iter().map(|task| task.find(world.dataset).boxed()).collect();
+        let found: Vec<_> = stream::iter(finds).buffered(FINDS_AT_ONCE).try_collect().await?;
         results = found.into_iter().map(|found| found.map(Arc::new)).collect();
         for (task, _) in tasks.iter().zip(&results).filter(|(_, found)| found.is_some()) {
             tracing::info!(task = task.name(), "a task was done before, its result is used");
         }
     }
-    let open: Vec<usize> = (0..tasks.len()).filter(|task| results[*task].is_none()).collect();
     let source = &world.source.name;
     let prefers = world.executor.prefers(source, world.source.partitions);
-    let preferred = open.iter().map(|task| *prefers.get(tasks[*task].partition()?.index())?).collect();
+    let places: BTreeMap<Fingerprint, TaskId> =
+        tasks.iter().enumerate().map(|(at, task)| (task.fingerprint(), TaskId(at))).collect();
+    let plan = |task: &Task| TaskPlan {
+        prefers: task.partition().and_then(|partition| *prefers.get(partition.index())?),
+        needs: task.inputs().map(|(of, _)| places[&of]).collect(),
+    };
+    let plans: Vec<TaskPlan> = tasks.iter().map(plan).collect();
+    let combined: BTreeSet<usize> = plans.iter().flat_map(|plan| &plan.needs).map(|need| need.0).collect();
     let job = Job {
         world,
         tasks,
-        open,
+        places,
+        again: vec![false; tasks.len()],
+        scheduler: Scheduler::new(SchedulerConfig::default(), plans, 0),
         results,
-        scheduler: Scheduler::new(SchedulerConfig::default(), preferred, 0),
         started: Instant::now(),
         runs: FuturesUnordered::new(),
         stops: BTreeMap::new(),
@@ -46,7 +61,9 @@ pub(crate) async fn run_tasks(world: &World<'_>, tasks: &[Task]) -> Result<Vec<A
         failure: None,
     };
     let _told = Told { world };
-    job.run().await
+    let results = job.run().await?.into_iter().enumerate();
+    let results = results.filter(|(at, _)| !combined.contains(at));
+    Ok(results.map(|(_, result)| result.expect("the job is done")).collect())
 }
 
 /// What comes of a run; none when it was stopped.
@@ -55,8 +72,10 @@ type Ended = (RunId, Option<Result<Arc<TaskResult>, TaskFailure>>);
 struct Job<'a> {
     world: &'a World<'a>,
     tasks: &'a [Task],
-    /// The tasks that the scheduler has, by their places among all.
-    open: Vec<usize>,
+    /// The tasks by what they are made of.
+    places: BTreeMap<Fingerprint, TaskId>,
+    /// Whether what a task gave was lost.
+    again: Vec<bool>,
     results: Vec<Option<Arc<TaskResult>>>,
     scheduler: Scheduler,
     started: Instant,
@@ -69,7 +88,12 @@ struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    async fn run(mut self) -> Result<Vec<Arc<TaskResult>>> {
+    async fn run(mut self) -> Result<Vec<Option<Arc<TaskResult>>>> {
+        let found = self.results.iter().enumerate();
+        let found = found.filter_map(|(at, found)| Some(Event::Found(TaskId(at), found.as_ref()?.held())));
+        for found in found.collect::<Vec<_>>() {
+            self.happens(found)?;
+        }
         let mut workers = self.world.executor.workers();
         let there = workers.borrow_and_update().clone();
         self.happens(Event::Workers(there))?;
@@ -98,7 +122,7 @@ impl<'a> Job<'a> {
                 () = due => self.happens(Event::Tick)?,
             }
         }
-        Ok(self.results.into_iter().map(|result| result.expect("the job is done")).collect())
+        Ok(self.results)
     }
 
     fn now_ms(&self) -> u64 {
@@ -118,20 +142,29 @@ impl<'a> Job<'a> {
                     let read = &result.read;
                     tracing::info!(task, of = %lost, by = %worker, took_ms, tables_from = %read, "recovered");
                 }
-                self.results[self.open[task.0]] = Some(result);
-                self.happens(Event::Done(run))
+                let held = result.held();
+                self.results[task.0] = Some(result);
+                self.happens(Event::Done(run, held))
             }
             Err(TaskFailure { failure, error }) => {
                 let (task, error_text) = (self.task(task).name(), chain(error.as_ref()));
                 tracing::debug!(task, %worker, error = error_text, "a run of a task failed");
+                let lacks = match error.as_ref() {
+                    BatchError::Lacks { of, .. } => of.as_slice(),
+                    _ => &[],
+                };
+                let lacks: Vec<TaskId> = lacks.iter().filter_map(|of| self.places.get(of).copied()).collect();
                 self.failure = Some(*error);
-                self.happens(Event::Failed(run, failure))
+                self.happens(match lacks.is_empty() {
+                    true => Event::Failed(run, failure),
+                    false => Event::Lacks(run, lacks),
+                })
             }
         }
     }
 
     fn task(&self, task: TaskId) -> &Task {
-        &self.tasks[self.open[task.0]]
+        &self.tasks[task.0]
     }
 
     /// Tells the scheduler, and does what it says.
@@ -145,6 +178,10 @@ impl<'a> Job<'a> {
                     }
                 }
                 Effect::Completed(_) => {}
+                Effect::Lost(task) => {
+                    self.results[task.0] = None;
+                    self.again[task.0] = true;
+                }
                 Effect::GivenUp(task) => {
                     let task = self.task(task).name();
                     tracing::debug!(task, "a job is given up");
@@ -156,14 +193,19 @@ impl<'a> Job<'a> {
     }
 
     fn start(&mut self, run: RunId, task: TaskId, worker: WorkerId, why: Why) {
-        let task = &self.tasks[self.open[task.0]];
-        self.say(task, worker, why);
+        let held =
+            |of: &Fingerprint| self.results[self.places[of].0].as_ref().and_then(|result| result.held_by);
+        let again = self.again[task.0];
+        let task = self.task(task).clone();
+        let held = task.inputs().map(|(of, _)| held(&of)).collect();
+        let task = task.with(held, again);
+        self.say(&task, worker, why);
         if let Why::Lost(lost) = why {
             self.recovering.insert(run, lost);
         }
         let world = self.world;
         let result = async move {
-            let done = world.executor.run(worker, task).await?;
+            let done = world.executor.run(worker, &task).await?;
             if let Some(result) = done.result {
                 return Ok(result);
             }
@@ -185,6 +227,10 @@ impl<'a> Job<'a> {
         let (task, source) = (task.name(), &self.world.source.name);
         match why {
             Why::Preferred | Why::Free => tracing::debug!(task, %worker, "a task begins"),
+            Why::Missing => {
+                metrics::record_moved(source, "missing");
+                tracing::info!(task, to = %worker, "a task is done again: what it gave can't be had");
+            }
             Why::Lost(lost) => {
                 metrics::record_moved(source, "lost");
                 tracing::info!(task, of = %lost, to = %worker, "a task goes to another node: node lost");
@@ -202,7 +248,7 @@ impl<'a> Job<'a> {
     }
 
     fn tell(&self) {
-        let (counts, done_before) = (self.scheduler.counts(), self.tasks.len() - self.open.len());
+        let counts = self.scheduler.counts();
         let running = self
             .scheduler
             .runs()
@@ -210,7 +256,7 @@ impl<'a> Job<'a> {
         let job = BatchJob {
             version: self.tasks.first().map_or(0, Task::version),
             tasks: self.tasks.len() as u64,
-            done: (counts.done + done_before) as u64,
+            done: counts.done as u64,
             running: running.collect(),
         };
         self.world.board.post_job(&self.world.source.name, Some(job));

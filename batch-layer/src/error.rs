@@ -4,6 +4,7 @@ use arrow::error::ArrowError;
 use sanso_dataset::DatasetError;
 use sanso_lineage::WorkerId;
 use sanso_log::LogError;
+use sanso_state::Fingerprint;
 
 /// Result of a batch operation.
 pub type Result<T, E = BatchError> = std::result::Result<T, E>;
@@ -73,6 +74,14 @@ pub enum BatchError {
         /// Whether it may succeed later.
         transient: bool,
     },
+    /// Pieces that a task combines can't be had: the tasks that gave them are done again.
+    #[error("{task}: pieces of {} tasks can't be had", of.len())]
+    Lacks {
+        /// The task.
+        task: String,
+        /// The tasks that gave the pieces.
+        of: Vec<Fingerprint>,
+    },
     /// Rows could not be put together.
     #[error("assemble rows of source {source_name}")]
     Rows {
@@ -91,6 +100,7 @@ impl BatchError {
             Self::Log { source, .. } => source.retry() == sanso_log::Retry::Later,
             Self::Dataset(error) => error.is_transient(),
             Self::Task { transient, .. } => *transient,
+            Self::Lacks { .. } => true,
             _ => false,
         }
     }

@@ -1,17 +1,18 @@
 //! The jobs of a source: what a version is made of, and what tasks give, put together.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use sanso_dataset::{Manifest, VersionPlan};
+use sanso_block::BlockNode;
+use sanso_dataset::{Manifest, PieceId, VersionPlan};
 use sanso_state::{Fingerprint, Groups, LogPartition};
 use sanso_view::View;
 
-use crate::archive::{ArchivePlan, blocking, plan};
+use crate::archive::{ArchivePlan, plan};
 use crate::contribution::Contribution;
 use crate::driver::run_tasks;
 use crate::error::Result;
+use crate::publish::{Published, blocks, publish, publish_files, published_at};
 use crate::source_run::World;
 use crate::task::{Given, Task, TaskResult, Work};
 
@@ -30,41 +31,94 @@ pub(crate) async fn planned(world: &World<'_>, before: &Manifest, ends: &[u64]) 
     Ok(ArchivePlan { segments: planned, cut, backlog })
 }
 
-/// Computes views from the newest-version table. Returns the tasks, and for each view its groups by view
-/// partition.
-pub(crate) async fn lift(
+/// Computes views from the newest-version table and publishes them: in this process, or by all workers.
+pub(crate) async fn publish_lifted(
     world: &World<'_>,
     views: &[Arc<View>],
     manifest: &Arc<Manifest>,
-) -> Result<(Vec<Task>, Vec<Vec<Groups>>)> {
-    let all: BTreeSet<LogPartition> = manifest.newest.iter().map(|file| file.partition).collect();
-    let all = Vec::from_iter(all);
-    // One process goes over all files at once, on all its processors.
-    let at_a_time = if world.executor.is_shared() { 1 } else { all.len().max(1) };
-    let lift = |partitions: &[LogPartition]| {
-        Task::new(world.source, views.to_vec(), manifest, Work::Lift { partitions: partitions.to_vec() })
-    };
-    let tasks: Vec<Task> = all.chunks(at_a_time).map(lift).collect();
-    let results = run_tasks(world, &tasks).await?;
-    let views = views.to_vec();
-    Ok((tasks, blocking(move || summed(&views, results)).await))
+) -> Result<Vec<Published>> {
+    let partitions: BTreeSet<LogPartition> = manifest.newest.iter().map(|file| file.partition).collect();
+    let partitions = Vec::from_iter(partitions);
+    match world.executor.is_shared() {
+        true => publish_combined(world, views, manifest, &partitions).await,
+        false => publish_whole(world, views, manifest, partitions).await,
+    }
 }
 
-/// Adds up what tasks lifted into each view.
-fn summed(views: &[Arc<View>], results: Vec<Arc<TaskResult>>) -> Vec<Vec<Groups>> {
-    let mut total: BTreeMap<Fingerprint, Vec<Groups>> = BTreeMap::new();
-    for Given { view, parts, .. } in results.into_iter().flat_map(given) {
-        match total.entry(view) {
-            Entry::Vacant(none) => _ = none.insert(parts),
-            Entry::Occupied(mut some) => {
-                some.get_mut().iter_mut().zip(&parts).for_each(|(total, part)| total.combine(part));
-            }
-        }
+/// One process goes over all files at once, on all its processors, and has no use for pieces.
+async fn publish_whole(
+    world: &World<'_>,
+    views: &[Arc<View>],
+    manifest: &Arc<Manifest>,
+    partitions: Vec<LogPartition>,
+) -> Result<Vec<Published>> {
+    let task = Task::new(world.source, views.to_vec(), manifest, Work::Lift { partitions });
+    let results = run_tasks(world, &[task]).await?;
+    let given = results.into_iter().flat_map(given);
+    let mut lifted: BTreeMap<Fingerprint, Vec<Groups>> =
+        given.map(|given| (given.view, given.parts)).collect();
+    let mut published = Vec::with_capacity(views.len());
+    for view in views {
+        let parts = lifted.remove(&view.fingerprint).expect("a lift gives groups of each of its views");
+        let blocks = blocks(view, manifest, parts);
+        published.push(publish(world.dataset, view, manifest, blocks, None).await?.0);
     }
-    let of_view = |view: &Arc<View>| {
-        total.remove(&view.fingerprint).unwrap_or_else(|| vec![Groups::new(); view.partitions as usize])
+    Ok(published)
+}
+
+/// Lifts by log partition, and combines by view partition. Only the blocks come here, to be extended by the versions
+/// to come.
+async fn publish_combined(
+    world: &World<'_>,
+    views: &[Arc<View>],
+    manifest: &Arc<Manifest>,
+    partitions: &[LogPartition],
+) -> Result<Vec<Published>> {
+    let (dataset, source) = (world.dataset, world.source);
+    let split = |partition: &LogPartition| {
+        Task::new(source, views.to_vec(), manifest, Work::Split { partitions: vec![*partition] })
     };
-    views.iter().map(of_view).collect()
+    let mut tasks: Vec<Task> = partitions.iter().map(split).collect();
+    let of: Vec<Fingerprint> = tasks.iter().map(Task::fingerprint).collect();
+    for view in views {
+        let combine = |index| {
+            let work = Work::Combine { index, of: of.clone() };
+            Task::new(source, vec![Arc::clone(view)], manifest, work)
+        };
+        tasks.extend((0..view.partitions).map(combine));
+    }
+    let mut combined = run_tasks(world, &tasks).await?.into_iter();
+    for view in views {
+        let files = combined.by_ref().take(view.partitions as usize);
+        let file = |result: Arc<TaskResult>| result.block.clone().expect("who combines gives a block");
+        let files = files.map(file).collect();
+        publish_files(dataset, view, manifest, files).await?;
+    }
+    forget_pieces(world, manifest, views, &of).await?;
+    forget_tasks(world, &tasks).await?;
+    let mut published = Vec::with_capacity(views.len());
+    for view in views {
+        published.push(published_at(dataset, view, manifest).await?);
+    }
+    Ok(published)
+}
+
+/// Removes what was handed from one stage to the next.
+async fn forget_pieces(
+    world: &World<'_>,
+    manifest: &Manifest,
+    views: &[Arc<View>],
+    tasks: &[Fingerprint],
+) -> Result<()> {
+    let of_view = |view: &Arc<View>| {
+        let (view, partitions) = (view.fingerprint, view.partitions);
+        tasks.iter().flat_map(move |task| (0..partitions).map(move |index| PieceId::new(*task, view, index)))
+    };
+    let pieces: Vec<PieceId> = views.iter().flat_map(of_view).collect();
+    let nodes: Vec<BlockNode> =
+        world.executor.workers().borrow().keys().map(|worker| BlockNode(worker.0)).collect();
+    world.dataset.forget_pieces(&nodes, &pieces).await;
+    Ok(world.dataset.remove_pieces(&manifest.source, manifest.version, &pieces).await?)
 }
 
 /// Returns what tasks contribute to each view, in order of segments.

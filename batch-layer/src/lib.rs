@@ -11,7 +11,8 @@
 //! ```
 //!
 //! What is done for one log partition is a task: one node drives, and any worker computes, in the same
-//! process or on another node ([`Executor`], [`TaskWorker`]).
+//! process or on another node ([`Executor`], [`TaskWorker`]). A view that is new is computed by two stages of
+//! tasks: from each log partition a piece for each view partition, and of all its pieces the view partition.
 //!
 //! [`BatchLayer`] is the entry point: [`BatchLayer::run`] for ever, [`BatchLayer::run_once`] one step.
 //!
@@ -28,10 +29,12 @@ pub mod adoption;
 pub mod advance;
 mod archive;
 mod audit;
+mod call;
 mod config;
 pub mod contribution;
 mod driver;
 mod error;
+mod exchange;
 mod executor;
 mod jobs;
 mod lineage;
@@ -45,11 +48,12 @@ mod version;
 mod worker;
 
 pub use archive::archived_rows;
+pub use call::{TaskAnswer, TaskCall, UnknownBytes};
 pub use config::BatchConfig;
 pub use error::{BatchError, Result};
 pub use executor::Executor;
 pub use report::{RunReport, SourceReport};
 pub use sanso_lineage::{Failure, WorkerId};
 pub use service::BatchLayer;
-pub use task::{Task, TaskAnswer, TaskCall, TaskResult, UnknownBytes, Work};
+pub use task::{Task, TaskResult, Work};
 pub use worker::{TaskDone, TaskFailure, TaskWorker};

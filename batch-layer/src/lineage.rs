@@ -161,15 +161,28 @@ pub(crate) fn advance_fingerprint(
     of_files(begun, before, partition).finish()
 }
 
-/// Returns the fingerprint of all that a lift of log partitions' newest rows into views is made from.
+/// Returns the fingerprint of all that a lift of log partitions' newest rows into views is made from. `kind`: what
+/// it gives.
 pub(crate) fn lift_fingerprint(
+    kind: &str,
     source: &Source,
     manifest: &Manifest,
     partitions: &[LogPartition],
     views: &[Fingerprint],
 ) -> Fingerprint {
-    let begun = begun("lift", source, views);
+    let begun = begun(kind, source, views);
     partitions.iter().fold(begun, |begun, partition| of_files(begun, manifest, *partition)).finish()
+}
+
+/// Returns the fingerprint of what the pieces of some tasks are together, for one view partition.
+pub(crate) fn combine_fingerprint(
+    source: &Source,
+    index: u32,
+    of: &[Fingerprint],
+    views: &[Fingerprint],
+) -> Fingerprint {
+    let begun = begun("combine", source, views).part(index.to_le_bytes());
+    of.iter().fold(begun, |begun, task| begun.part(task.as_bytes())).finish()
 }
 
 fn begun(kind: &str, source: &Source, views: &[Fingerprint]) -> FingerprintBuilder {

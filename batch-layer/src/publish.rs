@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::FutureExt;
 use futures::future::try_join_all;
-use sanso_dataset::{Dataset, DatasetError, Manifest, NewestFile, PublishedBlock, PublishedView, ViewId};
+use sanso_dataset::{
+    BlockFile, Dataset, DatasetError, Manifest, NewestFile, PublishedBlock, PublishedView, ViewId,
+};
 use sanso_state::{Block, Extension, Groups, LogPartition, Watermark};
 use sanso_view::View;
 
@@ -83,17 +85,21 @@ pub(crate) fn extended(before: &Published, by: &[Extension]) -> Vec<Arc<Block>> 
     before.blocks.iter().zip(by).map(extended).collect()
 }
 
-fn block_of(view: &View, manifest: &Manifest, groups: Groups) -> Block {
-    let source = &view.source;
-    let watermark =
-        |max: &Option<i64>| Watermark::new(source.lateness_us, source.ahead_us_max).resume(*max).value();
+pub(crate) fn block_of(view: &View, manifest: &Manifest, groups: Groups) -> Block {
     Block {
         view: view.fingerprint,
         version: manifest.version,
         cut: manifest.cut.clone(),
-        watermarks_us: manifest.watermarks.iter().map(watermark).collect(),
+        watermarks_us: watermarks_us(view, manifest),
         groups,
     }
+}
+
+fn watermarks_us(view: &View, manifest: &Manifest) -> Vec<Option<i64>> {
+    let source = &view.source;
+    let watermark =
+        |max: &Option<i64>| Watermark::new(source.lateness_us, source.ahead_us_max).resume(*max).value();
+    manifest.watermarks.iter().map(watermark).collect()
 }
 
 /// Writes what is new of a version's blocks, then the version. `since`: the version before, if it was
@@ -126,18 +132,32 @@ pub(crate) async fn publish(
             }
         });
     }
-    let document = PublishedView {
+    dataset.publish(&document(view, manifest, files.clone())).await?;
+    Ok((Published { version: manifest.version, blocks, files }, counts))
+}
+
+/// Publishes a version whose blocks are written, one file for each view partition.
+pub(crate) async fn publish_files(
+    dataset: &Dataset,
+    view: &View,
+    manifest: &Manifest,
+    files: Vec<BlockFile>,
+) -> Result<()> {
+    let files = files.into_iter().map(|whole| PublishedBlock { whole, added: Vec::new() }).collect();
+    Ok(dataset.publish(&document(view, manifest, files)).await?)
+}
+
+fn document(view: &View, manifest: &Manifest, blocks: Vec<PublishedBlock>) -> PublishedView {
+    PublishedView {
         source: view.source.name.clone(),
         view: view.name.clone(),
         fingerprint: view.fingerprint,
         version: manifest.version,
         made_from: manifest.fingerprint(),
         cut: manifest.cut.clone(),
-        watermarks_us: blocks.first().map(|block| block.watermarks_us.clone()).unwrap_or_default(),
-        blocks: files.clone(),
-    };
-    dataset.publish(&document).await?;
-    Ok((Published { version: manifest.version, blocks, files }, counts))
+        watermarks_us: watermarks_us(view, manifest),
+        blocks,
+    }
 }
 
 /// Says whether what a version adds is written beside a block rather than the block anew: as long as
@@ -156,6 +176,15 @@ pub(crate) async fn load(dataset: &Dataset, view: &View, manifest: &Manifest) ->
         }
         loaded => Ok(loaded?),
     }
+}
+
+/// Loads a view that was published at the version in force just before.
+pub(crate) async fn published_at(dataset: &Dataset, view: &View, manifest: &Manifest) -> Result<Published> {
+    let lost = || {
+        let path = format!("{} at version {}", view.name, manifest.version);
+        BatchError::Dataset(DatasetError::Missing { path })
+    };
+    load_blocks(dataset, view, manifest).await?.ok_or_else(lost)
 }
 
 async fn load_blocks(

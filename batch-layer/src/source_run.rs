@@ -30,9 +30,9 @@ use crate::config::BatchConfig;
 use crate::driver::run_tasks;
 use crate::error::{BatchError, Result};
 use crate::executor::Executor;
-use crate::jobs::{contributed, forget_tasks, lift, planned};
+use crate::jobs::{contributed, forget_tasks, planned, publish_lifted};
 use crate::lineage::TableRules;
-use crate::publish::{Published, blocks, extended, extensions, load, publish, view_id};
+use crate::publish::{Published, extended, extensions, load, publish, view_id};
 use crate::report::SourceReport;
 use crate::task::{Task, TaskResult, Work};
 use crate::version::assembled;
@@ -138,14 +138,12 @@ impl SourceState {
         if missing.is_empty() {
             return Ok(());
         }
-        let (tasks, lifted) = lift(world, &missing, &manifest).await?;
-        for (view, parts) in missing.iter().zip(lifted) {
+        let published = publish_lifted(world, &missing, &manifest).await?;
+        for (view, published) in missing.iter().zip(published) {
             report.recomputed.push(view.name.clone());
-            let blocks = blocks(view, &manifest, parts);
-            let (published, _) = publish(world.dataset, view, &manifest, blocks, None).await?;
             self.know(view, published);
         }
-        forget_tasks(world, &tasks).await
+        Ok(())
     }
 
     fn know(&mut self, view: &Arc<View>, published: Published) {

@@ -3,6 +3,8 @@
 //! ```text
 //!   manifest k-1 + planned segments of l ─▶ Advance l ─▶ files of l, contributions to each view
 //!   manifest k, new views                ─▶ Lift l    ─▶ groups of each view
+//!   the same, on several nodes           ─▶ Split l   ─▶ pieces for each view partition
+//!   the pieces of all of them            ─▶ Combine v ─▶ the block of view partition v
 //! ```
 //!
 //! What a task gives is a function of what its fingerprint covers. So it may be done twice, at two
@@ -12,18 +14,23 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use sanso_block::BlockNode;
 use sanso_block::recovery::Taken;
 use sanso_dataset::{
-    Dataset, DatasetError, Manifest, NewestFile, QuarantineFile, SegmentFile, TaskGroups, TaskRecord,
+    BlockFile, Dataset, DatasetError, Manifest, NewestFile, QuarantineFile, SegmentFile, TaskGroups,
+    TaskRecord,
 };
+use sanso_lineage::{Held, WorkerId};
 use sanso_log::Log;
 use sanso_state::{Fingerprint, Groups, LogPartition, SegmentId, decode_groups, encode_groups};
 use sanso_view::{Source, View};
 use serde::{Deserialize, Serialize};
 
 use crate::archive::blocking;
+use crate::call::TaskCall;
 use crate::error::{BatchError, Result};
-use crate::lineage::{advance_fingerprint, lift_fingerprint};
+use crate::exchange::{combined, handed_out};
+use crate::lineage::{advance_fingerprint, combine_fingerprint, lift_fingerprint};
 use crate::publish::lift;
 use crate::version::{advance_partition, rebuild_damaged};
 
@@ -52,6 +59,18 @@ pub enum Work {
         /// The log partitions, in order.
         partitions: Vec<LogPartition>,
     },
+    /// The same, and keep what each view partition gets of it as a piece, for whoever combines it.
+    Split {
+        /// The log partitions, in order.
+        partitions: Vec<LogPartition>,
+    },
+    /// Combine the pieces of one partition of one view, and write its block.
+    Combine {
+        /// The view partition.
+        index: u32,
+        /// The tasks that gave the pieces.
+        of: Vec<Fingerprint>,
+    },
 }
 
 /// A part of the work on a version, with all that it takes.
@@ -63,6 +82,10 @@ pub struct Task {
     stands_on: Arc<Manifest>,
     work: Work,
     fingerprint: Fingerprint,
+    /// Where the pieces are that it combines, in the order of their tasks: at this worker, or in the dataset.
+    held: Vec<Option<WorkerId>>,
+    /// Whether its result was lost before.
+    again: bool,
 }
 
 impl Task {
@@ -79,9 +102,34 @@ impl Task {
             Work::Advance { partition, segments } => {
                 advance_fingerprint(source, stands_on, *partition, segments, &ids)
             }
-            Work::Lift { partitions } => lift_fingerprint(source, stands_on, partitions, &ids),
+            Work::Lift { partitions } => lift_fingerprint("lift", source, stands_on, partitions, &ids),
+            Work::Split { partitions } => lift_fingerprint("split", source, stands_on, partitions, &ids),
+            Work::Combine { index, of } => combine_fingerprint(source, *index, of, &ids),
         };
-        Self { source: Arc::clone(source), views, stands_on: Arc::clone(stands_on), work, fingerprint }
+        let (source, stands_on) = (Arc::clone(source), Arc::clone(stands_on));
+        Self { source, views, stands_on, work, fingerprint, held: Vec::new(), again: false }
+    }
+
+    /// Says where the pieces are that it combines, in the order of their tasks, and whether its own result was
+    /// lost before: then it is computed again, and its pieces go to the dataset. Its fingerprint stays.
+    #[must_use]
+    pub(crate) fn with(self, held: Vec<Option<WorkerId>>, again: bool) -> Self {
+        Self { held, again, ..self }
+    }
+
+    /// Returns the tasks whose pieces it combines, each with where those are.
+    pub(crate) fn inputs(&self) -> impl Iterator<Item = (Fingerprint, Option<WorkerId>)> + '_ {
+        let of: &[Fingerprint] = match &self.work {
+            Work::Combine { of, .. } => of,
+            _ => &[],
+        };
+        let held = |at: usize| self.held.get(at).copied().flatten();
+        of.iter().enumerate().map(move |(at, task)| (*task, held(at)))
+    }
+
+    /// Says whether its result was lost, so that one that is found is not to be used.
+    pub(crate) fn is_again(&self) -> bool {
+        self.again
     }
 
     /// Returns the fingerprint of all that it is made of.
@@ -93,15 +141,16 @@ impl Task {
     pub fn version(&self) -> u64 {
         match self.work {
             Work::Advance { .. } => self.stands_on.version + 1,
-            Work::Lift { .. } => self.stands_on.version,
+            Work::Lift { .. } | Work::Split { .. } | Work::Combine { .. } => self.stands_on.version,
         }
     }
 
-    /// Returns the log partition that it is about, or the first of several.
+    /// Returns the log partition that it is about, or the first of several; none where it is about all.
     pub fn partition(&self) -> Option<LogPartition> {
         match &self.work {
             Work::Advance { partition, .. } => Some(*partition),
-            Work::Lift { partitions } => partitions.first().copied(),
+            Work::Lift { partitions } | Work::Split { partitions } => partitions.first().copied(),
+            Work::Combine { .. } => None,
         }
     }
 
@@ -112,7 +161,11 @@ impl Task {
             Work::Advance { partition, .. } => {
                 format!("advance of {source}/{} to version {version}", partition.0)
             }
-            Work::Lift { partitions } => {
+            Work::Combine { index, .. } => {
+                let view = self.views.first().map_or("", |view| &view.name);
+                format!("combine of {source}, {view}/{index} at version {version}")
+            }
+            Work::Lift { partitions } | Work::Split { partitions } => {
                 let partitions: Vec<_> = partitions.iter().map(|partition| partition.0.to_string()).collect();
                 format!("lift of {source}/{} at version {version}", partitions.join(","))
             }
@@ -130,14 +183,33 @@ impl Task {
             Work::Advance { partition, segments } => {
                 advance_partition(means, &self.stands_on, *partition, segments, &self.views).await?
             }
-            Work::Lift { partitions } => self.lift(means, partitions).await?,
+            Work::Lift { partitions } => {
+                let lifted = self.lift(means, partitions).await?.into_iter();
+                let given =
+                    lifted.map(|(view, parts)| Given { view: view.fingerprint, segment: None, parts });
+                TaskResult { given: given.collect(), ..TaskResult::default() }
+            }
+            Work::Split { partitions } => {
+                let lifted = self.lift(means, partitions).await?;
+                let held_by = handed_out(self, means.dataset, lifted, self.again).await?;
+                TaskResult { held_by, ..TaskResult::default() }
+            }
+            Work::Combine { index, .. } => {
+                let block = combined(self, means.dataset, *index).await?;
+                TaskResult { block: Some(block), ..TaskResult::default() }
+            }
         };
         result.took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         Ok(result)
     }
 
-    /// Lifts; damaged files of the newest-version table are made again first.
-    async fn lift(&self, means: Means<'_>, partitions: &[LogPartition]) -> Result<TaskResult> {
+    /// Lifts; damaged files of the newest-version table are made again first. Returns the groups of each view, by
+    /// view partition.
+    async fn lift(
+        &self,
+        means: Means<'_>,
+        partitions: &[LogPartition],
+    ) -> Result<Vec<(Arc<View>, Vec<Groups>)>> {
         let manifest = &self.stands_on;
         let lifted = match lift(means.dataset, &self.views, manifest, partitions).await {
             Err(BatchError::Dataset(DatasetError::Damaged { .. } | DatasetError::Missing { .. })) => {
@@ -146,10 +218,7 @@ impl Task {
             }
             lifted => lifted?,
         };
-        let given =
-            |(view, parts): (&Arc<View>, Vec<Groups>)| Given { view: view.fingerprint, segment: None, parts };
-        let given = self.views.iter().zip(lifted).map(given).collect();
-        Ok(TaskResult { given, ..TaskResult::default() })
+        Ok(self.views.iter().map(Arc::clone).zip(lifted).collect())
     }
 
     /// Writes its result to the dataset, for whoever asks for it.
@@ -165,6 +234,8 @@ impl Task {
             max_event_us: result.max_event_us,
             groups,
             content: Fingerprint::of(&bytes),
+            held_by: result.held_by.map(|worker| BlockNode(worker.0)),
+            block: result.block.clone(),
             read: result.read.clone(),
             took_ms: result.took_ms,
         };
@@ -221,13 +292,19 @@ impl Task {
             rewritten: record.rewritten,
             max_event_us: record.max_event_us,
             given,
+            held_by: record.held_by.map(|node| WorkerId(node.0)),
+            block: record.block,
             read: record.read,
             took_ms: record.took_ms,
         })
     }
 
-    fn view(&self, fingerprint: Fingerprint) -> Option<&Arc<View>> {
-        self.views.iter().find(|view| view.fingerprint == fingerprint)
+    pub(crate) fn views(&self) -> &[Arc<View>] {
+        &self.views
+    }
+
+    pub(crate) fn stands_on(&self) -> &Arc<Manifest> {
+        &self.stands_on
     }
 
     /// Returns what another process is told, which knows the same sources, views and dataset.
@@ -238,71 +315,12 @@ impl Task {
             stands_on: self.stands_on.version,
             work: self.work.clone(),
             views: self.views.iter().map(|view| view.fingerprint).collect(),
+            held: self.held.clone(),
+            again: self.again,
         }
     }
-}
-
-/// A task as it is told to another process. Fields may be added with a default, and kinds of work; what
-/// a process does not know it refuses, and the task goes elsewhere.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TaskCall {
-    /// The fingerprint that the task must have, made of what the other process knows.
-    pub task: Fingerprint,
-    /// The source.
-    pub source: String,
-    /// The version of the manifest that it stands on.
-    pub stands_on: u64,
-    /// What is to be done.
-    pub work: Work,
-    /// The views' versions, in order.
-    pub views: Vec<Fingerprint>,
-}
-
-/// What another process answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum TaskAnswer {
-    /// The result is in the dataset.
-    Done {
-        /// Whether it was computed for this call, not found.
-        computed: bool,
-    },
-    /// There is no result.
-    Failed {
-        /// Why, with its causes.
-        reason: String,
-        /// Whether another attempt may succeed, here or elsewhere.
-        passing: bool,
-        /// Whether it failed for what may pass by itself, as a store that is out of reach.
-        transient: bool,
-    },
-}
-
-/// Bytes that are no task, or no answer, that this version knows.
-#[derive(Debug, thiserror::Error)]
-#[error("not what this version of the program knows")]
-pub struct UnknownBytes(#[from] rmp_serde::decode::Error);
-
-impl TaskCall {
-    /// Encodes it: MessagePack with the names of fields, as all that nodes say to each other.
-    pub fn encode(&self) -> Vec<u8> {
-        rmp_serde::to_vec_named(self).expect("a call can be written")
-    }
-
-    /// Decodes it.
-    pub fn decode(bytes: &[u8]) -> Result<Self, UnknownBytes> {
-        Ok(rmp_serde::from_slice(bytes)?)
-    }
-}
-
-impl TaskAnswer {
-    /// Encodes it.
-    pub fn encode(&self) -> Vec<u8> {
-        rmp_serde::to_vec_named(self).expect("an answer can be written")
-    }
-
-    /// Decodes it.
-    pub fn decode(bytes: &[u8]) -> Result<Self, UnknownBytes> {
-        Ok(rmp_serde::from_slice(bytes)?)
+    fn view(&self, fingerprint: Fingerprint) -> Option<&Arc<View>> {
+        self.views.iter().find(|view| view.fingerprint == fingerprint)
     }
 }
 
@@ -326,8 +344,19 @@ pub struct TaskResult {
     pub(crate) rewritten: Vec<NewestFile>,
     pub(crate) max_event_us: Option<i64>,
     pub(crate) given: Vec<Given>,
+    /// The worker that keeps the pieces; none where they are in the dataset, or there are none.
+    pub(crate) held_by: Option<WorkerId>,
+    /// The view partition's block, where it was combined.
+    pub(crate) block: Option<BlockFile>,
     /// The ways to the files of the newest-version table that it took, for people.
     pub(crate) read: Taken,
     /// How long it took, in milliseconds, for people.
     pub(crate) took_ms: u64,
+}
+
+impl TaskResult {
+    /// Says with whom it could be lost.
+    pub(crate) fn held(&self) -> Held {
+        self.held_by.map_or(Held::Safely, Held::At)
+    }
 }

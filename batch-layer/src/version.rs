@@ -116,7 +116,9 @@ pub(crate) async fn advance_partition(
         views.iter().flat_map(of_view).collect()
     })
     .await;
-    Ok(TaskResult { archived, quarantine, carried, rewritten, max_event_us, given, read, took_ms: 0 })
+    let made =
+        TaskResult { archived, quarantine, carried, rewritten, max_event_us, given, read, ..<_>::default() };
+    Ok(made)
 }
 
 /// Adds a segment's conflicts, in any order, to what was refused of it before.

@@ -8,11 +8,12 @@ use sanso_lineage::{Failure, WorkerId};
 use sanso_log::Log;
 use tokio::sync::{Mutex, Semaphore};
 
+use crate::call::{TaskAnswer, TaskCall};
 use crate::config::BatchConfig;
 use crate::error::{BatchError, chain};
 use crate::metrics;
 use crate::source_run::beginning;
-use crate::task::{Means, Task, TaskAnswer, TaskCall, TaskResult};
+use crate::task::{Means, Task, TaskResult, Work};
 
 /// Why a run of a task has no result.
 #[derive(Debug)]
@@ -70,7 +71,10 @@ impl TaskWorker {
     pub async fn compute(&self, task: &Task, keep: bool) -> Result<TaskDone, TaskFailure> {
         let inner = &self.0;
         let _place = inner.places.acquire().await;
-        if keep && let Some(found) = task.find(&inner.dataset).await? {
+        if keep
+            && !task.is_again()
+            && let Some(found) = task.find(&inner.dataset).await?
+        {
             metrics::record_task(&task.source().name, "found", 0);
             return Ok(TaskDone { computed: false, result: Some(Arc::new(found)) });
         }
@@ -87,7 +91,8 @@ impl TaskWorker {
         if keep {
             task.store(&inner.dataset, &result).await?;
             let (task, took_ms) = (task.name(), result.took_ms);
-            tracing::info!(task, took_ms, tables_from = %result.read, "computed a task");
+            let pieces_at = result.held_by.map(tracing::field::display);
+            tracing::info!(task, took_ms, tables_from = %result.read, pieces_at, "computed a task");
         }
         metrics::record_task(&task.source().name, outcome, result.took_ms);
         Ok(TaskDone { computed: true, result: Some(result) })
@@ -97,14 +102,13 @@ impl TaskWorker {
     pub async fn answer(&self, call: &[u8]) -> Vec<u8> {
         let answer = match TaskCall::decode(call) {
             Ok(call) => self.serve(&call).await,
-            Err(error) => TaskAnswer::Failed { reason: chain(&error), passing: true, transient: true },
+            Err(error) => refused(chain(&error)),
         };
         answer.encode()
     }
 
     /// Does what another process calls for; the result is in the dataset before this returns.
     pub async fn serve(&self, call: &TaskCall) -> TaskAnswer {
-        let refused = |reason: String| TaskAnswer::Failed { reason, passing: true, transient: true };
         let task = match self.task_of(call).await {
             Ok(Some(task)) => task,
             Ok(None) => {
@@ -119,6 +123,10 @@ impl TaskWorker {
                 reason: chain(error.as_ref()),
                 passing: failure == Failure::Passing,
                 transient: error.is_transient(),
+                lacks: match *error {
+                    BatchError::Lacks { of, .. } => of,
+                    _ => Vec::new(),
+                },
             },
         }
     }
@@ -136,7 +144,11 @@ impl TaskWorker {
         if stands_on.watermarks.len() != source.partitions as usize {
             return Ok(None);
         }
+        if matches!(call.work, Work::Combine { .. }) && views.len() != 1 {
+            return Ok(None);
+        }
         let task = Task::new(source, views, &stands_on, call.work.clone());
+        let task = task.with(call.held.clone(), call.again);
         Ok(Some(task).filter(|task| task.fingerprint() == call.task))
     }
 
@@ -154,17 +166,23 @@ impl TaskWorker {
     }
 }
 
+fn refused(reason: String) -> TaskAnswer {
+    TaskAnswer::Failed { reason, passing: true, transient: true, lacks: Vec::new() }
+}
+
 impl TaskAnswer {
     /// Says what an answer from another process means.
     pub fn outcome(self, task: &Task, worker: WorkerId) -> Result<TaskDone, TaskFailure> {
         match self {
             Self::Done { computed } => Ok(TaskDone { computed, result: None }),
-            Self::Failed { reason, passing, transient } => {
+            Self::Failed { reason, passing, transient, lacks } => {
                 let failure = if passing { Failure::Passing } else { Failure::Final };
-                Err(TaskFailure {
-                    failure,
-                    error: Box::new(BatchError::Task { task: task.name(), worker, reason, transient }),
-                })
+                let task = task.name();
+                let error = match lacks.is_empty() {
+                    true => BatchError::Task { task, worker, reason, transient },
+                    false => BatchError::Lacks { task, of: lacks },
+                };
+                Err(TaskFailure { failure, error: Box::new(error) })
             }
         }
     }

@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use sanso_batch::{BatchConfig, Executor, Task, TaskAnswer, TaskDone, TaskFailure, TaskWorker, WorkerId};
+use sanso_block::{BlockId, BlockNode, BlockStore, Neighbours, NodeBlocks, OfferedBlock};
 use sanso_catalog::{Catalog, CatalogHandle};
+use sanso_dataset::Dataset;
 use sanso_log::Log;
+use sanso_state::LogPartition;
 use tokio::sync::watch;
 
 use crate::support::World;
@@ -26,7 +30,12 @@ pub(crate) enum Manner {
     Doubled,
     /// It has an application without views.
     Outdated,
+    /// It does what it is told, but combines nothing.
+    Splits,
 }
+
+/// What happens once.
+type Once = Box<dyn FnOnce(&Fleet) + Send>;
 
 /// Workers 1, 2, 3, …
 pub(crate) struct Fleet {
@@ -39,31 +48,62 @@ pub(crate) struct Fleet {
     pub(crate) runs: watch::Sender<(usize, usize)>,
     /// Bytes that went between driver and workers.
     pub(crate) bytes: AtomicUsize,
+    /// What happens when the first task that combines is begun.
+    before_combining: Mutex<Option<Once>>,
 }
 
 impl Fleet {
     pub(crate) fn new(world: &World, workers: u16) -> Arc<Self> {
+        Self::with(world, workers, |_, _| world.dataset())
+    }
+
+    /// Workers that keep blocks and fetch them from each other.
+    pub(crate) fn keeping(world: &World, stores: &[BlockStore]) -> (Arc<Self>, Arc<Net>) {
+        let net = Arc::new(Net::default());
+        let dataset = |id: u16, there: &watch::Sender<_>| {
+            let dataset = world.dataset().with_blocks(stores[usize::from(id) - 1].clone());
+            net.nodes.lock().insert(BlockNode(id), dataset.clone());
+            dataset.join_neighbours(net.seen(id, there));
+            dataset
+        };
+        (Self::with(world, stores.len() as u16, dataset), net)
+    }
+
+    fn with(
+        world: &World,
+        workers: u16,
+        dataset: impl Fn(u16, &watch::Sender<BTreeMap<WorkerId, usize>>) -> Dataset,
+    ) -> Arc<Self> {
+        let there = watch::Sender::new((1..=workers).map(|id| (WorkerId(id), 1)).collect());
         let config = BatchConfig { tasks_at_once: 1, ..BatchConfig::default() };
-        let worker = |catalog: CatalogHandle| {
-            TaskWorker::new(config.clone(), Arc::clone(&world.log) as Arc<dyn Log>, world.dataset(), catalog)
-        };
         let node = |id| {
-            let outdated = CatalogHandle::new(Catalog { live: BTreeMap::new(), ..catalog(world) });
-            (WorkerId(id), (worker(CatalogHandle::new(catalog(world))), worker(outdated)))
+            let dataset = dataset(id, &there);
+            let worker = |catalog: Catalog| {
+                let log = Arc::clone(&world.log) as Arc<dyn Log>;
+                TaskWorker::new(config.clone(), log, dataset.clone(), CatalogHandle::new(catalog))
+            };
+            let outdated = Catalog { live: BTreeMap::new(), ..catalog(world) };
+            (WorkerId(id), (worker(catalog(world)), worker(outdated)))
         };
-        let there = (1..=workers).map(|id| (WorkerId(id), 1)).collect();
+        let nodes = (1..=workers).map(node).collect();
         Arc::new(Self {
-            workers: watch::Sender::new(there),
-            nodes: (1..=workers).map(node).collect(),
+            workers: there,
+            nodes,
             manners: Mutex::default(),
             computed: Mutex::default(),
             runs: watch::Sender::new((0, 0)),
             bytes: AtomicUsize::new(0),
+            before_combining: Mutex::default(),
         })
     }
 
     pub(crate) fn behave(&self, worker: u16, manner: Manner) {
         self.manners.lock().insert(WorkerId(worker), manner);
+    }
+
+    /// Has something happen when the first task that combines is begun.
+    pub(crate) fn before_combining(&self, happens: impl FnOnce(&Self) + Send + 'static) {
+        *self.before_combining.lock() = Some(Box::new(happens));
     }
 
     /// Waits until so many runs got no further.
@@ -131,9 +171,16 @@ impl Executor for Fleet {
     async fn run(&self, at: WorkerId, task: &Task) -> Result<TaskDone, TaskFailure> {
         self.runs.send_modify(|(running, _)| *running += 1);
         let _running = Running(self);
+        let combines = task.name().starts_with("combine");
+        let happens = combines.then(|| self.before_combining.lock().take()).flatten();
+        if let Some(happens) = happens {
+            happens(self);
+        }
         let manner = self.manners.lock().get(&at).copied().unwrap_or(Manner::Well);
         let answer = match manner {
             Manner::Well => self.answer(at, task, false).await,
+            Manner::Splits if combines => self.gets_no_further().await,
+            Manner::Splits => self.answer(at, task, false).await,
             Manner::Outdated => self.answer(at, task, true).await,
             Manner::Hangs => self.gets_no_further().await,
             Manner::Silent => {
@@ -146,5 +193,77 @@ impl Executor for Fleet {
             }
         };
         answer.outcome(task, at)
+    }
+}
+
+/// What workers fetch from each other.
+#[derive(Default)]
+pub(crate) struct Net {
+    nodes: Mutex<BTreeMap<BlockNode, Dataset>>,
+    pub(crate) fetched: AtomicUsize,
+    /// Whether a bit of the next block that is fetched flips.
+    pub(crate) flips_a_bit: AtomicBool,
+}
+
+impl Net {
+    /// Returns it as one of its nodes sees it.
+    pub(crate) fn seen(
+        self: &Arc<Self>,
+        by: u16,
+        there: &watch::Sender<BTreeMap<WorkerId, usize>>,
+    ) -> Arc<dyn Neighbours> {
+        Arc::new(Seen { me: BlockNode(by), net: Arc::clone(self), there: there.subscribe() })
+    }
+}
+
+struct Seen {
+    me: BlockNode,
+    net: Arc<Net>,
+    there: watch::Receiver<BTreeMap<WorkerId, usize>>,
+}
+
+impl Seen {
+    fn node(&self, node: BlockNode) -> Result<Dataset, String> {
+        let is_there = self.there.borrow().contains_key(&WorkerId(node.0));
+        let node = self.net.nodes.lock().get(&node).cloned();
+        node.filter(|_| is_there).ok_or_else(|| "gone".to_owned())
+    }
+}
+
+#[async_trait]
+impl Neighbours for Seen {
+    fn me(&self) -> BlockNode {
+        self.me
+    }
+
+    fn places(&self, _source: &str, _partition: LogPartition) -> Vec<BlockNode> {
+        Vec::new()
+    }
+
+    fn nodes(&self) -> Vec<BlockNode> {
+        self.net.nodes.lock().keys().copied().collect()
+    }
+
+    async fn held(&self, of: BlockNode) -> Result<NodeBlocks, String> {
+        Ok(self.node(of)?.node_blocks())
+    }
+
+    async fn offer(&self, _to: BlockNode, _blocks: Vec<OfferedBlock>) -> Result<(), String> {
+        Ok(())
+    }
+
+    async fn fetch(&self, from: BlockNode, id: BlockId) -> Result<Option<Bytes>, String> {
+        let Some(bytes) = self.node(from)?.exported_block(id).await else { return Ok(None) };
+        self.net.fetched.fetch_add(1, Ordering::Relaxed);
+        let mut bytes = bytes.to_vec();
+        if self.net.flips_a_bit.swap(false, Ordering::Relaxed) {
+            *bytes.last_mut().expect("never empty") ^= 1;
+        }
+        Ok(Some(bytes.into()))
+    }
+
+    async fn forget(&self, at: BlockNode, blocks: Vec<BlockId>) -> Result<(), String> {
+        self.node(at)?.forget_blocks(&blocks);
+        Ok(())
     }
 }

@@ -4,6 +4,7 @@ mod adoption;
 mod advance;
 mod blocks;
 mod crash;
+mod exchange;
 mod fleet;
 mod law;
 mod rerun;

@@ -7,7 +7,7 @@ use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use sanso_batch::{BatchConfig, BatchLayer, Executor, RunReport, SourceReport};
-use sanso_block::BlockStore;
+use sanso_block::{BlockStore, Neighbours};
 use sanso_catalog::{Catalog, CatalogHandle, StatusBoard};
 use sanso_core::{PartitionId, PartitionStore, Progress, ReadRequest};
 use sanso_dataset::Dataset;
@@ -95,6 +95,8 @@ pub(crate) struct World {
     pub(crate) board: StatusBoard,
     /// Where lives keep the newest-version table at hand, if they do.
     pub(crate) blocks: Option<(BlockStore, StorageLevel)>,
+    /// Whose blocks lives know, beside those.
+    pub(crate) neighbours: Option<Arc<dyn Neighbours>>,
     /// What the oracle knows, by log partition: records that can be decoded, in their right place.
     pub(crate) history: Vec<Vec<(u64, Vec<u8>)>>,
 }
@@ -112,7 +114,16 @@ impl World {
         log.ensure_topic(&TopicSpec::new(SOURCE, shape.partitions)).await.expect("a new topic");
         let objects = Arc::new(InMemory::new());
         let history = vec![Vec::new(); shape.partitions as usize];
-        Self { shape, log, objects, views: views(shape), board: StatusBoard::new(), blocks: None, history }
+        Self {
+            shape,
+            log,
+            objects,
+            views: views(shape),
+            board: StatusBoard::new(),
+            blocks: None,
+            neighbours: None,
+            history,
+        }
     }
 
     pub(crate) fn source(&self) -> &Arc<Source> {
@@ -124,6 +135,7 @@ impl World {
         let Some((blocks, level)) = &self.blocks else { return dataset };
         let dataset = dataset.with_blocks(blocks.clone());
         dataset.keep_table(SOURCE, (*level).into());
+        self.neighbours.iter().for_each(|others| dataset.join_neighbours(Arc::clone(others)));
         dataset
     }
 

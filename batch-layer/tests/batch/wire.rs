@@ -1,6 +1,6 @@
 //! What a driver and its workers say to each other, as nodes of other versions have to understand it.
 
-use sanso_batch::{TaskAnswer, TaskCall, Work};
+use sanso_batch::{TaskAnswer, TaskCall, Work, WorkerId};
 use sanso_state::{Fingerprint, LogPartition, SegmentId};
 use serde::Serialize;
 
@@ -12,6 +12,8 @@ fn call() -> TaskCall {
         stands_on: 4,
         work: Work::Advance { partition: segment.partition, segments: vec![segment] },
         views: vec![Fingerprint::from_bytes([0x2b; 32])],
+        held: Vec::new(),
+        again: false,
     }
 }
 
@@ -38,9 +40,33 @@ fn calls_and_answers_are_the_bytes_that_they_were() {
     let bytes = bytes_of(b"\x81\xa4Lift\x81\xaapartitions\x92\x00\x05");
     assert_eq!(lift.encode(), bytes);
     assert_eq!(TaskCall::decode(&bytes).expect("a call"), lift);
+    let split = TaskCall { work: Work::Split { partitions: vec![LogPartition(5)] }, again: true, ..call() };
+    let again = [bytes_of(b"\x81\xa5Split\x81\xaapartitions\x91\x05"), b"\xa5again\xc3".to_vec()].concat();
+    let again = [b"\x86", &again[1..]].concat();
+    assert_eq!(split.encode(), again);
+    assert_eq!(TaskCall::decode(&again).expect("a call"), split);
+    let of = vec![Fingerprint::from_bytes([0x3c; 32]); 2];
+    let combine = Work::Combine { index: 3, of };
+    let combine = TaskCall { work: combine, held: vec![None, Some(WorkerId(4))], ..call() };
+    let of = "3c".repeat(32);
+    let work =
+        [b"\x81\xa7Combine\x82\xa5index\x03\xa2of\x92\xd9\x40", of.as_bytes(), b"\xd9\x40", of.as_bytes()];
+    let bytes = [bytes_of(&work.concat()), b"\xa4held\x92\xc0\x04".to_vec()].concat();
+    let bytes = [b"\x86", &bytes[1..]].concat();
+    assert_eq!(combine.encode(), bytes);
+    assert_eq!(TaskCall::decode(&bytes).expect("a call"), combine);
     let done = TaskAnswer::Done { computed: true };
-    let failed = TaskAnswer::Failed { reason: "why".to_owned(), passing: true, transient: false };
-    let answers: [(TaskAnswer, &[u8]); 2] = [
+    let failed =
+        TaskAnswer::Failed { reason: "why".to_owned(), passing: true, transient: false, lacks: Vec::new() };
+    let lacks = vec![Fingerprint::from_bytes([0x3c; 32])];
+    let lacking = TaskAnswer::Failed { reason: String::new(), passing: true, transient: true, lacks };
+    let lacks = [
+        b"\x81\xa6Failed\x84\xa6reason\xa0\xa7passing\xc3\xa9transient\xc3\xa5lacks\x91\xd9\x40",
+        of.as_bytes(),
+    ];
+    let lacks = lacks.concat();
+    let answers: [(TaskAnswer, &[u8]); 3] = [
+        (lacking, &lacks),
         (done, b"\x81\xa4Done\x81\xa8computed\xc3"),
         (failed, b"\x81\xa6Failed\x83\xa6reason\xa3why\xa7passing\xc3\xa9transient\xc2"),
     ];

@@ -84,4 +84,7 @@ pub trait Neighbours: Send + Sync {
 
     /// Asks a node for a block; none when it doesn't have it.
     async fn fetch(&self, from: BlockNode, id: BlockId) -> Result<Option<Bytes>, String>;
+
+    /// Lets another node remove blocks that nobody will ask for again.
+    async fn forget(&self, at: BlockNode, blocks: Vec<BlockId>) -> Result<(), String>;
 }

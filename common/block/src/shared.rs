@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use bytes::Bytes;
+use futures::future::join_all;
 use sanso_state::{LogPartition, StorageLevel};
 use tokio::sync::Notify;
 
@@ -20,7 +21,7 @@ use crate::ledger::Found;
 use crate::neighbours::{BlockNode, Neighbours, OfferedBlock, PartId};
 use crate::replicas::Share;
 use crate::rows::Rows;
-use crate::store::BlockStore;
+use crate::store::{BlockStore, Reading};
 
 /// How the blocks of datasets are to be kept.
 pub trait Keeping: Send + Sync {
@@ -152,13 +153,36 @@ impl SharedBlocks {
                     self.keep(&wanted.part, made, level, Arc::clone(&rows)).await;
                     return Some(rows);
                 }
-                Err(what) => {
-                    let block = wanted.id.0;
-                    tracing::warn!(from = %node, %block, what, "a block that was fetched is damaged, and not used");
-                }
+                Err(what) => tell_damaged(*node, wanted.id, &what),
             }
         }
         None
+    }
+
+    /// Returns a block that is on one node, this one or another; none when that doesn't have it, or not as it was
+    /// put. Says why when the node can't be asked. Keeps nothing of it here.
+    pub async fn at(&self, node: BlockNode, id: BlockId) -> Result<Option<Arc<Rows>>, String> {
+        let neighbours = self.neighbours.get().ok_or("this node knows no other one")?;
+        if node == neighbours.me() {
+            return Ok(self.store.get(id, StorageLevel::MemoryDisk, Reading::Once).await);
+        }
+        let Some(bytes) = neighbours.fetch(node, id).await? else { return Ok(None) };
+        let decoded = BlockStore::decoded(id, bytes).await;
+        Ok(decoded.inspect_err(|what| tell_damaged(node, id, what)).ok())
+    }
+
+    /// Lets nodes, this one among them, remove blocks that nobody will ask for again. One that can't be told keeps
+    /// them until it needs the room.
+    pub async fn forget(&self, nodes: &[BlockNode], blocks: &[BlockId]) {
+        let Some(neighbours) = self.neighbours.get() else { return };
+        let forget = |node: BlockNode| async move {
+            if node == neighbours.me() {
+                blocks.iter().for_each(|id| self.store.remove(*id));
+            } else if let Err(error) = neighbours.forget(node, blocks.to_vec()).await {
+                tracing::debug!(%node, error, "a node can't be told what to forget");
+            }
+        };
+        join_all(nodes.iter().copied().map(forget)).await;
     }
 
     /// Offers what is made here and fetches what others offer. Never ends; may be dropped at any point.
@@ -248,4 +272,8 @@ impl SharedBlocks {
     fn parts(&self) -> MutexGuard<'_, BTreeMap<PartId, Known>> {
         self.parts.lock().expect("no panic while it is held")
     }
+}
+
+fn tell_damaged(from: BlockNode, id: BlockId, what: &str) {
+    tracing::warn!(%from, block = %id.0, what, "a block that was fetched is damaged, and not used");
 }

@@ -168,6 +168,13 @@ impl BlockStore {
         tokio::task::spawn_blocking(move || inner.export(id)).await.unwrap_or(None)
     }
 
+    /// Returns a block as bytes, as [`BlockStore::export`] does, without keeping it.
+    pub async fn encoded(id: BlockId, rows: Arc<Rows>) -> Result<Bytes, String> {
+        let encoded = tokio::task::spawn_blocking(move || file::encode(id, rows.batches())).await;
+        let encoded = encoded.map_err(|error| error.to_string())?;
+        Ok(encoded.map_err(|error| error.to_string())?.into())
+    }
+
     /// Returns the rows of a block that another node exported. Says what is wrong with bytes that are not
     /// what was exported.
     pub async fn decoded(id: BlockId, bytes: Bytes) -> Result<Arc<Rows>, String> {

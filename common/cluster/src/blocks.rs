@@ -21,14 +21,16 @@ use crate::owners;
 use crate::questions::Answers;
 use crate::start::ClusterNode;
 
-/// The kinds of questions: here are blocks that you are to have; give me a block; which ones have you?
+/// The kinds of questions: here are blocks that you are to have; give me a block; which ones have you; remove these.
 const OFFER: &str = "batch.offer";
 const FETCH: &str = "batch.fetch";
 const HELD: &str = "batch.held";
+const FORGET: &str = "batch.forget";
 /// How long an answer may take.
 const OFFER_MAX: Duration = Duration::from_secs(2);
 const FETCH_MAX: Duration = Duration::from_secs(20);
 const HELD_MAX: Duration = Duration::from_secs(1);
+const FORGET_MAX: Duration = Duration::from_secs(1);
 /// How long the nodes must have been others than before until blocks are offered to them: one that is started again
 /// is back sooner, with what it has on disk.
 const OFFER_AGAIN_AFTER: Duration = Duration::from_secs(10);
@@ -47,6 +49,9 @@ pub trait BlockHost: Send + Sync {
 
     /// Says what this node has.
     fn held(&self) -> NodeBlocks;
+
+    /// Removes blocks that nobody will ask for again.
+    fn forget(&self, blocks: Vec<BlockId>);
 }
 
 /// The block stores of the nodes that keep blocks.
@@ -70,6 +75,7 @@ impl ClusterBlocks {
         cluster.answer(OFFER, Arc::new(Offers(Arc::clone(&host))));
         cluster.answer(FETCH, Arc::new(Fetches(Arc::clone(&host))));
         cluster.answer(HELD, Arc::new(Held(Arc::clone(&host))));
+        cluster.answer(FORGET, Arc::new(Forgets(Arc::clone(&host))));
         Arc::new(Self { cluster: Arc::clone(cluster), nodes, host, places: Mutex::default() })
     }
 
@@ -153,6 +159,10 @@ impl Neighbours for ClusterBlocks {
         // As it is, since a block may be large; one as bytes is never empty.
         answer.map(|bytes| Some(bytes).filter(|bytes| !bytes.is_empty())).map_err(|error| error.to_string())
     }
+
+    async fn forget(&self, at: BlockNode, blocks: Vec<BlockId>) -> Result<(), String> {
+        self.ask(at, FORGET, &blocks, FORGET_MAX).await
+    }
 }
 
 fn encoded(what: &impl Serialize) -> Result<Vec<u8>, String> {
@@ -166,6 +176,7 @@ fn decoded<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
 struct Offers(Arc<dyn BlockHost>);
 struct Fetches(Arc<dyn BlockHost>);
 struct Held(Arc<dyn BlockHost>);
+struct Forgets(Arc<dyn BlockHost>);
 
 #[async_trait]
 impl Answers for Offers {
@@ -186,5 +197,13 @@ impl Answers for Fetches {
 impl Answers for Held {
     async fn answer(&self, _from: NodeId, _question: Bytes) -> Result<Bytes, String> {
         encoded(&self.0.held()).map(Bytes::from)
+    }
+}
+
+#[async_trait]
+impl Answers for Forgets {
+    async fn answer(&self, _from: NodeId, question: Bytes) -> Result<Bytes, String> {
+        self.0.forget(decoded(&question)?);
+        encoded(&()).map(Bytes::from)
     }
 }

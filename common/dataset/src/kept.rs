@@ -36,7 +36,7 @@ const SLOW: Duration = Duration::from_millis(100);
 
 /// The blocks of a dataset's tables on this node.
 pub(crate) struct Kept {
-    blocks: SharedBlocks,
+    pub(crate) blocks: SharedBlocks,
     tables: Mutex<BTreeMap<String, Table>>,
 }
 
@@ -238,6 +238,13 @@ impl Dataset {
     /// Returns a block for another node; none when it is not here.
     pub async fn exported_block(&self, id: BlockId) -> Option<Bytes> {
         self.kept.as_ref()?.blocks.store().export(id).await
+    }
+
+    /// Removes blocks of this node that nobody will ask for again. To be called within a runtime.
+    pub fn forget_blocks(&self, blocks: &[BlockId]) {
+        if let Some(kept) = &self.kept {
+            blocks.iter().for_each(|id| kept.blocks.store().remove(*id));
+        }
     }
 
     /// Returns this node's blocks, and what it has measured.

@@ -21,7 +21,7 @@
 //!     in_force.json
 //!         A version that was in force not long ago: where the search for the newest begins, so that
 //!         no listing of the store has to be trusted. It may be deleted.
-//!     tasks/00000000000000000018/plan.json, {fingerprint}.json, {fingerprint}.groups
+//!     tasks/00000000000000000018/plan.json, {fingerprint}.json, {fingerprint}.groups, {fingerprint}.piece
 //!         What version 18 is to hold, and what each part of the work on it has given so far. Only while
 //!         it is being made; may be deleted.
 //!     views/{view}/{fingerprint}/versions/00000000000000000017.json
@@ -139,7 +139,13 @@ impl Layout {
         self.tasks(source, version).join(format!("{task}.groups"))
     }
 
-    fn tasks(&self, source: &str, version: u64) -> Path {
+    /// Returns the path of a piece that a task of a version gave, where no node keeps it.
+    pub fn task_piece(&self, source: &str, version: u64, piece: Fingerprint) -> Path {
+        self.tasks(source, version).join(format!("{piece}.piece"))
+    }
+
+    /// Returns the folder of what is known of a version that is being made.
+    pub fn tasks(&self, source: &str, version: u64) -> Path {
         self.all_tasks(source).join(format!("{version:020}"))
     }
 

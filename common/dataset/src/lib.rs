@@ -37,6 +37,7 @@ mod manifest;
 mod newest;
 mod open;
 mod parquet_file;
+mod pieces;
 mod quarantine;
 mod replays;
 mod schema;
@@ -50,6 +51,7 @@ pub use layout::{Layout, date_label};
 pub use manifest::{Manifest, NewestFile, SegmentFile};
 pub use newest::{NewestBase, NewestColumns};
 pub use open::{Credentials, DatasetConfig};
+pub use pieces::{Piece, PieceId, Sought};
 pub use quarantine::QuarantineFile;
 pub use replays::{ReplayDone, ReplayPlan, ReplayRecord};
 pub use schema::{

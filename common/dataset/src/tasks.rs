@@ -12,11 +12,13 @@ use bytes::Bytes;
 use futures::future::try_join_all;
 use object_store::PutMode;
 use object_store::path::Path;
+use sanso_block::BlockNode;
 use sanso_block::recovery::Taken;
 use sanso_state::{Cut, Fingerprint, SegmentId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::blocks::BlockFile;
 use crate::dataset::Dataset;
 use crate::error::{DatasetError, RECOMPUTE, Result};
 use crate::layout::Layout;
@@ -53,8 +55,14 @@ pub struct TaskRecord {
     pub max_event_us: Option<i64>,
     /// The groups, in the order in which they lie one after the other in the file beside this one.
     pub groups: Vec<TaskGroups>,
-    /// The fingerprint of that file's bytes.
+    /// The fingerprint of that file's bytes. Where there are no groups there is no file.
     pub content: Fingerprint,
+    /// The node that keeps the task's pieces; none where it has none, or they are in the dataset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_by: Option<BlockNode>,
+    /// The file of the view partition that it put together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block: Option<BlockFile>,
     /// The ways to the files of the newest-version table that it took.
     #[serde(default, skip_serializing_if = "Taken::is_empty")]
     pub read: Taken,
@@ -108,7 +116,9 @@ impl Dataset {
         record: &TaskRecord,
         groups: Bytes,
     ) -> Result<()> {
-        self.put_volatile(&self.layout().task_groups(source, version, record.task), groups).await?;
+        if !record.groups.is_empty() {
+            self.put_volatile(&self.layout().task_groups(source, version, record.task), groups).await?;
+        }
         // Written last: what is recorded is whole.
         self.put_volatile(&self.layout().task(source, version, record.task), seal(record)).await
     }
@@ -123,6 +133,9 @@ impl Dataset {
     ) -> Result<Option<(TaskRecord, Bytes)>> {
         let record: Option<TaskRecord> = self.volatile(&self.layout().task(source, version, task)).await?;
         let Some(record) = record.filter(|record| record.task == task) else { return Ok(None) };
+        if record.groups.is_empty() {
+            return Ok(Some((record, Bytes::new())));
+        }
         let path = self.layout().task_groups(source, version, task);
         let read = self.get_checked(&path, record.content, RECOMPUTE).await;
         Ok(unless_lost(read)?.map(|groups| (record, groups)))
@@ -149,7 +162,7 @@ impl Dataset {
         Ok(())
     }
 
-    async fn put_volatile(&self, path: &Path, bytes: Bytes) -> Result<()> {
+    pub(crate) async fn put_volatile(&self, path: &Path, bytes: Bytes) -> Result<()> {
         let put = self.put_with(path, bytes, PutMode::Overwrite).await;
         put.map_err(|error| DatasetError::store("write", path, error))
     }
@@ -191,6 +204,8 @@ mod tests {
     }
 
     fn record(name: &[u8], groups: &[u8]) -> TaskRecord {
+        let (view, bytes) = (Fingerprint::of(b"view"), groups.len() as u64);
+        let of_groups = TaskGroups { view, segment: None, index: 0, bytes };
         TaskRecord {
             task: Fingerprint::of(name),
             archived: Vec::new(),
@@ -198,8 +213,10 @@ mod tests {
             carried: Vec::new(),
             rewritten: Vec::new(),
             max_event_us: Some(-5),
-            groups: Vec::new(),
+            groups: vec![of_groups; usize::from(!groups.is_empty())],
             content: Fingerprint::of(groups),
+            held_by: None,
+            block: None,
             read: Taken::default(),
             took_ms: 12,
         }
@@ -232,13 +249,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_result_without_groups_is_its_record_alone() {
+        let dataset = Dataset::in_memory();
+        let record = TaskRecord { held_by: Some(BlockNode(3)), ..record(b"task", b"") };
+        dataset.put_task(SOURCE, 3, &record, Bytes::new()).await.expect("put");
+        assert_eq!(dataset.list(&dataset.layout().all_tasks(SOURCE)).await.expect("listed").len(), 1);
+        let found = dataset.task(SOURCE, 3, record.task).await.expect("read");
+        assert_eq!(found, Some((record, Bytes::new())));
+    }
+
+    #[tokio::test]
     async fn what_is_left_of_made_versions_goes_and_what_is_being_made_stays() {
         let dataset = Dataset::in_memory();
         for version in [3, 4, 5] {
             let plan = VersionPlan { version, ..plan(b"a", 1) };
             dataset.plan_version(SOURCE, plan).await.expect("put");
             for name in [b"x", b"y"] {
-                dataset.put_task(SOURCE, version, &record(name, b""), Bytes::new()).await.expect("put");
+                dataset.put_task(SOURCE, version, &record(name, b"g"), Bytes::from("g")).await.expect("put");
             }
         }
         let left = async || dataset.list(&dataset.layout().all_tasks(SOURCE)).await.expect("listed").len();

@@ -76,6 +76,11 @@ impl Neighbours for Seen {
         }
         Ok(Some(bytes.into()))
     }
+
+    async fn forget(&self, at: BlockNode, blocks: Vec<BlockId>) -> Result<(), String> {
+        self.node(at)?.forget_blocks(&blocks);
+        Ok(())
+    }
 }
 
 /// Some nodes with one object store.

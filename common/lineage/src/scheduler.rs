@@ -1,136 +1,40 @@
 //! The scheduler of one job: brings tasks to workers, and makes up for what is slow, fails or is lost.
 //!
 //! Promised, whatever happens in whatever order:
-//! - a task is completed once; of several runs of it the first result wins, and the others are stopped;
+//! - a task is completed once, and again only after its result was lost; of several runs of it the first
+//!   result wins, and the others are stopped;
+//! - whatever runs has the results of all tasks that it needs: what loses one is stopped until it is there again;
+//! - a result is lost only with the worker that held it alone, or when a run could not get it, and only while a
+//!   task that is not done needs it; then its own task is done again, and no other;
 //! - no worker is given more than it has slots for, nor two runs of one task;
-//! - no task waits while a worker that would do has a free slot, for longer than locality is worth;
+//! - no task that could run waits while a worker that would do has a free slot, for longer than locality is worth;
 //! - a job that is given up or cancelled has no runs and starts none.
 //!
 //! Not promised: that a worker who was told to stop has stopped.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
-
-/// A task of a job: its place in the list that the job began with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TaskId(pub usize);
-
-/// Who computes: a node, or the process itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct WorkerId(pub u16);
-
-impl std::fmt::Display for WorkerId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "node {}", self.0)
-    }
-}
-
-/// One attempt at a task, at one worker. Numbers are not used twice in a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RunId(pub u64);
-
-/// The scheduler's times and limits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SchedulerConfig {
-    /// How long a task waits for the worker that it prefers, in milliseconds, while others are free.
-    pub locality_wait_ms_max: u64,
-    /// Failed runs of one task after which the job is given up. At least 1.
-    pub failures_max: u32,
-    /// A run is given a twin when it takes so many times as long as half of those before it did…
-    pub twin_factor: u64,
-    /// … and at least so long, in milliseconds.
-    pub twin_ms_min: u64,
-}
-
-impl Default for SchedulerConfig {
-    fn default() -> Self {
-        Self { locality_wait_ms_max: 300, failures_max: 4, twin_factor: 3, twin_ms_min: 2_000 }
-    }
-}
-
-/// What happens to a job.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// These workers are there now, and no others; each takes so many tasks at a time.
-    Workers(BTreeMap<WorkerId, usize>),
-    /// A run has its result.
-    Done(RunId),
-    /// A run has none.
-    Failed(RunId, Failure),
-    /// Nobody wants the job's results any longer.
-    Cancel,
-    /// Time has passed.
-    Tick,
-}
-
-/// What a failed run says of its task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// Another run may succeed, best at another worker.
-    Passing,
-    /// No run will.
-    Final,
-}
-
-/// Why a run is started where it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// The task prefers this worker.
-    Preferred,
-    /// The worker that the task prefers is not there, or had no slot for long enough.
-    Free,
-    /// The worker that ran the task is gone.
-    Lost(WorkerId),
-    /// A run at that worker failed.
-    Failed(WorkerId),
-    /// The run at that worker takes longer than others did.
-    Slow(WorkerId),
-}
-
-/// What is to be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Start a run.
-    Start {
-        /// Its number.
-        run: RunId,
-        /// The task.
-        task: TaskId,
-        /// Where.
-        worker: WorkerId,
-        /// Why there.
-        why: Why,
-    },
-    /// Stop a run; what comes of it is passed over.
-    Stop(RunId),
-    /// A task has its result, that of the run that has just been done.
-    Completed(TaskId),
-    /// A task failed too often, or for good: the job is over.
-    GivenUp(TaskId),
-}
-
-/// How far a job is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Tasks that have their result.
-    pub done: usize,
-    /// Tasks that run, somewhere.
-    pub running: usize,
-    /// All tasks.
-    pub tasks: usize,
-}
+use crate::job::{
+    Counts, Effect, Event, Failure, Held, RunId, SchedulerConfig, TaskId, TaskPlan, Why, WorkerId,
+};
 
 #[derive(Clone, Debug)]
 struct Task {
-    preferred: Option<WorkerId>,
-    is_done: bool,
-    /// Since when it waits to be started, while it does.
+    plan: TaskPlan,
+    /// The tasks that need it.
+    needed_by: Vec<TaskId>,
+    /// How many tasks lie before it, one needing the other.
+    stage: usize,
+    /// Where its result is, once it is done.
+    result: Option<Held>,
+    /// Since when it waits to be started, while it could be.
     ready_ms: u64,
     failures: u32,
+    /// How often a run could not get its result.
+    missed: u32,
     /// Where it failed, which is where it goes last.
     avoids: BTreeSet<WorkerId>,
-    /// What became of the run before.
+    /// What became of the run, or of the result, before.
     after: Option<Why>,
 }
 
@@ -149,29 +53,42 @@ pub struct Scheduler {
     workers: BTreeMap<WorkerId, usize>,
     runs: BTreeMap<RunId, Run>,
     next_run: u64,
-    /// How long the runs that gave results took, in order of length.
-    took_ms: Vec<u64>,
+    /// How long the runs of each stage that gave results took, in order of length.
+    took_ms: BTreeMap<usize, Vec<u64>>,
     is_over: bool,
 }
 
 impl Scheduler {
-    /// Begins a job; each task with the worker that it prefers. No worker is there yet.
-    pub fn new(config: SchedulerConfig, preferred: Vec<Option<WorkerId>>, now_ms: u64) -> Self {
-        let task = |preferred| Task {
-            preferred,
-            is_done: false,
-            ready_ms: now_ms,
-            failures: 0,
-            avoids: BTreeSet::new(),
-            after: None,
-        };
+    /// Begins a job. No worker is there yet.
+    ///
+    /// # Panics
+    /// When a task needs one that is not before it.
+    pub fn new(config: SchedulerConfig, plans: Vec<TaskPlan>, now_ms: u64) -> Self {
+        let mut tasks: Vec<Task> = Vec::with_capacity(plans.len());
+        for (id, plan) in plans.into_iter().enumerate() {
+            assert!(plan.needs.iter().all(|need| need.0 < id), "a task needs only tasks before it");
+            for need in &plan.needs {
+                tasks[need.0].needed_by.push(TaskId(id));
+            }
+            tasks.push(Task {
+                stage: plan.needs.iter().map(|need| tasks[need.0].stage + 1).max().unwrap_or(0),
+                plan,
+                needed_by: Vec::new(),
+                result: None,
+                ready_ms: now_ms,
+                failures: 0,
+                missed: 0,
+                avoids: BTreeSet::new(),
+                after: None,
+            });
+        }
         Self {
             config,
-            tasks: preferred.into_iter().map(task).collect(),
+            tasks,
             workers: BTreeMap::new(),
             runs: BTreeMap::new(),
             next_run: 0,
-            took_ms: Vec::new(),
+            took_ms: BTreeMap::new(),
             is_over: false,
         }
     }
@@ -180,10 +97,15 @@ impl Scheduler {
     /// is said of runs that were stopped, or never were, is passed over.
     pub fn step(&mut self, event: Event, now_ms: u64) -> Vec<Effect> {
         let mut effects = Vec::new();
+        if self.is_over {
+            return effects;
+        }
         match event {
             Event::Workers(workers) => self.take_workers(workers, now_ms, &mut effects),
-            Event::Done(run) => self.finish(run, now_ms, &mut effects),
+            Event::Found(task, held) => self.tasks[task.0].result = Some(held),
+            Event::Done(run, held) => self.finish(run, held, now_ms, &mut effects),
             Event::Failed(run, failure) => self.fail(run, failure, now_ms, &mut effects),
+            Event::Lacks(run, tasks) => self.miss(run, &tasks, now_ms, &mut effects),
             Event::Cancel => self.end(&mut effects),
             Event::Tick => {}
         }
@@ -194,15 +116,15 @@ impl Scheduler {
         effects
     }
 
-    /// Says whether every task has its result.
+    /// Says whether every task has its result, but for those that only done ones would need.
     pub fn is_done(&self) -> bool {
-        self.tasks.iter().all(|task| task.is_done)
+        !self.open().contains(&true)
     }
 
     /// Returns how far the job is.
     pub fn counts(&self) -> Counts {
         let running: BTreeSet<TaskId> = self.runs.values().map(|run| run.task).collect();
-        let done = self.tasks.iter().filter(|task| task.is_done).count();
+        let done = self.tasks.iter().filter(|task| task.result.is_some()).count();
         Counts { done, running: running.len(), tasks: self.tasks.len() }
     }
 
@@ -217,9 +139,8 @@ impl Scheduler {
             return None;
         }
         let waits = self.ready().map(|task| self.patient_until_ms(task));
-        let slow = self.slow_after_ms();
         let alone = self.runs.values().filter(|run| self.runs_of(run.task).count() == 1);
-        let twins = alone.filter_map(|run| Some(run.started_ms + slow?));
+        let twins = alone.filter_map(|run| Some(run.started_ms + self.slow_after_ms(run.task)?));
         waits.chain(twins).filter(|due_ms| *due_ms > now_ms).min()
     }
 
@@ -232,20 +153,23 @@ impl Scheduler {
             effects.push(Effect::Stop(id));
             self.make_ready(run.task, Why::Lost(run.worker), now_ms);
         }
+        self.lose_what_is_gone(now_ms, effects);
     }
 
-    fn finish(&mut self, id: RunId, now_ms: u64, effects: &mut Vec<Effect>) {
+    fn finish(&mut self, id: RunId, held: Held, now_ms: u64, effects: &mut Vec<Effect>) {
         let Some(run) = self.runs.remove(&id) else { return };
         let took_ms = now_ms.saturating_sub(run.started_ms);
-        let at = self.took_ms.partition_point(|before| *before <= took_ms);
-        self.took_ms.insert(at, took_ms);
-        self.tasks[run.task.0].is_done = true;
-        let others: Vec<RunId> = self.runs_of(run.task).collect();
-        for other in others {
-            self.runs.remove(&other);
-            effects.push(Effect::Stop(other));
-        }
+        let all = self.took_ms.entry(self.tasks[run.task.0].stage).or_default();
+        all.insert(all.partition_point(|before| *before <= took_ms), took_ms);
+        self.tasks[run.task.0].result = Some(held);
+        self.stop_runs(|run_of| run_of == run.task, effects);
         effects.push(Effect::Completed(run.task));
+        self.lose_what_is_gone(now_ms, effects);
+        for next in self.tasks[run.task.0].needed_by.clone() {
+            if self.has_needs(next) {
+                self.tasks[next.0].ready_ms = now_ms;
+            }
+        }
         self.is_over = self.is_done();
     }
 
@@ -261,6 +185,64 @@ impl Scheduler {
             return;
         }
         self.make_ready(run.task, Why::Failed(run.worker), now_ms);
+    }
+
+    /// A run could not get results: these are lost. It is no failure of its own task.
+    fn miss(&mut self, id: RunId, missing: &[TaskId], now_ms: u64, effects: &mut Vec<Effect>) {
+        let Some(run) = self.runs.get(&id) else { return };
+        let needs = &self.tasks[run.task.0].plan.needs;
+        let missing: BTreeSet<TaskId> = missing.iter().filter(|task| needs.contains(task)).copied().collect();
+        if missing.is_empty() {
+            return self.fail(id, Failure::Passing, now_ms, effects);
+        }
+        self.runs.remove(&id);
+        for task in missing {
+            self.lose(task, Why::Missing, now_ms, effects);
+            let missed = &mut self.tasks[task.0].missed;
+            *missed += 1;
+            if *missed >= self.config.failures_max {
+                effects.push(Effect::GivenUp(task));
+                return self.end(effects);
+            }
+        }
+        self.lose_what_is_gone(now_ms, effects);
+    }
+
+    /// Loses the results that are needed and were held by workers that are not there.
+    fn lose_what_is_gone(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        let mut open = vec![false; self.tasks.len()];
+        // What a lost task needs is needed again, and lies before it.
+        for id in (0..self.tasks.len()).rev() {
+            let Task { result, needed_by, .. } = &self.tasks[id];
+            let is_needed = needed_by.iter().any(|next| open[next.0]);
+            let gone = match result {
+                Some(Held::At(worker)) if !self.workers.contains_key(worker) => Some(*worker),
+                _ => None,
+            };
+            open[id] = result.is_none() && (is_needed || needed_by.is_empty());
+            if let Some(gone) = gone.filter(|_| is_needed) {
+                open[id] = true;
+                self.lose(TaskId(id), Why::Lost(gone), now_ms, effects);
+            }
+        }
+    }
+
+    fn lose(&mut self, task: TaskId, why: Why, now_ms: u64, effects: &mut Vec<Effect>) {
+        let lost = &mut self.tasks[task.0];
+        (lost.result, lost.ready_ms, lost.after) = (None, now_ms, Some(why));
+        let needed_by = lost.needed_by.clone();
+        effects.push(Effect::Lost(task));
+        self.stop_runs(|of| needed_by.contains(&of), effects);
+    }
+
+    fn stop_runs(&mut self, of: impl Fn(TaskId) -> bool, effects: &mut Vec<Effect>) {
+        self.runs.retain(|id, run| {
+            let stops = of(run.task);
+            if stops {
+                effects.push(Effect::Stop(*id));
+            }
+            !stops
+        });
     }
 
     /// Ends the job as it is.
@@ -282,7 +264,7 @@ impl Scheduler {
         let ready: Vec<TaskId> = self.ready().collect();
         for task in ready {
             if let Some(worker) = self.place(task, now_ms) {
-                let prefers = self.tasks[task.0].preferred == Some(worker);
+                let prefers = self.tasks[task.0].plan.prefers == Some(worker);
                 let why = if prefers { Why::Preferred } else { Why::Free };
                 let why = self.tasks[task.0].after.unwrap_or(why);
                 self.start(task, worker, why, now_ms, effects);
@@ -291,9 +273,9 @@ impl Scheduler {
     }
 
     fn start_twins(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
-        let Some(slow_ms) = self.slow_after_ms() else { return };
-        let slow = self.runs.values().filter(|run| now_ms >= run.started_ms + slow_ms);
-        let slow: Vec<Run> = slow.copied().collect();
+        let is_slow =
+            |run: &&Run| self.slow_after_ms(run.task).is_some_and(|slow| now_ms >= run.started_ms + slow);
+        let slow: Vec<Run> = self.runs.values().filter(is_slow).copied().collect();
         for run in slow {
             let is_alone = self.runs_of(run.task).count() == 1;
             let avoids = &self.tasks[run.task.0].avoids;
@@ -313,11 +295,11 @@ impl Scheduler {
 
     /// Says where a task that waits starts now, if anywhere.
     fn place(&self, task: TaskId, now_ms: u64) -> Option<WorkerId> {
-        let Task { preferred, avoids, .. } = &self.tasks[task.0];
+        let Task { plan, avoids, .. } = &self.tasks[task.0];
         let is_patient = now_ms < self.patient_until_ms(task);
         let would_do = |worker: &WorkerId| !avoids.contains(worker);
         if let Some(preferred) =
-            preferred.filter(|worker| self.workers.contains_key(worker) && would_do(worker))
+            plan.prefers.filter(|worker| self.workers.contains_key(worker) && would_do(worker))
         {
             if self.free().any(|(worker, _)| worker == preferred) {
                 return Some(preferred);
@@ -337,16 +319,33 @@ impl Scheduler {
         self.tasks[task.0].ready_ms + self.config.locality_wait_ms_max
     }
 
-    /// Returns how long a run may take before it is called slow; none while nothing is known.
-    fn slow_after_ms(&self) -> Option<u64> {
-        let usual_ms = self.took_ms.get(self.took_ms.len() / 2)?;
+    /// Returns how long a run of a task may take before it is called slow; none while nothing is known.
+    fn slow_after_ms(&self, task: TaskId) -> Option<u64> {
+        let took_ms = self.took_ms.get(&self.tasks[task.0].stage)?;
+        let usual_ms = took_ms.get(took_ms.len() / 2)?;
         Some(usual_ms.saturating_mul(self.config.twin_factor).max(self.config.twin_ms_min))
     }
 
     /// Returns the tasks that wait to be started, in order.
     fn ready(&self) -> impl Iterator<Item = TaskId> + '_ {
-        let all = self.tasks.iter().enumerate().map(|(id, task)| (TaskId(id), task));
-        all.filter(|(id, task)| !task.is_done && self.runs_of(*id).next().is_none()).map(|(id, _)| id)
+        let open = self.open().into_iter().enumerate().filter(|(_, is_open)| *is_open);
+        let open = open.map(|(id, _)| TaskId(id));
+        open.filter(|id| self.has_needs(*id) && self.runs_of(*id).next().is_none())
+    }
+
+    /// Says of each task whether it is to be done: it has no result, and whoever wants the job, or a task that is
+    /// to be done, waits for it.
+    fn open(&self) -> Vec<bool> {
+        let mut open = vec![false; self.tasks.len()];
+        for (id, task) in self.tasks.iter().enumerate().rev() {
+            let is_wanted = task.needed_by.is_empty() || task.needed_by.iter().any(|next| open[next.0]);
+            open[id] = task.result.is_none() && is_wanted;
+        }
+        open
+    }
+
+    fn has_needs(&self, task: TaskId) -> bool {
+        self.tasks[task.0].plan.needs.iter().all(|need| self.tasks[need.0].result.is_some())
     }
 
     fn runs_of(&self, task: TaskId) -> impl Iterator<Item = RunId> + '_ {
@@ -365,139 +364,4 @@ impl Scheduler {
 /// Returns the worker with the most free slots; of equal ones the first.
 fn freest(free: impl Iterator<Item = (WorkerId, usize)>) -> Option<WorkerId> {
     free.max_by(|(a, free_a), (b, free_b)| free_a.cmp(free_b).then(b.cmp(a))).map(|(worker, _)| worker)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const CONFIG: SchedulerConfig =
-        SchedulerConfig { locality_wait_ms_max: 100, failures_max: 3, twin_factor: 3, twin_ms_min: 50 };
-
-    fn workers(slots: &[(u16, usize)]) -> Event {
-        Event::Workers(slots.iter().map(|(worker, slots)| (WorkerId(*worker), *slots)).collect())
-    }
-
-    fn job(preferred: &[u16]) -> Scheduler {
-        Scheduler::new(CONFIG, preferred.iter().map(|worker| Some(WorkerId(*worker))).collect(), 0)
-    }
-
-    /// Steps, and tells the effects in short.
-    fn step(scheduler: &mut Scheduler, event: Event, now_ms: u64) -> Vec<String> {
-        let say = |effect: &Effect| match effect {
-            Effect::Start { run, task, worker, why } => {
-                let why = match why {
-                    Why::Preferred => String::new(),
-                    Why::Free => ", free".to_owned(),
-                    Why::Lost(WorkerId(lost)) => format!(", {lost} lost"),
-                    Why::Failed(WorkerId(failed)) => format!(", {failed} failed"),
-                    Why::Slow(WorkerId(slow)) => format!(", {slow} slow"),
-                };
-                format!("run {}: {} at {}{why}", run.0, task.0, worker.0)
-            }
-            Effect::Stop(run) => format!("stop {}", run.0),
-            Effect::Completed(task) => format!("completed {}", task.0),
-            Effect::GivenUp(task) => format!("given up {}", task.0),
-        };
-        scheduler.step(event, now_ms).iter().map(say).collect()
-    }
-
-    #[test]
-    fn a_task_waits_for_the_worker_that_it_prefers_but_not_for_long() {
-        let mut job = job(&[1, 1, 2]);
-        assert_eq!(step(&mut job, workers(&[(1, 1), (2, 2)]), 0), ["run 0: 0 at 1", "run 1: 2 at 2"]);
-        assert_eq!(job.due_ms(0), Some(100));
-        assert!(step(&mut job, Event::Tick, 99).is_empty());
-        assert_eq!(step(&mut job, Event::Tick, 100), ["run 2: 1 at 2, free"]);
-    }
-
-    #[test]
-    fn a_task_that_lost_its_worker_waits_again_for_the_one_that_it_prefers() {
-        let mut job = job(&[1, 1]);
-        step(&mut job, workers(&[(1, 1), (2, 1)]), 0);
-        assert_eq!(step(&mut job, Event::Tick, 100), ["run 1: 1 at 2, free"]);
-        assert_eq!(step(&mut job, workers(&[(1, 1), (3, 1)]), 200), ["stop 1"]);
-        assert_eq!(step(&mut job, Event::Tick, 300), ["run 2: 1 at 3, 2 lost"]);
-    }
-
-    #[test]
-    fn a_task_whose_worker_is_not_there_starts_elsewhere_at_once() {
-        assert_eq!(step(&mut job(&[7]), workers(&[(1, 1), (2, 2)]), 0), ["run 0: 0 at 2, free"]);
-    }
-
-    #[test]
-    fn what_a_lost_worker_ran_goes_elsewhere_and_is_no_failure() {
-        let mut job = job(&[1]);
-        step(&mut job, workers(&[(1, 1)]), 0);
-        for lost in 0..10 {
-            assert_eq!(step(&mut job, workers(&[]), 10), [format!("stop {lost}")]);
-            assert_eq!(
-                step(&mut job, workers(&[(2, 1)]), 10),
-                [format!("run {}: 0 at 2, {} lost", lost + 1, if lost == 0 { 1 } else { 2 })]
-            );
-        }
-        assert_eq!(step(&mut job, Event::Done(RunId(10)), 20), ["completed 0"]);
-        assert!(job.is_done());
-    }
-
-    #[test]
-    fn a_run_that_takes_far_longer_than_others_is_given_a_twin_and_the_first_result_wins() {
-        let mut job = job(&[1, 2, 3]);
-        step(&mut job, workers(&[(1, 1), (2, 1), (3, 1)]), 0);
-        assert_eq!(step(&mut job, Event::Done(RunId(0)), 40), ["completed 0"]);
-        assert_eq!(step(&mut job, Event::Done(RunId(1)), 41), ["completed 1"]);
-        assert_eq!(job.due_ms(41), Some(123), "three times as long as the slower of both");
-        assert!(step(&mut job, Event::Tick, 122).is_empty());
-        assert_eq!(step(&mut job, Event::Tick, 123), ["run 3: 2 at 1, 3 slow"]);
-        assert_eq!(step(&mut job, Event::Tick, 500), [""; 0], "one twin is enough");
-        let mut other = job.clone();
-        assert_eq!(step(&mut job, Event::Done(RunId(3)), 501), ["stop 2", "completed 2"]);
-        assert!(step(&mut job, Event::Done(RunId(2)), 502).is_empty());
-        assert_eq!(step(&mut other, Event::Done(RunId(2)), 501), ["stop 3", "completed 2"]);
-    }
-
-    #[test]
-    fn a_failed_run_is_tried_again_elsewhere_up_to_a_bound() {
-        let mut job = job(&[1]);
-        let fail = |run| Event::Failed(RunId(run), Failure::Passing);
-        step(&mut job, workers(&[(1, 1), (2, 1)]), 0);
-        assert_eq!(step(&mut job, fail(0), 1), ["run 1: 0 at 2, 1 failed"]);
-        assert_eq!(step(&mut job, fail(1), 2), ["run 2: 0 at 1, 2 failed"], "when it failed everywhere");
-        assert_eq!(step(&mut job, fail(2), 3), ["given up 0"]);
-        assert!(step(&mut job, workers(&[(3, 1)]), 4).is_empty());
-    }
-
-    #[test]
-    fn a_task_that_failed_waits_a_while_for_a_worker_where_it_did_not() {
-        let mut job = job(&[1, 2]);
-        step(&mut job, workers(&[(1, 1), (2, 1)]), 0);
-        assert!(step(&mut job, Event::Failed(RunId(0), Failure::Passing), 10).is_empty());
-        assert_eq!(step(&mut job, Event::Tick, 110), ["run 2: 0 at 1, 1 failed"]);
-    }
-
-    #[test]
-    fn a_final_failure_ends_the_job_at_once() {
-        let mut job = job(&[1, 2]);
-        step(&mut job, workers(&[(1, 1), (2, 1)]), 0);
-        assert_eq!(step(&mut job, Event::Failed(RunId(1), Failure::Final), 1), ["given up 1", "stop 0"]);
-        assert!(step(&mut job, Event::Done(RunId(0)), 2).is_empty() && !job.is_done());
-    }
-
-    #[test]
-    fn a_cancelled_job_stops_and_starts_nothing() {
-        let mut job = job(&[1, 1, 1]);
-        step(&mut job, workers(&[(1, 2)]), 0);
-        assert_eq!(step(&mut job, Event::Cancel, 1), ["stop 0", "stop 1"]);
-        assert!(step(&mut job, workers(&[(1, 9)]), 2).is_empty());
-        assert_eq!(job.due_ms(3), None);
-    }
-
-    #[test]
-    fn counts_tell_tasks_not_runs() {
-        let mut job = job(&[1, 2, 1]);
-        step(&mut job, workers(&[(1, 1), (2, 1)]), 0);
-        assert_eq!(job.counts(), Counts { done: 0, running: 2, tasks: 3 });
-        step(&mut job, Event::Done(RunId(0)), 1);
-        assert_eq!(job.counts(), Counts { done: 1, running: 2, tasks: 3 });
-    }
 }

@@ -71,4 +71,8 @@ impl BlockHost for Host {
     fn held(&self) -> NodeBlocks {
         self.dataset.node_blocks()
     }
+
+    fn forget(&self, blocks: Vec<BlockId>) {
+        self.dataset.forget_blocks(&blocks);
+    }
 }

@@ -82,15 +82,33 @@ struct Said {
     drivers: u32,
 }
 
+/// All that a node ever said, with the task and the text of each line.
+fn lines_of(world: &World, node: u16) -> Vec<Value> {
+    let log = std::fs::read_to_string(world.file(node).with_extension("log")).unwrap_or_default();
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.map(|mut line| line["fields"].take()).collect()
+}
+
+/// How often a node computed which task.
+fn computed_by(world: &World, node: u16) -> BTreeMap<String, u32> {
+    let mut computed = BTreeMap::new();
+    for fields in lines_of(world, node) {
+        if let (Some(task), Some("computed a task")) = (fields["task"].as_str(), fields["message"].as_str()) {
+            *computed.entry(task.to_owned()).or_default() += 1;
+        }
+    }
+    computed
+}
+
 fn said(world: &World) -> Said {
     let mut said = Said::default();
     for node in 1..=world.all {
-        let log = std::fs::read_to_string(world.file(node).with_extension("log")).unwrap_or_default();
-        for line in log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
-            let fields = &line["fields"];
+        for (task, times) in computed_by(world, node) {
+            *said.computed.entry(task).or_default() += times;
+        }
+        for fields in lines_of(world, node) {
             let (task, message) = (fields["task"].as_str(), fields["message"].as_str().unwrap_or_default());
             match (task, message) {
-                (Some(task), "computed a task") => *said.computed.entry(task.to_owned()).or_default() += 1,
                 (Some(task), message) if message.contains("another node") || message.contains("again") => {
                     said.again.insert(task.to_owned());
                 }
@@ -189,5 +207,45 @@ async fn lose_driver_and_worker(world: &mut World) -> anyhow::Result<()> {
     let is_alone = said.drivers == drivers + 1;
     ensure!(!said.computed.is_empty(), "nothing says that it was computed");
     ensure!(twice.is_empty() || !is_alone, "done twice without being lost: {twice:?}");
+    one_view_more(world, readings).await
+}
+
+/// A view that comes when all is archived is computed from all of it by all nodes that are left, in two stages.
+async fn one_view_more(world: &World, readings: u64) -> anyhow::Result<()> {
+    for node in world.nodes.keys() {
+        let app = std::fs::read_to_string(world.path(&format!("app{node}.sql")))?;
+        let view = "CREATE VIEW meters AS SELECT usage_point, COUNT(*) AS readings FROM readings GROUP BY usage_point;";
+        world.declare(*node, &format!("{app}{view}"))?;
+    }
+    let patience = Instant::now() + Duration::from_secs(60);
+    for node in world.nodes.keys() {
+        loop {
+            // It is not known at once.
+            let answer =
+                world.client(*node).query_within("SELECT SUM(readings) AS n FROM meters", "", 20_000).await;
+            let found = answer.as_ref().ok().and_then(|answer| answer.rows().first()?[0].as_u64());
+            if found == Some(readings) {
+                break;
+            }
+            ensure!(Instant::now() < patience, "node {node} has {found:?} of {readings}: {answer:?}");
+            tokio::task::yield_now().await;
+        }
+    }
+    let (mut lifted, mut combined) = (BTreeSet::new(), BTreeSet::new());
+    for node in world.nodes.keys() {
+        for line in lines_of(world, *node) {
+            let task =
+                line["task"].as_str().filter(|_| line["message"] == "computed a task").unwrap_or_default();
+            if task.starts_with("lift of readings/") {
+                let kept = line["pieces_at"].as_str();
+                ensure!(kept == Some(&format!("node {node}")), "{task} at node {node}: pieces at {kept:?}");
+                lifted.insert(*node);
+            }
+            if task.starts_with("combine of readings, meters/") {
+                combined.insert(*node);
+            }
+        }
+    }
+    ensure!(lifted.len() > 1 && combined.len() > 1, "{lifted:?} lifted, {combined:?} combined");
     Ok(())
 }

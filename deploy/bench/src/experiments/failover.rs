@@ -346,6 +346,10 @@ impl BlockHost for Host {
     fn held(&self) -> NodeBlocks {
         NodeBlocks { blocks: self.blocks.store().held(), tables: BTreeMap::new() }
     }
+
+    fn forget(&self, blocks: Vec<BlockId>) {
+        blocks.into_iter().for_each(|id| self.blocks.store().remove(id));
+    }
 }
 
 /// Has parts for whoever asks, and answers with how many rows they have.
