@@ -11,7 +11,7 @@ use sanso_cluster::{BlockHost, ClusterBlocks, ClusterNode, NodeId};
 use sanso_dataset::Dataset;
 use tokio::sync::watch;
 
-use crate::node::stopped;
+use crate::cluster::member::stopped;
 
 /// What this node's blocks belong to.
 pub(crate) struct Host {
