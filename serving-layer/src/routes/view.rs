@@ -101,7 +101,7 @@ async fn answer(shared: &Shared, view: &Arc<View>, request: &Request) -> Result<
 }
 
 /// Reads what is wanted of a view: `key`, `from` and `to`.
-pub(crate) fn wanted(config: &ServingConfig, view: &View, params: &Params) -> Result<Wanted, Problem> {
+pub(crate) fn wanted(config: &ServingConfig, view: &View, params: &Params<'_>) -> Result<Wanted, Problem> {
     let (from, to) = (params.time("from")?, params.time("to")?);
     if view.window == Window::None && (from.is_some() || to.is_some()) {
         let detail = format!("view {} has no windows of time", view.name);
@@ -112,7 +112,7 @@ pub(crate) fn wanted(config: &ServingConfig, view: &View, params: &Params) -> Re
     {
         return Err(Problem::parameter("to", "'to' is before 'from'", "the range is [from, to)"));
     }
-    let texts = params.all("key");
+    let texts: Vec<&str> = params.all("key").collect();
     if texts.len() > config.keys_max {
         let detail = format!("{} keys are given", texts.len());
         return Err(Problem::parameter("key", detail, format!("give at most {} at once", config.keys_max)));
@@ -127,9 +127,9 @@ pub(crate) fn wanted(config: &ServingConfig, view: &View, params: &Params) -> Re
 
 fn key(view: &View, text: &str) -> Result<Box<[u8]>, Problem> {
     let parts = split_key(text, view.key_columns.len())?;
-    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-    let columns: Vec<&str> = view.key_columns.iter().map(|(name, _)| name.as_str()).collect();
+    let parts: Vec<&str> = parts.iter().map(AsRef::as_ref).collect();
     view.encode_key(&parts).map_err(|error| {
+        let columns: Vec<&str> = view.key_columns.iter().map(|(name, _)| name.as_str()).collect();
         Problem::parameter(
             "key",
             error.to_string(),
@@ -138,21 +138,22 @@ fn key(view: &View, text: &str) -> Result<Box<[u8]>, Problem> {
     })
 }
 
-fn order(config: &ServingConfig, view: &View, params: &Params) -> Result<Option<Order>, Problem> {
+fn order(config: &ServingConfig, view: &View, params: &Params<'_>) -> Result<Option<Order>, Problem> {
     let top = params.number("top", 1, config.rows_max as u64)?.map(|top| top as usize);
     let descending = params.word("order", &[("asc", false), ("desc", true)])?;
     let schema = view.output_schema();
-    let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    let names = || schema.fields().iter().map(|field| field.name().as_str());
+    let list = || names().collect::<Vec<_>>().join(", ");
     let Some(by) = params.one("by")? else {
         if top.is_some() || descending.is_some() {
-            let hint = format!("name the column with by=…: {}", names.join(", "));
+            let hint = format!("name the column with by=…: {}", list());
             return Err(Problem::parameter("by", "'top' and 'order' need a column to order by", hint));
         }
         return Ok(None);
     };
-    let Some(column) = names.iter().position(|name| *name == by) else {
+    let Some(column) = names().position(|name| name == by) else {
         let detail = format!("view {} has no column '{}'", view.name, crate::params::shown(by));
-        return Err(Problem::parameter("by", detail, format!("use one of: {}", names.join(", "))));
+        return Err(Problem::parameter("by", detail, format!("use one of: {}", list())));
     };
     Ok(Some(Order { column, descending: descending.unwrap_or(top.is_some()), top }))
 }
