@@ -12,7 +12,7 @@ mod limits;
 mod metrics;
 mod observe;
 mod openapi;
-mod options;
+pub(crate) mod options;
 mod quarantine;
 mod query;
 mod reply;

@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
-use arrow::compute::{SortColumn, SortOptions, lexsort_to_indices, take_record_batch};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
@@ -14,22 +12,13 @@ use tokio::time::timeout_at;
 use crate::answer::{Freshness, merge};
 use crate::config::ServingConfig;
 use crate::fetch::{ends, evidence, fetch, serving, turn};
-use crate::finish::finish;
+use crate::finish::{Asked, Finished, Order, finish};
 use crate::params::{Params, split_key};
 use crate::plan::{Wanted, plan};
 use crate::problem::Problem;
 use crate::routes::options::{READ_OPTIONS, ReadOptions};
 use crate::routes::reply::Reply;
 use crate::service::Shared;
-use crate::sql::{answer_too_large, size_of};
-
-/// How rows are ordered and how many are wanted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Order {
-    column: usize,
-    descending: bool,
-    top: Option<usize>,
-}
 
 /// What one request wants of a view.
 #[derive(Clone, Debug)]
@@ -67,7 +56,7 @@ pub(crate) async fn read(
     let view = serving(&shared, &name)?;
     let request = Request::read(&shared.config, &view, &uri, &headers)?;
     let options = &request.options;
-    let work = async { answer(&shared, &view, &request).await?.respond(options.format).await };
+    let work = async { answer(&shared, &view, &request).await?.respond().await };
     match timeout_at(options.until, work).await {
         Ok(response) => response,
         Err(_) => Err(options.passed()),
@@ -81,20 +70,19 @@ async fn answer(shared: &Shared, view: &Arc<View>, request: &Request) -> Result<
     let replies = fetch(shared, view, &reads, &options.need, options.until).await?;
     let evidence = [evidence(view, &replies)];
     let freshness = Freshness::of(&evidence, &ends(shared, &evidence), &options.need.session);
-    let rows = finish(view, merge(replies), wanted.from, wanted.to).await?;
-    let rows = match order {
-        Some(order) => ordered(&rows, order).map_err(|error| Problem::internal("order the rows", error))?,
-        None => rows,
+    let asked = Asked {
+        from: wanted.from,
+        to: wanted.to,
+        order: order.clone(),
+        rows_max: options.rows_max,
+        bytes_max: shared.config.answer_bytes_max,
+        format: options.format,
     };
-    let truncated = rows.num_rows() > options.rows_max;
-    let rows = rows.slice(0, rows.num_rows().min(options.rows_max));
-    if size_of(&rows).is_ok_and(|bytes| bytes > shared.config.answer_bytes_max) {
-        return Err(answer_too_large(shared.config.answer_bytes_max));
-    }
+    let Finished { rows, truncated } = finish(view, merge(replies), asked).await?;
     Ok(Reply {
         view: Some((view.name.clone(), view.fingerprint.to_string())),
         schema: view.output_schema(),
-        batches: vec![rows],
+        rows,
         truncated,
         freshness,
     })
@@ -156,15 +144,4 @@ fn order(config: &ServingConfig, view: &View, params: &Params<'_>) -> Result<Opt
         return Err(Problem::parameter("by", detail, format!("use one of: {}", list())));
     };
     Ok(Some(Order { column, descending: descending.unwrap_or(top.is_some()), top }))
-}
-
-/// Orders rows by a column, nulls last; equal ones stay in order of key and window.
-fn ordered(rows: &RecordBatch, order: &Order) -> Result<RecordBatch, arrow::error::ArrowError> {
-    let place: ArrayRef = Arc::new(UInt32Array::from_iter_values(0..rows.num_rows() as u32));
-    let by = SortColumn {
-        values: Arc::clone(rows.column(order.column)),
-        options: Some(SortOptions { descending: order.descending, nulls_first: false }),
-    };
-    let indices = lexsort_to_indices(&[by, SortColumn { values: place, options: None }], order.top)?;
-    take_record_batch(rows, &indices)
 }
