@@ -6,7 +6,7 @@ use sanso_core::ReadReply;
 use sanso_state::{GroupId, GroupState, Offset};
 use serde::Serialize;
 
-use crate::render::time_text;
+use crate::json::time_text;
 use crate::session::Session;
 
 /// What one view (or one table of the master dataset) contributed to an answer.
@@ -67,7 +67,11 @@ fn fold(vectors: &[&[Offset]], choose: fn(Offset, Offset) -> Offset) -> Vec<Offs
 
 /// Merges the groups of all replies into order of key and window. Partitions
 /// hold disjoint keys, so nothing is combined here.
-pub fn merge(replies: Vec<Option<ReadReply>>) -> Vec<(GroupId, GroupState)> {
+pub fn merge(mut replies: Vec<Option<ReadReply>>) -> Vec<(GroupId, GroupState)> {
+    if let [reply] = &mut replies[..] {
+        // Those of one partition are in order.
+        return reply.take().map(|reply| reply.groups).unwrap_or_default();
+    }
     let mut groups: Vec<_> = replies.into_iter().flatten().flat_map(|reply| reply.groups).collect();
     groups.sort_by(|a, b| a.0.cmp(&b.0));
     groups

@@ -252,11 +252,10 @@ pub(crate) fn evidence(view: &View, replies: &[Option<ReadReply>]) -> Evidence {
 /// Returns what is known of the ends of the logs behind some evidence.
 pub(crate) fn ends(shared: &Shared, evidence: &[Evidence]) -> BTreeMap<String, LogEnd> {
     let mut out: BTreeMap<String, LogEnd> = BTreeMap::new();
-    let board = shared.context.board.speed();
     for part in evidence {
         let age = shared.ends.age(&part.source, &part.applied).map(|age| age.as_millis() as u64);
         let entry = out.entry(part.source.clone()).or_insert_with(|| LogEnd {
-            offsets: newest_end(shared, &board, &part.source, part.applied.len()),
+            offsets: newest_end(shared, &part.source, part.applied.len()),
             staleness_ms_max: Some(0),
         });
         entry.staleness_ms_max = entry.staleness_ms_max.zip(age).map(|(a, b)| a.max(b));
@@ -265,17 +264,12 @@ pub(crate) fn ends(shared: &Shared, evidence: &[Evidence]) -> BTreeMap<String, L
 }
 
 /// The newest end known: what the speed layer posted or what was looked up here, whichever is larger.
-fn newest_end(
-    shared: &Shared,
-    board: &BTreeMap<String, BTreeMap<u32, sanso_catalog::PartitionProgress>>,
-    source: &str,
-    partitions: usize,
-) -> Vec<Offset> {
+fn newest_end(shared: &Shared, source: &str, partitions: usize) -> Vec<Offset> {
     let mut ends = shared.ends.newest(source).unwrap_or_default();
     ends.resize(partitions.max(ends.len()), 0);
-    for (partition, progress) in board.get(source).into_iter().flatten() {
-        if let Some(end) = ends.get_mut(*partition as usize) {
-            *end = (*end).max(progress.end);
+    for (partition, posted) in shared.context.board.log_ends(source) {
+        if let Some(end) = ends.get_mut(partition as usize) {
+            *end = (*end).max(posted);
         }
     }
     ends

@@ -27,12 +27,14 @@ pub mod answer;
 mod cluster;
 mod config;
 mod connection;
+mod document;
 mod ends;
 mod error;
 mod fetch;
 mod finish;
 #[doc(hidden)]
 pub mod inspect;
+mod json;
 mod limits;
 mod looks;
 pub mod metrics;

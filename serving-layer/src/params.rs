@@ -1,8 +1,8 @@
 //! Reads the parameters of a URL: known names only, each of its type; pure.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use axum::extract::Query;
 use axum::http::Uri;
 use chrono::{DateTime, NaiveDate, NaiveTime};
 
@@ -10,37 +10,35 @@ use crate::problem::Problem;
 
 /// The parameters of one request, in the order given.
 #[derive(Clone, Debug)]
-pub struct Params(Vec<(String, String)>);
+pub struct Params<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
-impl Params {
+impl<'a> Params<'a> {
     /// Reads a URL's parameters; a name that is not in `known` is refused.
-    pub fn read(uri: &Uri, known: &[&str]) -> Result<Self, Problem> {
-        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|error| {
-            Problem::parameter(
-                "",
-                format!("the query string is broken: {error}"),
-                "percent-encode the values",
-            )
-        })?;
-        let list = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        if let Some((name, _)) = pairs.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+    pub fn read(uri: &'a Uri, known: &[&str]) -> Result<Self, Problem> {
+        let query = uri.query().unwrap_or_default();
+        let pairs: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
+        if let Some((name, _)) = pairs.iter().find(|(name, _)| !known.contains(&&**name)) {
+            let list = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             let detail = format!("there is no parameter '{name}' here");
             return Err(Problem::parameter(name, detail, format!("known parameters: {list}")));
         }
         Ok(Self(pairs))
     }
 
-    /// Returns all values of a parameter.
-    pub fn all(&self, name: &str) -> Vec<&str> {
-        self.0.iter().filter(|(n, _)| n == name).map(|(_, value)| value.as_str()).collect()
+    /// Iterates all values of a parameter.
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(n, _)| n == name).map(|(_, value)| &**value)
     }
 
     /// Returns the value of a parameter that may be given once.
     pub fn one(&self, name: &str) -> Result<Option<&str>, Problem> {
-        match self.all(name).as_slice() {
-            [] => Ok(None),
-            [value] => Ok(Some(value)),
-            _ => Err(Problem::parameter(name, format!("'{name}' is given more than once"), "give it once")),
+        let mut values = self.all(name);
+        let value = values.next();
+        match values.next() {
+            None => Ok(value),
+            Some(_) => {
+                Err(Problem::parameter(name, format!("'{name}' is given more than once"), "give it once"))
+            }
         }
     }
 
@@ -91,8 +89,9 @@ impl Params {
 
 /// Reads RFC 3339 or a date, in microseconds since 1970 UTC.
 pub fn parse_time(text: &str) -> Option<i64> {
+    let text = text.trim();
     // A plus sign that was not percent-encoded arrives as a space.
-    let mended = text.trim().replace(' ', "+");
+    let mended = if text.contains(' ') { text.replace(' ', "+").into() } else { Cow::Borrowed(text) };
     if let Ok(time) = DateTime::parse_from_rfc3339(&mended) {
         return Some(time.timestamp_micros());
     }
@@ -102,9 +101,9 @@ pub fn parse_time(text: &str) -> Option<i64> {
 
 /// Splits a composite key at its commas; `\,` is a comma and `\\` a backslash.
 /// The key of a view that groups by one column is that column's text as it is.
-pub fn split_key(text: &str, parts: usize) -> Result<Vec<String>, Problem> {
+pub fn split_key(text: &str, parts: usize) -> Result<Vec<Cow<'_, str>>, Problem> {
     if parts == 1 {
-        return Ok(vec![text.to_owned()]);
+        return Ok(vec![text.into()]);
     }
     let mut out = vec![String::new()];
     let mut chars = text.chars();
@@ -128,7 +127,7 @@ pub fn split_key(text: &str, parts: usize) -> Result<Vec<String>, Problem> {
             c => last.push(c),
         }
     }
-    Ok(out)
+    Ok(out.into_iter().map(Cow::Owned).collect())
 }
 
 /// Shortens a value for an error message.
@@ -158,9 +157,17 @@ mod tests {
 
     #[test]
     fn a_repeated_parameter_is_refused_where_one_is_meant() {
-        let params = Params::read(&uri("/x?key=a&key=b&from=1&from=2"), &["key", "from"]).expect("known");
-        assert_eq!(params.all("key"), ["a", "b"]);
+        let uri = uri("/x?key=a&key=b&from=1&from=2");
+        let params = Params::read(&uri, &["key", "from"]).expect("known");
+        assert!(params.all("key").eq(["a", "b"]));
         assert!(params.one("from").is_err());
+    }
+
+    #[test]
+    fn values_are_decoded() {
+        let uri = uri("/x?key=a%2Cb&key=a+b&key&key=%FF");
+        let params = Params::read(&uri, &["key"]).expect("known");
+        assert!(params.all("key").eq(["a,b", "a b", "", "\u{fffd}"]));
     }
 
     #[test]

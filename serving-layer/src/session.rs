@@ -62,11 +62,21 @@ impl Session {
         let mut out = "v1".to_owned();
         for (source, offsets) in &self.0 {
             out.push('.');
-            source.bytes().for_each(|byte| out.push_str(&format!("{byte:02x}")));
-            offsets.iter().for_each(|offset| out.push_str(&format!("-{offset:x}")));
+            source.bytes().for_each(|byte| push_hex(byte.into(), 2, &mut out));
+            for &offset in offsets {
+                out.push('-');
+                push_hex(offset, 1, &mut out);
+            }
         }
         out
     }
+}
+
+/// Writes a number in hexadecimal, with zeros in front where it has fewer digits.
+fn push_hex(number: u64, digits_min: u32, out: &mut String) {
+    let digits = (u64::BITS - number.leading_zeros()).div_ceil(4).max(digits_min);
+    let digit = |at: u32| char::from_digit((number >> (4 * at)) as u32 & 15, 16);
+    out.extend((0..digits).rev().filter_map(digit));
 }
 
 fn from_hex(text: &str) -> Option<String> {
@@ -87,10 +97,11 @@ mod tests {
         let mut session = Session::default();
         session.see("readings", &[3, 500]);
         session.see("other", &[0]);
-        session.see("readings", &[7, 20]);
+        session.see("readings", &[7, 20, u64::MAX]);
+        assert_eq!(session.token(), "v1.6f74686572-0.72656164696e6773-7-1f4-ffffffffffffffff");
         let read = Session::parse(&session.token()).expect("own token");
         assert_eq!(read, session);
-        assert_eq!(read.seen("readings"), Some(&[7, 500][..]));
+        assert_eq!(read.seen("readings"), Some(&[7, 500, u64::MAX][..]));
         assert_eq!(read.seen("unknown"), None);
     }
 

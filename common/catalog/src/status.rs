@@ -246,6 +246,13 @@ impl StatusBoard {
         self.0.read().speed.clone()
     }
 
+    /// Returns the ends of a source's log partitions, as the speed layer saw them last.
+    pub fn log_ends(&self, source: &str) -> Vec<(u32, Offset)> {
+        let board = self.0.read();
+        let posted = board.speed.get(source).into_iter().flatten();
+        posted.map(|(partition, progress)| (*partition, progress.end)).collect()
+    }
+
     /// Returns what holds the speed layer, by source and log partition.
     pub fn troubles(&self) -> BTreeMap<String, BTreeMap<u32, String>> {
         self.0.read().troubles.clone()

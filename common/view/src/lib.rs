@@ -46,6 +46,7 @@ mod syntax;
 mod table;
 #[cfg(test)]
 mod tests;
+mod values;
 mod view;
 mod window;
 
@@ -58,5 +59,6 @@ pub use nesting::may_nest;
 pub use origin::ColumnOrigin;
 pub use source::{Column, RecordFormat, Registered, Source};
 pub use table::TableDefinition;
+pub use values::RowFinisher;
 pub use view::{Lifted, LiftedRow, View};
 pub use window::{CalendarUnit, Window};

@@ -85,6 +85,21 @@ pub(crate) fn value_at(array: &dyn Array, row: usize) -> Value {
     }
 }
 
+/// Says whether a value is null, or of a type.
+pub(crate) fn is_of_type(value: &Value, value_type: ValueType) -> bool {
+    matches!(
+        (value, value_type),
+        (Value::Null, _)
+            | (Value::Bool(_), ValueType::Bool)
+            | (Value::Int(_), ValueType::Int)
+            | (Value::Decimal(_), ValueType::Decimal { .. })
+            | (Value::Float(_), ValueType::Float)
+            | (Value::Text(_), ValueType::Text)
+            | (Value::Timestamp(_), ValueType::Timestamp)
+            | (Value::Date(_), ValueType::Date)
+    )
+}
+
 /// Builds one column of a canonical type.
 pub(crate) enum ColumnBuilder {
     Bool(BooleanBuilder),

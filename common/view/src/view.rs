@@ -343,10 +343,7 @@ impl View {
         from: i64,
         to: i64,
     ) -> Result<RecordBatch, FinishError> {
-        if !self.window.is_some() {
-            return self.finish_windows(groups);
-        }
-        let inside = |start: i64| from <= start && (start < to || to == i64::MAX);
+        let inside = |start: i64| self.is_inside(start, from, to);
         if !self.window.is_sliding() {
             return self.finish_some(groups.iter().filter(|(id, _)| inside(id.window_start)));
         }

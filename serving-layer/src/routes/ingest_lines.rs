@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use sanso_log::{Append, partition_for_key};
 use sanso_view::Source;
 
-use crate::render::time_text;
+use crate::json::time_text;
 
 /// Longest reason in an answer, in characters.
 const REASON_CHARS_MAX: usize = 300;

@@ -12,7 +12,7 @@ mod limits;
 mod metrics;
 mod observe;
 mod openapi;
-mod options;
+pub(crate) mod options;
 mod quarantine;
 mod query;
 mod reply;
@@ -88,13 +88,15 @@ pub fn paths() -> Vec<(String, &'static str)> {
 
 /// Builds the router.
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
+    let observed = endpoints().into_iter().map(|endpoint| (endpoint.path, endpoint.method));
+    let observer = observe::Observer::new(Arc::clone(&shared), observed);
     let router = endpoints()
         .into_iter()
         .fold(Router::new(), |router, endpoint| router.route(endpoint.path, endpoint.route));
     router
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(axum::middleware::from_fn_with_state(Arc::clone(&shared), observe::observe))
+        .layer(axum::middleware::from_fn_with_state(observer, observe::observe))
         .layer(CompressionLayer::new())
         .with_state(shared)
 }

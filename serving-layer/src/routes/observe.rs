@@ -1,15 +1,17 @@
 //! What every request goes through: a span, a metric, a bound on how many run
 //! at once, and a deadline.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use metrics::Histogram;
 use tokio::time::{Instant, timeout};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use crate::metrics::REQUEST_SECONDS;
 use crate::problem::Problem;
@@ -22,22 +24,63 @@ const ALWAYS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 const OWN_DEADLINE: [&str; 5] =
     ["/v1/views/{view}", "/v1/views/{view}/stream", "/v1/query", "/v1/ingest/{source}", "/v1/cluster/voters"];
 
-pub(crate) async fn observe(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
-    let method = known(request.method());
-    let span = tracing::info_span!("request", method, route);
-    let start = Instant::now();
-    let response = bounded(&shared, &route, request, next).instrument(span.clone()).await;
-    let elapsed = start.elapsed();
-    let status = response.status().as_u16();
-    span.in_scope(|| tracing::debug!(status, elapsed_us = elapsed.as_micros() as u64, "answered"));
+/// What requests go through, and what those of one endpoint share.
+#[derive(Clone)]
+pub(crate) struct Observer {
+    shared: Arc<Shared>,
+    endpoints: Arc<BTreeMap<(&'static str, &'static str), Observed>>,
+}
+
+/// What the requests of one endpoint share: they all have the same fields.
+struct Observed {
+    span: Span,
+    /// Of those that succeeded, once there is one.
+    seconds: OnceLock<Histogram>,
+}
+
+impl Observer {
+    /// Creates an observer of some endpoints, each a path and a method, and whatever else is asked for.
+    pub(crate) fn new(shared: Arc<Shared>, endpoints: impl Iterator<Item = (&'static str, Method)>) -> Self {
+        let observed = |(path, method): (&'static str, Method)| {
+            let method = known(&method);
+            ((path, method), Observed { span: span(path, method), seconds: OnceLock::new() })
+        };
+        Self { shared, endpoints: Arc::new(endpoints.map(observed).collect()) }
+    }
+}
+
+fn span(route: &str, method: &'static str) -> Span {
+    tracing::info_span!("request", method, route)
+}
+
+fn seconds(route: &str, method: &'static str, status: StatusCode) -> Histogram {
     metrics::histogram!(
         REQUEST_SECONDS,
-        "route" => route,
+        "route" => route.to_owned(),
         "method" => method,
-        "status" => status.to_string()
+        "status" => status.as_str().to_owned()
     )
-    .record(elapsed.as_secs_f64());
+}
+
+pub(crate) async fn observe(State(observer): State<Observer>, request: Request, next: Next) -> Response {
+    let path = request.extensions().get::<MatchedPath>().cloned();
+    let route = path.as_ref().map_or("other", MatchedPath::as_str);
+    let method = known(request.method());
+    let observed = observer.endpoints.get(&(route, method));
+    let span = observed.map_or_else(|| span(route, method), |observed| observed.span.clone());
+    let start = Instant::now();
+    let response = bounded(&observer.shared, route, request, next).instrument(span.clone()).await;
+    let elapsed = start.elapsed();
+    let status = response.status();
+    span.in_scope(|| {
+        tracing::debug!(status = status.as_u16(), elapsed_us = elapsed.as_micros() as u64, "answered");
+    });
+    match observed.filter(|_| status == StatusCode::OK) {
+        Some(observed) => {
+            observed.seconds.get_or_init(|| seconds(route, method, status)).record(elapsed.as_secs_f64());
+        }
+        None => seconds(route, method, status).record(elapsed.as_secs_f64()),
+    }
     response
 }
 
@@ -75,6 +118,9 @@ async fn bounded(shared: &Shared, route: &str, request: Request, next: Next) -> 
 
 /// Says whether a path is UTF-8 once its percent-encoding is undone.
 fn is_text(path: &str) -> bool {
+    if !path.contains('%') {
+        return true;
+    }
     let mut parts = path.split('%');
     let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
     for part in parts {

@@ -41,7 +41,7 @@ impl ReadOptions {
     /// Reads the options; the deadline counts from now.
     pub(crate) fn read(
         config: &ServingConfig,
-        params: &Params,
+        params: &Params<'_>,
         headers: &HeaderMap,
     ) -> Result<Self, Problem> {
         let deadline = params.deadline(config.deadline(), config.deadline_ms_max)?;
@@ -66,7 +66,7 @@ impl ReadOptions {
     }
 }
 
-fn format(params: &Params, headers: &HeaderMap) -> Result<Format, Problem> {
+fn format(params: &Params<'_>, headers: &HeaderMap) -> Result<Format, Problem> {
     let words = [
         ("arrays", Format::Json(Shape::Arrays)),
         ("objects", Format::Json(Shape::Objects)),

@@ -14,10 +14,10 @@ use sanso_view::Source;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::json::time_text;
 use crate::params::{Params, parse_time, shown};
 use crate::problem::Problem;
 use crate::quarantine::{Ask, Asked, Mark, Wanted, read, replay};
-use crate::render::time_text;
 use crate::routes::sources::find;
 use crate::service::Shared;
 use crate::session::Session;
@@ -38,7 +38,7 @@ pub(crate) async fn list(
     let after = params.one("after")?.map(|text| position("after", text)).transpose()?;
     let by_time = params.word("order", &[("log", false), ("newest", true)])?.unwrap_or(false);
     let wanted = Wanted {
-        kinds: params.all("kind").into_iter().map(kind).collect::<Result<_, _>>()?,
+        kinds: params.all("kind").map(kind).collect::<Result<_, _>>()?,
         partition: params.number("partition", 0, u64::from(u32::MAX))?.map(|partition| partition as u32),
         appended_us: (params.time("from")?, params.time("to")?),
         replayed: params.word("replayed", &[("yes", true), ("no", false)])?,

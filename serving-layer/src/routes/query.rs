@@ -11,6 +11,7 @@ use tokio::time::timeout_at;
 
 use crate::answer::Freshness;
 use crate::fetch::ends;
+use crate::finish::Rows;
 use crate::params::{Params, shown};
 use crate::problem::Problem;
 use crate::routes::body::check_headers;
@@ -32,10 +33,9 @@ pub(crate) async fn run(
     let params = Params::read(&uri, &READ_OPTIONS)?;
     let options = ReadOptions::read(&shared.config, &params, &headers)?;
     check_headers(&headers)?;
-    let format = options.format;
     let work = async {
         let sql = statement(body, shared.config.sql_bytes_max).await?;
-        answer(&shared, sql, &options).await?.respond(format).await
+        answer(&shared, sql, &options).await?.respond().await
     };
     match timeout_at(options.until, work).await {
         Ok(response) => response,
@@ -57,7 +57,7 @@ async fn answer(shared: &Arc<Shared>, sql: String, options: &ReadOptions) -> Res
     Ok(Reply {
         view: None,
         schema: answer.schema,
-        batches: answer.batches,
+        rows: Rows::Columns(answer.batches, options.format),
         truncated: answer.truncated,
         freshness,
     })

@@ -10,11 +10,11 @@ use sanso_catalog::{BatchProgress, PartitionProgress};
 use sanso_view::Source;
 use serde_json::{Value, json};
 
+use crate::json::time_text;
 use crate::nodes::Whole;
 use crate::params::Params;
 use crate::problem::Problem;
 use crate::quarantine::live_views;
-use crate::render::time_text;
 use crate::service::Shared;
 
 pub(crate) async fn list(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Response, Problem> {

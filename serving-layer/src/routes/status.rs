@@ -9,9 +9,9 @@ use sanso_core::{PartitionId, ReadRequest};
 use sanso_view::View;
 use serde_json::{Value, json};
 
+use crate::json::time_text;
 use crate::params::Params;
 use crate::problem::Problem;
-use crate::render::time_text;
 use crate::routes::sources;
 use crate::service::Shared;
 

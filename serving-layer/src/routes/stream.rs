@@ -26,19 +26,20 @@ use sanso_core::{Change, PartitionId, ReadReply, StoreError};
 use sanso_state::{Fingerprint, GroupId, Value, ValueType, Windows};
 use sanso_view::View;
 use serde_json::json;
-use serde_json::value::RawValue;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, broadcast, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::answer::{Freshness, merge};
+use crate::document::Document;
 use crate::fetch::{Need, ends, evidence, fetch, serving, turn};
-use crate::finish::finish;
+use crate::finish::{Asked, Finished, finish};
+use crate::json::time_text;
 use crate::metrics::STREAMS;
 use crate::params::Params;
 use crate::plan::{PartitionRead, Wanted, plan};
 use crate::problem::Problem;
-use crate::render::{ColumnInfo, Shape, columns, rows, time_text};
+use crate::render::{Shape, columns, rows};
 use crate::routes::afar::Afar;
 use crate::routes::options::{Format, ReadOptions};
 use crate::routes::reply::Reply;
@@ -141,15 +142,6 @@ enum Next {
     Changed(BTreeSet<GroupId>),
     Everything,
     End(&'static str),
-}
-
-#[derive(serde::Serialize)]
-struct Update<'a> {
-    view: &'a str,
-    columns: Vec<ColumnInfo>,
-    rows: Box<RawValue>,
-    removed: Vec<serde_json::Value>,
-    freshness: &'a Freshness,
 }
 
 impl Watcher {
@@ -271,16 +263,23 @@ impl Watcher {
         let applied = applied
             .filter_map(|((read, reply), _)| Some((read.id, reply.as_ref()?.progress.applied.clone())));
         let afar = Afar::of(applied.collect());
-        let batch = finish(&view, merge(replies), self.wanted.from, self.wanted.to).await?;
-        let truncated = batch.num_rows() > self.rows_max;
+        let asked = Asked {
+            from: self.wanted.from,
+            to: self.wanted.to,
+            order: None,
+            rows_max: self.rows_max,
+            bytes_max: usize::MAX,
+            format: Format::Json(self.shape),
+        };
+        let Finished { rows, truncated } = finish(&view, merge(replies), asked).await?;
         let reply = Reply {
             view: Some((view.name.clone(), view.fingerprint.to_string())),
             schema: view.output_schema(),
-            batches: vec![batch.slice(0, batch.num_rows().min(self.rows_max))],
+            rows,
             truncated,
             freshness,
         };
-        let document = reply.json(self.shape).map_err(|error| Problem::internal("write an event", error))?;
+        let document = reply.write().map_err(|error| Problem::internal("write an event", error))?;
         self.seen.changes = changes.into_iter().flatten().collect();
         self.seen.afar = afar;
         self.seen.sent = Instant::now();
@@ -300,20 +299,24 @@ impl Watcher {
         let (replies, freshness) = self.fetch(&view, &plan(&view, &wanted)).await?;
         let windows = windows(&view, replies, &changed);
         let present: BTreeSet<&GroupId> = windows.iter().map(|(id, _)| id).collect();
-        let removed =
+        let removed: Vec<_> =
             changed.iter().filter(|id| !present.contains(id)).map(|id| removed(&view, id)).collect();
         let batch =
             view.finish_windows(&windows).map_err(|error| Problem::internal("finish the windows", error))?;
-        let update = Update {
-            view: &view.name,
-            columns: columns(&view.output_schema()),
-            rows: rows(&[batch], self.shape).map_err(|error| Problem::internal("write an event", error))?,
-            removed,
-            freshness: &freshness,
+        let rows = rows(&[batch], self.shape).map_err(|error| Problem::internal("write an event", error))?;
+        let document = || {
+            let mut document = Document::with_capacity(rows.len());
+            document.member("view", &view.name)?;
+            document.member("columns", &columns(&view.output_schema()))?;
+            document.raw("rows").extend_from_slice(&rows);
+            document.member("removed", &removed)?;
+            document.member("freshness", &freshness)?;
+            Ok(document.end())
         };
-        let event = Event::default().event("update").json_data(&update);
+        let document =
+            document().map_err(|error: serde_json::Error| Problem::internal("write an event", error))?;
         self.seen.sent = Instant::now();
-        event.map(Some).map_err(|error| Problem::internal("write an event", error))
+        Ok(Some(Event::default().event("update").data(String::from_utf8_lossy(&document))))
     }
 
     async fn fetch(

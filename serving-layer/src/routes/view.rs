@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
-use arrow::compute::{SortColumn, SortOptions, lexsort_to_indices, take_record_batch};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
@@ -14,22 +12,13 @@ use tokio::time::timeout_at;
 use crate::answer::{Freshness, merge};
 use crate::config::ServingConfig;
 use crate::fetch::{ends, evidence, fetch, serving, turn};
-use crate::finish::finish;
+use crate::finish::{Asked, Finished, Order, finish};
 use crate::params::{Params, split_key};
 use crate::plan::{Wanted, plan};
 use crate::problem::Problem;
 use crate::routes::options::{READ_OPTIONS, ReadOptions};
 use crate::routes::reply::Reply;
 use crate::service::Shared;
-use crate::sql::{answer_too_large, size_of};
-
-/// How rows are ordered and how many are wanted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Order {
-    column: usize,
-    descending: bool,
-    top: Option<usize>,
-}
 
 /// What one request wants of a view.
 #[derive(Clone, Debug)]
@@ -67,7 +56,7 @@ pub(crate) async fn read(
     let view = serving(&shared, &name)?;
     let request = Request::read(&shared.config, &view, &uri, &headers)?;
     let options = &request.options;
-    let work = async { answer(&shared, &view, &request).await?.respond(options.format).await };
+    let work = async { answer(&shared, &view, &request).await?.respond().await };
     match timeout_at(options.until, work).await {
         Ok(response) => response,
         Err(_) => Err(options.passed()),
@@ -81,27 +70,26 @@ async fn answer(shared: &Shared, view: &Arc<View>, request: &Request) -> Result<
     let replies = fetch(shared, view, &reads, &options.need, options.until).await?;
     let evidence = [evidence(view, &replies)];
     let freshness = Freshness::of(&evidence, &ends(shared, &evidence), &options.need.session);
-    let rows = finish(view, merge(replies), wanted.from, wanted.to).await?;
-    let rows = match order {
-        Some(order) => ordered(&rows, order).map_err(|error| Problem::internal("order the rows", error))?,
-        None => rows,
+    let asked = Asked {
+        from: wanted.from,
+        to: wanted.to,
+        order: order.clone(),
+        rows_max: options.rows_max,
+        bytes_max: shared.config.answer_bytes_max,
+        format: options.format,
     };
-    let truncated = rows.num_rows() > options.rows_max;
-    let rows = rows.slice(0, rows.num_rows().min(options.rows_max));
-    if size_of(&rows).is_ok_and(|bytes| bytes > shared.config.answer_bytes_max) {
-        return Err(answer_too_large(shared.config.answer_bytes_max));
-    }
+    let Finished { rows, truncated } = finish(view, merge(replies), asked).await?;
     Ok(Reply {
         view: Some((view.name.clone(), view.fingerprint.to_string())),
         schema: view.output_schema(),
-        batches: vec![rows],
+        rows,
         truncated,
         freshness,
     })
 }
 
 /// Reads what is wanted of a view: `key`, `from` and `to`.
-pub(crate) fn wanted(config: &ServingConfig, view: &View, params: &Params) -> Result<Wanted, Problem> {
+pub(crate) fn wanted(config: &ServingConfig, view: &View, params: &Params<'_>) -> Result<Wanted, Problem> {
     let (from, to) = (params.time("from")?, params.time("to")?);
     if view.window == Window::None && (from.is_some() || to.is_some()) {
         let detail = format!("view {} has no windows of time", view.name);
@@ -112,7 +100,7 @@ pub(crate) fn wanted(config: &ServingConfig, view: &View, params: &Params) -> Re
     {
         return Err(Problem::parameter("to", "'to' is before 'from'", "the range is [from, to)"));
     }
-    let texts = params.all("key");
+    let texts: Vec<&str> = params.all("key").collect();
     if texts.len() > config.keys_max {
         let detail = format!("{} keys are given", texts.len());
         return Err(Problem::parameter("key", detail, format!("give at most {} at once", config.keys_max)));
@@ -127,9 +115,9 @@ pub(crate) fn wanted(config: &ServingConfig, view: &View, params: &Params) -> Re
 
 fn key(view: &View, text: &str) -> Result<Box<[u8]>, Problem> {
     let parts = split_key(text, view.key_columns.len())?;
-    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-    let columns: Vec<&str> = view.key_columns.iter().map(|(name, _)| name.as_str()).collect();
+    let parts: Vec<&str> = parts.iter().map(AsRef::as_ref).collect();
     view.encode_key(&parts).map_err(|error| {
+        let columns: Vec<&str> = view.key_columns.iter().map(|(name, _)| name.as_str()).collect();
         Problem::parameter(
             "key",
             error.to_string(),
@@ -138,32 +126,22 @@ fn key(view: &View, text: &str) -> Result<Box<[u8]>, Problem> {
     })
 }
 
-fn order(config: &ServingConfig, view: &View, params: &Params) -> Result<Option<Order>, Problem> {
+fn order(config: &ServingConfig, view: &View, params: &Params<'_>) -> Result<Option<Order>, Problem> {
     let top = params.number("top", 1, config.rows_max as u64)?.map(|top| top as usize);
     let descending = params.word("order", &[("asc", false), ("desc", true)])?;
     let schema = view.output_schema();
-    let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    let names = || schema.fields().iter().map(|field| field.name().as_str());
+    let list = || names().collect::<Vec<_>>().join(", ");
     let Some(by) = params.one("by")? else {
         if top.is_some() || descending.is_some() {
-            let hint = format!("name the column with by=…: {}", names.join(", "));
+            let hint = format!("name the column with by=…: {}", list());
             return Err(Problem::parameter("by", "'top' and 'order' need a column to order by", hint));
         }
         return Ok(None);
     };
-    let Some(column) = names.iter().position(|name| *name == by) else {
+    let Some(column) = names().position(|name| name == by) else {
         let detail = format!("view {} has no column '{}'", view.name, crate::params::shown(by));
-        return Err(Problem::parameter("by", detail, format!("use one of: {}", names.join(", "))));
+        return Err(Problem::parameter("by", detail, format!("use one of: {}", list())));
     };
     Ok(Some(Order { column, descending: descending.unwrap_or(top.is_some()), top }))
-}
-
-/// Orders rows by a column, nulls last; equal ones stay in order of key and window.
-fn ordered(rows: &RecordBatch, order: &Order) -> Result<RecordBatch, arrow::error::ArrowError> {
-    let place: ArrayRef = Arc::new(UInt32Array::from_iter_values(0..rows.num_rows() as u32));
-    let by = SortColumn {
-        values: Arc::clone(rows.column(order.column)),
-        options: Some(SortOptions { descending: order.descending, nulls_first: false }),
-    };
-    let indices = lexsort_to_indices(&[by, SortColumn { values: place, options: None }], order.top)?;
-    take_record_batch(rows, &indices)
 }

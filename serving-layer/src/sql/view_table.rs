@@ -16,7 +16,7 @@ use sanso_view::View;
 
 use crate::answer::merge;
 use crate::fetch::{copied_bytes, evidence, fetch};
-use crate::finish::finish;
+use crate::finish::columns;
 use crate::plan::plan;
 use crate::sql::condition;
 use crate::sql::failure::carry;
@@ -46,7 +46,7 @@ impl ViewTable {
         let replies =
             fetch(&reading.shared, &self.view, &reads, &reading.need, reading.until).await.map_err(carry)?;
         reading.evidence.lock().push(evidence(&self.view, &replies));
-        finish(&self.view, merge(replies), wanted.from, wanted.to).await.map_err(carry)
+        columns(&self.view, merge(replies), wanted.from, wanted.to).await.map_err(carry)
     }
 }
 

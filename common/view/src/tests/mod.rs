@@ -13,7 +13,7 @@ use std::sync::Arc;
 use arrow::array::{Array, RecordBatch};
 use sanso_state::{GroupId, GroupState, Groups, Value};
 
-use crate::scalar::{parse_timestamp, value_at};
+use crate::scalar::{arrow_type, parse_timestamp, value_at};
 use crate::{Application, View};
 
 /// The example of the design.
@@ -90,8 +90,29 @@ pub(crate) fn fold(view: &View, records: &[String]) -> Vec<(GroupId, GroupState)
 
 /// Finishes a view over records into lines of text, one for each row.
 pub(crate) fn finished(view: &View, records: &[String]) -> Vec<String> {
-    let batch = view.finish(&fold(view, records)).unwrap_or_else(|error| panic!("{error}"));
+    let groups = fold(view, records);
+    let batch = view.finish(&groups).unwrap_or_else(|error| panic!("{error}"));
+    assert_rows(view, &groups, (i64::MIN, i64::MAX), &batch);
     lines(&batch)
+}
+
+/// Holds finished columns against the same rows one after the other, where the view has these.
+pub(crate) fn assert_rows(
+    view: &View,
+    groups: &[(GroupId, GroupState)],
+    (from, to): (i64, i64),
+    columns: &RecordBatch,
+) {
+    let Some(mut finisher) = view.row_finisher(from, to) else { return };
+    let types: Vec<_> = finisher.types().map(arrow_type).collect();
+    assert!(columns.schema().fields().iter().map(|field| field.data_type()).eq(&types));
+    let mut rows = Vec::new();
+    for (id, state) in groups {
+        rows.extend(finisher.finish(id, state).expect("valid groups").map(<[Value]>::to_vec));
+    }
+    let row = |row| columns.columns().iter().map(|column| value_at(column, row)).collect();
+    let expected: Vec<Vec<Value>> = (0..columns.num_rows()).map(row).collect();
+    assert_eq!(rows, expected);
 }
 
 /// Writes each row of a batch as its values, `|` between them.

@@ -281,6 +281,37 @@ fn each_column_of_the_result_tells_where_it_comes_from() {
 }
 
 #[test]
+fn rows_come_one_by_one_where_a_group_is_a_row() {
+    let by_row = view(
+        "SELECT usage_point, SUM(value) AS s, TUMBLE(start_utc, INTERVAL '1 hour') AS hour FROM readings GROUP BY usage_point, hour",
+    );
+    let records: Vec<_> = (0..48)
+        .map(|half| {
+            reading(["m1", "m2"][half % 2], &at(&format!("{:02}:{:02}:00", half / 2, half % 2 * 30)), "1.5")
+        })
+        .collect();
+    let groups = fold(&by_row, &records);
+    for (from, to, expected) in
+        [("01:00:00", "03:00:00", 4), ("05:00:00", "05:00:00", 0), ("00:00:00", "23:59:00", groups.len())]
+    {
+        let range = (us(&at(from)), us(&at(to)));
+        let columns = by_row.finish_range(&groups, range.0, range.1).expect("valid groups");
+        assert_eq!(columns.num_rows(), expected);
+        assert!(by_row.row_finisher(range.0, range.1).is_some());
+        assert_rows(&by_row, &groups, range, &columns);
+    }
+    let foreign = GroupId { key: Value::encode_key(&[Value::Int(1)]), ..groups[0].0.clone() };
+    let mut finisher = by_row.row_finisher(i64::MIN, i64::MAX).expect("a group is a row");
+    assert!(finisher.finish(&foreign, &groups[0].1).is_err());
+    for select in [
+        "SELECT SUM(value) / 2 AS half FROM readings",
+        "SELECT HOP(start_utc, INTERVAL '30 minutes', INTERVAL '1 hour') AS window, SUM(value) AS s FROM readings GROUP BY window",
+    ] {
+        assert!(view(select).row_finisher(i64::MIN, i64::MAX).is_none(), "{select}");
+    }
+}
+
+#[test]
 fn no_beginning_of_an_application_makes_parsing_panic() {
     let sql = with_view(
         "SELECT n.feeder, HOP(r.start_utc, INTERVAL '5' MINUTE, INTERVAL '1' HOUR) AS w, SUM(r.value) FILTER (WHERE r.value > 0)
