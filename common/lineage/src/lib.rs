@@ -9,10 +9,12 @@
 //! A job is a number of tasks without an order. What a task is, and what it gives, is nothing to the
 //! scheduler, but that doing it twice does no harm: a task that runs at two workers has one result.
 
+mod progress;
 mod scheduler;
 #[cfg(test)]
 mod simulation;
 
+pub use progress::{Progress, WorkerProgress};
 pub use scheduler::{
-    Counts, Effect, Event, Failure, RunId, Scheduler, SchedulerConfig, TaskId, Why, WorkerId,
+    Effect, Event, Failure, RunId, Scheduler, SchedulerConfig, TaskId, Why, WorkerId,
 };

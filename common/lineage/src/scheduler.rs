@@ -4,6 +4,7 @@
 //! - a task is completed once; of several runs of it the first result wins, and the others are stopped;
 //! - no worker is given more than it has slots for, nor two runs of one task;
 //! - no task waits while a worker that would do has a free slot, for longer than locality is worth;
+//! - a worker that refused a task is not asked again before it may have changed, and that is no failure;
 //! - a job that is given up or cancelled has no runs and starts none.
 //!
 //! Not promised: that a worker who was told to stop has stopped.
@@ -11,6 +12,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+
+use crate::progress::Tally;
 
 /// A task of a job: its place in the list that the job began with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,11 +44,14 @@ pub struct SchedulerConfig {
     pub twin_factor: u64,
     /// … and at least so long, in milliseconds.
     pub twin_ms_min: u64,
+    /// For how long a worker that refused a task is not asked again, in milliseconds, unless other workers
+    /// come or go before.
+    pub refusal_ms: u64,
 }
 
 impl Default for SchedulerConfig {
     fn default() -> Self {
-        Self { locality_wait_ms_max: 300, failures_max: 4, twin_factor: 3, twin_ms_min: 2_000 }
+        Self { locality_wait_ms_max: 300, failures_max: 4, twin_factor: 3, twin_ms_min: 2_000, refusal_ms: 10_000 }
     }
 }
 
@@ -71,6 +77,9 @@ pub enum Failure {
     Passing,
     /// No run will.
     Final,
+    /// This worker can't do it as it stands, as it does not know a view yet: that says nothing of the task.
+    /// Where all workers refuse one, the job is given up.
+    Unable,
 }
 
 /// Why a run is started where it is.
@@ -110,47 +119,40 @@ pub enum Effect {
     GivenUp(TaskId),
 }
 
-/// How far a job is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Tasks that have their result.
-    pub done: usize,
-    /// Tasks that run, somewhere.
-    pub running: usize,
-    /// All tasks.
-    pub tasks: usize,
-}
-
 #[derive(Clone, Debug)]
-struct Task {
-    preferred: Option<WorkerId>,
-    is_done: bool,
+pub(crate) struct Task {
+    pub(crate) preferred: Option<WorkerId>,
+    /// Who gave its result.
+    pub(crate) done_by: Option<WorkerId>,
     /// Since when it waits to be started, while it does.
     ready_ms: u64,
     failures: u32,
     /// Where it failed, which is where it goes last.
     avoids: BTreeSet<WorkerId>,
+    /// Who refused it, and until when it is not asked again.
+    refused: BTreeMap<WorkerId, u64>,
     /// What became of the run before.
     after: Option<Why>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Run {
-    task: TaskId,
-    worker: WorkerId,
-    started_ms: u64,
+pub(crate) struct Run {
+    pub(crate) task: TaskId,
+    pub(crate) worker: WorkerId,
+    pub(crate) started_ms: u64,
 }
 
 /// The scheduler of one job.
 #[derive(Clone, Debug)]
 pub struct Scheduler {
     config: SchedulerConfig,
-    tasks: Vec<Task>,
-    workers: BTreeMap<WorkerId, usize>,
-    runs: BTreeMap<RunId, Run>,
+    pub(crate) tasks: Vec<Task>,
+    pub(crate) workers: BTreeMap<WorkerId, usize>,
+    pub(crate) runs: BTreeMap<RunId, Run>,
     next_run: u64,
     /// How long the runs that gave results took, in order of length.
-    took_ms: Vec<u64>,
+    pub(crate) took_ms: Vec<u64>,
+    pub(crate) tally: Tally,
     is_over: bool,
 }
 
@@ -159,10 +161,11 @@ impl Scheduler {
     pub fn new(config: SchedulerConfig, preferred: Vec<Option<WorkerId>>, now_ms: u64) -> Self {
         let task = |preferred| Task {
             preferred,
-            is_done: false,
+            done_by: None,
             ready_ms: now_ms,
             failures: 0,
             avoids: BTreeSet::new(),
+            refused: BTreeMap::new(),
             after: None,
         };
         Self {
@@ -172,6 +175,7 @@ impl Scheduler {
             runs: BTreeMap::new(),
             next_run: 0,
             took_ms: Vec::new(),
+            tally: Tally::default(),
             is_over: false,
         }
     }
@@ -196,14 +200,7 @@ impl Scheduler {
 
     /// Says whether every task has its result.
     pub fn is_done(&self) -> bool {
-        self.tasks.iter().all(|task| task.is_done)
-    }
-
-    /// Returns how far the job is.
-    pub fn counts(&self) -> Counts {
-        let running: BTreeSet<TaskId> = self.runs.values().map(|run| run.task).collect();
-        let done = self.tasks.iter().filter(|task| task.is_done).count();
-        Counts { done, running: running.len(), tasks: self.tasks.len() }
+        self.tasks.iter().all(|task| task.done_by.is_some())
     }
 
     /// Returns the runs under way: which task, where.
@@ -216,7 +213,10 @@ impl Scheduler {
         if self.is_over || self.free().next().is_none() {
             return None;
         }
-        let waits = self.ready().map(|task| self.patient_until_ms(task));
+        let waits = self.ready().flat_map(|task| {
+            let refused = self.tasks[task.0].refused.values().copied();
+            refused.chain([self.patient_until_ms(task)])
+        });
         let slow = self.slow_after_ms();
         let alone = self.runs.values().filter(|run| self.runs_of(run.task).count() == 1);
         let twins = alone.filter_map(|run| Some(run.started_ms + slow?));
@@ -225,11 +225,14 @@ impl Scheduler {
 
     fn take_workers(&mut self, workers: BTreeMap<WorkerId, usize>, now_ms: u64, effects: &mut Vec<Effect>) {
         self.workers = workers;
+        // Whoever refused a task may be another one now.
+        self.tasks.iter_mut().for_each(|task| task.refused.clear());
         let lost = self.runs.iter().filter(|(_, run)| !self.workers.contains_key(&run.worker));
         let lost: Vec<RunId> = lost.map(|(id, _)| *id).collect();
         for id in lost {
             let Some(run) = self.runs.remove(&id) else { continue };
             effects.push(Effect::Stop(id));
+            self.tally.lost += 1;
             self.make_ready(run.task, Why::Lost(run.worker), now_ms);
         }
     }
@@ -239,7 +242,7 @@ impl Scheduler {
         let took_ms = now_ms.saturating_sub(run.started_ms);
         let at = self.took_ms.partition_point(|before| *before <= took_ms);
         self.took_ms.insert(at, took_ms);
-        self.tasks[run.task.0].is_done = true;
+        self.tasks[run.task.0].done_by = Some(run.worker);
         let others: Vec<RunId> = self.runs_of(run.task).collect();
         for other in others {
             self.runs.remove(&other);
@@ -252,10 +255,24 @@ impl Scheduler {
     fn fail(&mut self, id: RunId, failure: Failure, now_ms: u64, effects: &mut Vec<Effect>) {
         let Some(run) = self.runs.remove(&id) else { return };
         let task = &mut self.tasks[run.task.0];
-        task.failures += 1;
-        task.avoids.insert(run.worker);
-        let too_often = task.failures >= self.config.failures_max && self.runs_of(run.task).next().is_none();
-        if failure == Failure::Final || too_often {
+        let is_hopeless = match failure {
+            Failure::Final => true,
+            Failure::Passing => {
+                task.failures += 1;
+                task.avoids.insert(run.worker);
+                task.failures >= self.config.failures_max
+            }
+            Failure::Unable => {
+                task.refused.insert(run.worker, now_ms + self.config.refusal_ms);
+                self.workers.keys().all(|worker| !self.is_asked(run.task, *worker, now_ms))
+            }
+        };
+        match failure {
+            Failure::Unable => self.tally.refused += 1,
+            Failure::Passing | Failure::Final => self.tally.failed += 1,
+        }
+        let has_twin = self.runs_of(run.task).next().is_some();
+        if failure == Failure::Final || (is_hopeless && !has_twin) {
             effects.push(Effect::GivenUp(run.task));
             self.end(effects);
             return;
@@ -297,7 +314,10 @@ impl Scheduler {
         for run in slow {
             let is_alone = self.runs_of(run.task).count() == 1;
             let avoids = &self.tasks[run.task.0].avoids;
-            let others = self.free().filter(|(worker, _)| *worker != run.worker && !avoids.contains(worker));
+            let would_do = |worker: &WorkerId| {
+                *worker != run.worker && !avoids.contains(worker) && self.is_asked(run.task, *worker, now_ms)
+            };
+            let others = self.free().filter(|(worker, _)| would_do(worker));
             if let Some(worker) = freest(others).filter(|_| is_alone) {
                 self.start(run.task, worker, Why::Slow(run.worker), now_ms, effects);
             }
@@ -305,6 +325,7 @@ impl Scheduler {
     }
 
     fn start(&mut self, task: TaskId, worker: WorkerId, why: Why, now_ms: u64, effects: &mut Vec<Effect>) {
+        self.tally.begins(why);
         let run = RunId(self.next_run);
         self.next_run += 1;
         self.runs.insert(run, Run { task, worker, started_ms: now_ms });
@@ -315,7 +336,8 @@ impl Scheduler {
     fn place(&self, task: TaskId, now_ms: u64) -> Option<WorkerId> {
         let Task { preferred, avoids, .. } = &self.tasks[task.0];
         let is_patient = now_ms < self.patient_until_ms(task);
-        let would_do = |worker: &WorkerId| !avoids.contains(worker);
+        let is_asked = |worker: &WorkerId| self.is_asked(task, *worker, now_ms);
+        let would_do = |worker: &WorkerId| !avoids.contains(worker) && is_asked(worker);
         if let Some(preferred) =
             preferred.filter(|worker| self.workers.contains_key(worker) && would_do(worker))
         {
@@ -330,7 +352,12 @@ impl Scheduler {
         if better.is_some() || (is_patient && self.workers.keys().any(would_do)) {
             return better;
         }
-        freest(self.free())
+        freest(self.free().filter(|(worker, _)| is_asked(worker)))
+    }
+
+    /// Says whether a worker has not refused a task a moment ago.
+    fn is_asked(&self, task: TaskId, worker: WorkerId, now_ms: u64) -> bool {
+        self.tasks[task.0].refused.get(&worker).is_none_or(|until_ms| now_ms >= *until_ms)
     }
 
     fn patient_until_ms(&self, task: TaskId) -> u64 {
@@ -344,9 +371,9 @@ impl Scheduler {
     }
 
     /// Returns the tasks that wait to be started, in order.
-    fn ready(&self) -> impl Iterator<Item = TaskId> + '_ {
+    pub(crate) fn ready(&self) -> impl Iterator<Item = TaskId> + '_ {
         let all = self.tasks.iter().enumerate().map(|(id, task)| (TaskId(id), task));
-        all.filter(|(id, task)| !task.is_done && self.runs_of(*id).next().is_none()).map(|(id, _)| id)
+        all.filter(|(id, task)| task.done_by.is_none() && self.runs_of(*id).next().is_none()).map(|(id, _)| id)
     }
 
     fn runs_of(&self, task: TaskId) -> impl Iterator<Item = RunId> + '_ {
@@ -372,7 +399,7 @@ mod tests {
     use super::*;
 
     const CONFIG: SchedulerConfig =
-        SchedulerConfig { locality_wait_ms_max: 100, failures_max: 3, twin_factor: 3, twin_ms_min: 50 };
+        SchedulerConfig { locality_wait_ms_max: 100, failures_max: 3, twin_factor: 3, twin_ms_min: 50, refusal_ms: 1_000 };
 
     fn workers(slots: &[(u16, usize)]) -> Event {
         Event::Workers(slots.iter().map(|(worker, slots)| (WorkerId(*worker), *slots)).collect())
@@ -493,11 +520,37 @@ mod tests {
     }
 
     #[test]
-    fn counts_tell_tasks_not_runs() {
-        let mut job = job(&[1, 2, 1]);
+    fn workers_that_refuse_a_task_are_no_failures_of_it_and_are_not_asked_for_a_while() {
+        let mut job = job(&[1]);
+        let refuse = |run| Event::Failed(RunId(run), Failure::Unable);
+        step(&mut job, workers(&[(1, 1), (2, 1), (3, 1), (4, 1), (5, 1)]), 0);
+        // More of them than a task may fail.
+        for (run, next) in [(0, 2), (1, 3), (2, 4), (3, 5)] {
+            assert_eq!(step(&mut job, refuse(run), 0), [format!("run {}: 0 at {next}, {} failed", run + 1, next - 1)]);
+        }
+        let failed = Event::Failed(RunId(4), Failure::Passing);
+        assert_eq!(step(&mut job, failed, 1), ["run 5: 0 at 5, 5 failed"], "there is nobody else to ask");
+        assert_eq!(step(&mut job, Event::Done(RunId(5)), 200), ["completed 0"]);
+    }
+
+    #[test]
+    fn a_worker_that_refused_is_asked_again_later_or_when_workers_change() {
+        let mut job = job(&[1, 1]);
+        step(&mut job, workers(&[(1, 2), (2, 0)]), 0);
+        let refused = Event::Failed(RunId(0), Failure::Unable);
+        assert!(step(&mut job, refused, 1).is_empty());
+        let mut other = job.clone();
+        assert_eq!(job.due_ms(101), Some(1_001));
+        assert!(step(&mut job, Event::Tick, 1_000).is_empty());
+        assert_eq!(step(&mut job, Event::Tick, 1_001), ["run 2: 0 at 1, 1 failed"]);
+        assert_eq!(step(&mut other, workers(&[(1, 2)]), 2), ["run 2: 0 at 1, 1 failed"]);
+    }
+
+    #[test]
+    fn a_task_that_all_refuse_ends_the_job() {
+        let mut job = job(&[1]);
         step(&mut job, workers(&[(1, 1), (2, 1)]), 0);
-        assert_eq!(job.counts(), Counts { done: 0, running: 2, tasks: 3 });
-        step(&mut job, Event::Done(RunId(0)), 1);
-        assert_eq!(job.counts(), Counts { done: 1, running: 2, tasks: 3 });
+        step(&mut job, Event::Failed(RunId(0), Failure::Unable), 1);
+        assert_eq!(step(&mut job, Event::Failed(RunId(1), Failure::Unable), 2), ["given up 0"]);
     }
 }

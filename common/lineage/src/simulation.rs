@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use crate::scheduler::{Effect, Event, Failure, RunId, Scheduler, SchedulerConfig, TaskId, WorkerId};
 
 const CONFIG: SchedulerConfig =
-    SchedulerConfig { locality_wait_ms_max: 50, failures_max: 3, twin_factor: 2, twin_ms_min: 20 };
+    SchedulerConfig { locality_wait_ms_max: 50, failures_max: 3, twin_factor: 2, twin_ms_min: 20, refusal_ms: 70 };
 
 /// What may happen; numbers choose among what there is.
 #[derive(Clone, Debug)]
@@ -23,6 +23,9 @@ enum Act {
     Fails {
         which: usize,
         finally: bool,
+    },
+    Refuses {
+        which: usize,
     },
     /// Says again, or ahead of time, what a run did.
     Strays {
@@ -41,6 +44,7 @@ fn acts() -> impl Strategy<Value = Act> {
         8 => any::<usize>().prop_map(|which| Act::Done { which }),
         2 => any::<usize>().prop_map(|which| Act::Fails { which, finally: false }),
         1 => (any::<usize>(), 0..40).prop_map(|(which, n)| Act::Fails { which, finally: n == 0 }),
+        2 => any::<usize>().prop_map(|which| Act::Refuses { which }),
         1 => (0_u64..40).prop_map(|run| Act::Strays { run }),
         4 => (0_u16..5, proptest::option::of(0_usize..4)).prop_map(|(id, slots)| Act::Worker { id, slots }),
         1 => (0..30).prop_map(|n| if n == 0 { Act::Cancel } else { Act::Passes { ms: 1 } }),
@@ -57,6 +61,8 @@ struct World {
     started: BTreeSet<RunId>,
     completed: BTreeSet<TaskId>,
     failures: BTreeMap<TaskId, u32>,
+    /// Who refused a task, and when, since workers changed.
+    refused: BTreeMap<(TaskId, WorkerId), u64>,
     /// Since when a task has had no run.
     waits_since_ms: BTreeMap<TaskId, u64>,
     is_over: bool,
@@ -74,6 +80,7 @@ impl World {
             started: BTreeSet::new(),
             completed: BTreeSet::new(),
             failures: BTreeMap::new(),
+            refused: BTreeMap::new(),
             waits_since_ms,
             is_over: false,
         }
@@ -103,6 +110,11 @@ impl World {
                     self.fail(run, finally);
                 }
             }
+            Act::Refuses { which } => {
+                if let Some(run) = choose(self, which) {
+                    self.refuse(run);
+                }
+            }
             Act::Strays { run } if !self.runs.contains_key(&RunId(run)) => {
                 let before = self.completed.len();
                 self.step(Event::Done(RunId(run)));
@@ -116,6 +128,7 @@ impl World {
                     None => _ = self.workers.remove(&WorkerId(id)),
                 }
                 let there = self.workers.clone();
+                self.refused.clear();
                 self.step(Event::Workers(there));
                 assert!(self.runs.values().all(|(_, worker)| self.workers.contains_key(worker)));
             }
@@ -139,6 +152,20 @@ impl World {
         assert_eq!(given_up, finally || too_often, "given up neither early nor late");
     }
 
+    fn refuse(&mut self, run: RunId) {
+        let (task, worker) = self.runs.remove(&run).expect("it runs");
+        self.refused.insert((task, worker), self.now_ms);
+        let is_last = self.workers.keys().all(|worker| !self.is_asked(task, *worker));
+        let is_last = is_last && self.runs_of(task).is_empty();
+        self.waits(task);
+        let effects = self.step(Event::Failed(run, Failure::Unable));
+        assert_eq!(effects.contains(&Effect::GivenUp(task)), is_last, "given up when all have refused");
+    }
+
+    fn is_asked(&self, task: TaskId, worker: WorkerId) -> bool {
+        self.refused.get(&(task, worker)).is_none_or(|at_ms| self.now_ms >= at_ms + CONFIG.refusal_ms)
+    }
+
     fn waits(&mut self, task: TaskId) {
         if self.runs_of(task).is_empty() && !self.completed.contains(&task) {
             self.waits_since_ms.insert(task, self.now_ms);
@@ -160,6 +187,7 @@ impl World {
                     let held = self.runs.values().filter(|(_, at)| *at == worker).count();
                     assert!(held < self.workers.get(&worker).copied().unwrap_or(0), "slots are enough");
                     let twins = self.runs_of(task);
+                    assert!(self.is_asked(task, worker), "who refused a task is left alone");
                     assert!(twins.len() < 2, "a run has one twin");
                     assert!(twins.iter().all(|twin| self.runs[twin].1 != worker), "a twin is elsewhere");
                     self.runs.insert(run, (task, worker));
@@ -188,8 +216,11 @@ impl World {
             return;
         }
         let held = |worker| self.runs.values().filter(|(_, at)| *at == worker).count();
-        let free: Vec<_> = self.workers.iter().filter(|(worker, slots)| held(**worker) < **slots).collect();
         for (task, since_ms) in &self.waits_since_ms {
+            let is_free = |(worker, slots): &(&WorkerId, &usize)| {
+                held(**worker) < **slots && self.is_asked(*task, **worker)
+            };
+            let free: Vec<_> = self.workers.iter().filter(is_free).collect();
             let preferred = self.preferred[task.0];
             let waited_enough = self.now_ms >= since_ms + CONFIG.locality_wait_ms_max;
             assert!(free.is_empty() || !waited_enough, "{task:?} starves while workers are free");
