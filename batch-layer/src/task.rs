@@ -8,11 +8,13 @@
 //! What a task gives is a function of what its fingerprint covers. So it may be done twice, at two
 //! places at once or by a node that nobody waits for any longer, and any of its results is as good.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use sanso_block::recovery::Taken;
+use sanso_catalog::JobKind;
 use sanso_dataset::{
     Dataset, DatasetError, Manifest, NewestFile, QuarantineFile, SegmentFile, TaskGroups, TaskRecord,
 };
@@ -117,6 +119,20 @@ impl Task {
                 format!("lift of {source}/{} at version {version}", partitions.join(","))
             }
         }
+    }
+
+    /// Says what it is a part of.
+    pub(crate) fn kind(&self) -> JobKind {
+        match self.work {
+            Work::Advance { .. } => JobKind::Advance,
+            Work::Lift { .. } => JobKind::Views,
+        }
+    }
+
+    /// Names the views that it is for, in order.
+    pub(crate) fn views(&self) -> Vec<String> {
+        let names: BTreeSet<&String> = self.views.iter().map(|view| &view.name).collect();
+        names.into_iter().cloned().collect()
     }
 
     pub(crate) fn source(&self) -> &Arc<Source> {
@@ -274,7 +290,15 @@ pub enum TaskAnswer {
         passing: bool,
         /// Whether it failed for what may pass by itself, as a store that is out of reach.
         transient: bool,
+        /// Whether this process can't do it as it stands, which says nothing of the task.
+        #[serde(default, skip_serializing_if = "is_false")]
+        unable: bool,
     },
+}
+
+/// What is not said reads as false, so that bytes stay what they were.
+fn is_false(said: &bool) -> bool {
+    !said
 }
 
 /// Bytes that are no task, or no answer, that this version knows.

@@ -97,21 +97,20 @@ impl TaskWorker {
     pub async fn answer(&self, call: &[u8]) -> Vec<u8> {
         let answer = match TaskCall::decode(call) {
             Ok(call) => self.serve(&call).await,
-            Err(error) => TaskAnswer::Failed { reason: chain(&error), passing: true, transient: true },
+            Err(error) => failed(chain(&error), true),
         };
         answer.encode()
     }
 
     /// Does what another process calls for; the result is in the dataset before this returns.
     pub async fn serve(&self, call: &TaskCall) -> TaskAnswer {
-        let refused = |reason: String| TaskAnswer::Failed { reason, passing: true, transient: true };
         let task = match self.task_of(call).await {
             Ok(Some(task)) => task,
             Ok(None) => {
                 let what = "this node makes another task of it: it has another application or version of the program";
-                return refused(what.to_owned());
+                return failed(what.to_owned(), true);
             }
-            Err(error) => return refused(chain(&error)),
+            Err(error) => return failed(chain(&error), false),
         };
         match self.compute(&task, true).await {
             Ok(done) => TaskAnswer::Done { computed: done.computed },
@@ -119,6 +118,7 @@ impl TaskWorker {
                 reason: chain(error.as_ref()),
                 passing: failure == Failure::Passing,
                 transient: error.is_transient(),
+                unable: failure == Failure::Unable,
             },
         }
     }
@@ -154,13 +154,22 @@ impl TaskWorker {
     }
 }
 
+/// Says that another attempt may succeed; `unable`: at another process, and that it says nothing of the task.
+fn failed(reason: String, unable: bool) -> TaskAnswer {
+    TaskAnswer::Failed { reason, passing: true, transient: true, unable }
+}
+
 impl TaskAnswer {
     /// Says what an answer from another process means.
     pub fn outcome(self, task: &Task, worker: WorkerId) -> Result<TaskDone, TaskFailure> {
         match self {
             Self::Done { computed } => Ok(TaskDone { computed, result: None }),
-            Self::Failed { reason, passing, transient } => {
-                let failure = if passing { Failure::Passing } else { Failure::Final };
+            Self::Failed { reason, passing, transient, unable } => {
+                let failure = match (unable, passing) {
+                    (true, _) => Failure::Unable,
+                    (false, true) => Failure::Passing,
+                    (false, false) => Failure::Final,
+                };
                 Err(TaskFailure {
                     failure,
                     error: Box::new(BatchError::Task { task: task.name(), worker, reason, transient }),

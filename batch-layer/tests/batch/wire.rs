@@ -39,10 +39,13 @@ fn calls_and_answers_are_the_bytes_that_they_were() {
     assert_eq!(lift.encode(), bytes);
     assert_eq!(TaskCall::decode(&bytes).expect("a call"), lift);
     let done = TaskAnswer::Done { computed: true };
-    let failed = TaskAnswer::Failed { reason: "why".to_owned(), passing: true, transient: false };
-    let answers: [(TaskAnswer, &[u8]); 2] = [
+    let reason = || "why".to_owned();
+    let failed = TaskAnswer::Failed { reason: reason(), passing: true, transient: false, unable: false };
+    let unable = TaskAnswer::Failed { reason: reason(), passing: true, transient: true, unable: true };
+    let answers: [(TaskAnswer, &[u8]); 3] = [
         (done, b"\x81\xa4Done\x81\xa8computed\xc3"),
         (failed, b"\x81\xa6Failed\x83\xa6reason\xa3why\xa7passing\xc3\xa9transient\xc2"),
+        (unable, b"\x81\xa6Failed\x84\xa6reason\xa3why\xa7passing\xc3\xa9transient\xc3\xa6unable\xc3"),
     ];
     for (answer, bytes) in answers {
         assert_eq!(answer.encode(), bytes);

@@ -8,6 +8,7 @@ use parking_lot::RwLock;
 use sanso_state::{Cut, Division, Fingerprint, LogPartition, Offset, Quarantined, RefusalCounts};
 use serde::{Deserialize, Serialize};
 
+use crate::jobs::{BatchJob, EndedJob, JobOutcome, Jobs};
 use crate::limits::Limits;
 
 /// How the records of a log partition were judged, since its beginning.
@@ -80,28 +81,6 @@ pub struct BatchProgress {
     pub error: Option<String>,
 }
 
-/// The tasks of the version that the batch layer is making, while it makes one and drives it here.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BatchJob {
-    /// The version's number.
-    pub version: u64,
-    /// How many tasks there are.
-    pub tasks: u64,
-    /// How many have their result.
-    pub done: u64,
-    /// Those that run now; one may run at two workers.
-    pub running: Vec<RunningTask>,
-}
-
-/// A task that runs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RunningTask {
-    /// What it is.
-    pub task: String,
-    /// The number of the node where it runs; 0 on a single node.
-    pub worker: u16,
-}
-
 /// What the batch layer knows of a source's quarantine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchQuarantine {
@@ -161,7 +140,7 @@ struct Board {
     troubles: BTreeMap<String, BTreeMap<u32, String>>,
     stopped: BTreeMap<(String, u32), String>,
     batch: BTreeMap<String, BatchProgress>,
-    jobs: BTreeMap<String, BatchJob>,
+    jobs: BTreeMap<String, Jobs>,
     quarantine: Option<Arc<dyn QuarantineStore>>,
     not_ready: Option<Vec<String>>,
     limits: Limits,
@@ -217,12 +196,15 @@ impl StatusBoard {
         self.0.write().batch.insert(source.to_owned(), progress);
     }
 
-    /// Posts the batch layer's job on one source, or that there is none.
-    pub fn post_job(&self, source: &str, job: Option<BatchJob>) {
-        let mut board = self.0.write();
-        match job {
-            Some(job) => _ = board.jobs.insert(source.to_owned(), job),
-            None => _ = board.jobs.remove(source),
+    /// Posts how far the batch layer's job on one source is.
+    pub fn post_job(&self, source: &str, job: BatchJob) {
+        self.0.write().jobs.entry(source.to_owned()).or_default().post(job);
+    }
+
+    /// Posts that the batch layer's job on one source has ended, if there was one.
+    pub fn end_job(&self, source: &str, outcome: JobOutcome, ended_us: i64) {
+        if let Some(jobs) = self.0.write().jobs.get_mut(source) {
+            jobs.end(outcome, ended_us);
         }
     }
 
@@ -261,9 +243,15 @@ impl StatusBoard {
         self.0.read().batch.clone()
     }
 
-    /// Returns the batch layer's jobs by source.
+    /// Returns the batch layer's jobs under way by source, as they are now.
     pub fn jobs(&self) -> BTreeMap<String, BatchJob> {
-        self.0.read().jobs.clone()
+        let board = self.0.read();
+        board.jobs.iter().filter_map(|(source, jobs)| Some((source.clone(), jobs.current()?))).collect()
+    }
+
+    /// Returns the last jobs that ended by source, the newest first.
+    pub fn ended_jobs(&self) -> BTreeMap<String, Vec<EndedJob>> {
+        self.0.read().jobs.iter().map(|(source, jobs)| (source.clone(), jobs.ended())).collect()
     }
 
     /// Returns what this process lacks to be ready; none where nobody looks.

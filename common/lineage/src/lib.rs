@@ -15,6 +15,4 @@ mod scheduler;
 mod simulation;
 
 pub use progress::{Progress, WorkerProgress};
-pub use scheduler::{
-    Effect, Event, Failure, RunId, Scheduler, SchedulerConfig, TaskId, Why, WorkerId,
-};
+pub use scheduler::{Effect, Event, Failure, RunId, Scheduler, SchedulerConfig, TaskId, Why, WorkerId};

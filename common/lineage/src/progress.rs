@@ -138,7 +138,10 @@ mod tests {
         let progress = job.progress(1);
         assert_eq!((progress.done, progress.running, progress.tasks), (1, 2, 3));
         assert_eq!((of(&job, 1), of(&job, 2)), ((1, 1, 0), (0, 1, 0)));
-        assert_eq!(job.running_ms(5).collect::<Vec<_>>(), [(TaskId(1), WorkerId(2), 5), (TaskId(2), WorkerId(1), 4)]);
+        assert_eq!(
+            job.running_ms(5).collect::<Vec<_>>(),
+            [(TaskId(1), WorkerId(2), 5), (TaskId(2), WorkerId(1), 4)]
+        );
     }
 
     #[test]

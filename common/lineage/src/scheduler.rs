@@ -51,7 +51,13 @@ pub struct SchedulerConfig {
 
 impl Default for SchedulerConfig {
     fn default() -> Self {
-        Self { locality_wait_ms_max: 300, failures_max: 4, twin_factor: 3, twin_ms_min: 2_000, refusal_ms: 10_000 }
+        Self {
+            locality_wait_ms_max: 300,
+            failures_max: 4,
+            twin_factor: 3,
+            twin_ms_min: 2_000,
+            refusal_ms: 10_000,
+        }
     }
 }
 
@@ -373,7 +379,8 @@ impl Scheduler {
     /// Returns the tasks that wait to be started, in order.
     pub(crate) fn ready(&self) -> impl Iterator<Item = TaskId> + '_ {
         let all = self.tasks.iter().enumerate().map(|(id, task)| (TaskId(id), task));
-        all.filter(|(id, task)| task.done_by.is_none() && self.runs_of(*id).next().is_none()).map(|(id, _)| id)
+        all.filter(|(id, task)| task.done_by.is_none() && self.runs_of(*id).next().is_none())
+            .map(|(id, _)| id)
     }
 
     fn runs_of(&self, task: TaskId) -> impl Iterator<Item = RunId> + '_ {
@@ -398,8 +405,13 @@ fn freest(free: impl Iterator<Item = (WorkerId, usize)>) -> Option<WorkerId> {
 mod tests {
     use super::*;
 
-    const CONFIG: SchedulerConfig =
-        SchedulerConfig { locality_wait_ms_max: 100, failures_max: 3, twin_factor: 3, twin_ms_min: 50, refusal_ms: 1_000 };
+    const CONFIG: SchedulerConfig = SchedulerConfig {
+        locality_wait_ms_max: 100,
+        failures_max: 3,
+        twin_factor: 3,
+        twin_ms_min: 50,
+        refusal_ms: 1_000,
+    };
 
     fn workers(slots: &[(u16, usize)]) -> Event {
         Event::Workers(slots.iter().map(|(worker, slots)| (WorkerId(*worker), *slots)).collect())
@@ -526,7 +538,10 @@ mod tests {
         step(&mut job, workers(&[(1, 1), (2, 1), (3, 1), (4, 1), (5, 1)]), 0);
         // More of them than a task may fail.
         for (run, next) in [(0, 2), (1, 3), (2, 4), (3, 5)] {
-            assert_eq!(step(&mut job, refuse(run), 0), [format!("run {}: 0 at {next}, {} failed", run + 1, next - 1)]);
+            assert_eq!(
+                step(&mut job, refuse(run), 0),
+                [format!("run {}: 0 at {next}, {} failed", run + 1, next - 1)]
+            );
         }
         let failed = Event::Failed(RunId(4), Failure::Passing);
         assert_eq!(step(&mut job, failed, 1), ["run 5: 0 at 5, 5 failed"], "there is nobody else to ask");

@@ -8,8 +8,13 @@ use proptest::prelude::*;
 
 use crate::scheduler::{Effect, Event, Failure, RunId, Scheduler, SchedulerConfig, TaskId, WorkerId};
 
-const CONFIG: SchedulerConfig =
-    SchedulerConfig { locality_wait_ms_max: 50, failures_max: 3, twin_factor: 2, twin_ms_min: 20, refusal_ms: 70 };
+const CONFIG: SchedulerConfig = SchedulerConfig {
+    locality_wait_ms_max: 50,
+    failures_max: 3,
+    twin_factor: 2,
+    twin_ms_min: 20,
+    refusal_ms: 70,
+};
 
 /// What may happen; numbers choose among what there is.
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sanso_catalog::{
-    BatchJob, BatchProgress, CatalogHandle, LimitUse, PartitionProgress, Share, StatusBoard,
+    BatchJob, BatchProgress, CatalogHandle, EndedJob, LimitUse, PartitionProgress, Share, StatusBoard,
 };
 use sanso_state::LogPartition;
 use serde::{Deserialize, Serialize};
@@ -27,8 +27,11 @@ pub(crate) struct SourceReport {
     pub(crate) partitions: BTreeMap<u32, PartitionReport>,
     /// What its batch layer posted last.
     pub(crate) batch: Option<BatchProgress>,
-    /// The batch version that it is making.
+    /// What its batch layer works on.
     pub(crate) job: Option<BatchJob>,
+    /// What it worked on last, the newest first.
+    #[serde(default)]
+    pub(crate) ended: Vec<EndedJob>,
 }
 
 /// How a node's worker on a log partition is.
@@ -47,7 +50,8 @@ impl NodeReport {
     pub(crate) fn of(catalog: &CatalogHandle, board: &StatusBoard) -> Self {
         let catalog = catalog.current();
         let (mut speed, mut troubles) = (board.speed(), board.troubles());
-        let (mut batch, mut jobs, stopped) = (board.batch(), board.jobs(), board.stopped());
+        let (mut batch, stopped) = (board.batch(), board.stopped());
+        let (mut jobs, mut ended) = (board.jobs(), board.ended_jobs());
         let sources = catalog.sources.values().map(|source| {
             let name = source.name.as_str();
             let mut progress = speed.remove(name).unwrap_or_default();
@@ -63,7 +67,12 @@ impl NodeReport {
                 (report.progress.is_some() || report.trouble.is_some()).then_some((l, report))
             };
             let partitions = (0..source.partitions).filter_map(partition).collect();
-            let report = SourceReport { partitions, batch: batch.remove(name), job: jobs.remove(name) };
+            let report = SourceReport {
+                partitions,
+                batch: batch.remove(name),
+                job: jobs.remove(name),
+                ended: ended.remove(name).unwrap_or_default(),
+            };
             (name.to_owned(), report)
         });
         Self {

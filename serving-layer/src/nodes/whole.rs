@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sanso_catalog::{AuditCounts, BatchJob, BatchProgress, PartitionProgress, RecordCounts};
+use sanso_catalog::{AuditCounts, BatchJob, BatchProgress, EndedJob, PartitionProgress, RecordCounts};
 use sanso_state::Offset;
 use sanso_view::Source;
 use serde_json::{Value, json};
@@ -108,6 +108,30 @@ impl Whole {
     pub(crate) fn job(&self, source: &str) -> Option<(u16, &BatchJob)> {
         let jobs = self.of(source).filter_map(|(node, report)| Some((node, report.job.as_ref()?)));
         jobs.max_by_key(|(node, job)| (Some(*node) == self.driver, job.version))
+    }
+
+    /// Iterates what batch layers work on, with the source and the node that drives it. Two nodes may drive one
+    /// for a moment.
+    pub(crate) fn jobs(&self) -> impl Iterator<Item = (&str, u16, &BatchJob)> {
+        self.all().filter_map(|(node, source, report)| Some((source, node, report.job.as_ref()?)))
+    }
+
+    /// Returns what they worked on last, the newest first.
+    pub(crate) fn ended_jobs(&self) -> Vec<(&str, u16, &EndedJob)> {
+        let ended = self
+            .all()
+            .flat_map(|(node, source, report)| report.ended.iter().map(move |ended| (source, node, ended)));
+        let mut ended: Vec<_> = ended.collect();
+        ended.sort_by_key(|(_, _, ended)| std::cmp::Reverse(ended.ended_us));
+        ended
+    }
+
+    /// Iterates what the nodes that answer say of all sources.
+    fn all(&self) -> impl Iterator<Item = (u16, &str, &SourceReport)> {
+        let answered = self.reports.iter().filter_map(|(node, report)| Some((*node, report.as_ref().ok()?)));
+        answered.flat_map(|(node, report)| {
+            report.sources.iter().map(move |(source, report)| (node, source.as_str(), report))
+        })
     }
 
     /// Sums the audits of all sources, by all nodes.

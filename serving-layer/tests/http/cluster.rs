@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum::http::StatusCode;
 use sanso_catalog::{
-    BatchJob, BatchProgress, BatchQuarantine, Catalog, CatalogHandle, Limit, PartitionProgress, RecordCounts,
-    Share, StatusBoard,
+    BatchJob, BatchProgress, BatchQuarantine, Catalog, CatalogHandle, JobOutcome, Limit, PartitionProgress,
+    RecordCounts, Share, StatusBoard,
 };
 use sanso_dataset::{ReplayPlan, ReplayRecord};
 use sanso_log::Log;
@@ -128,12 +128,14 @@ fn batch(version: u64, compared: u64) -> BatchProgress {
 async fn world(quarantined: &[Quarantined], second_answers: bool) -> World {
     let second = node(0, quarantined, |board| {
         board.post_batch("readings", batch(6, 40));
+        board.post_job("readings", BatchJob { version: 6, tasks: 2, done: 2, ..BatchJob::default() });
+        board.end_job("readings", JobOutcome::Done, 1);
         let limit = Limit { name: "views.groups", unit: "groups", max: 9, setting: "", then: "503" };
         std::mem::forget(board.limits().register(limit, || 4));
     });
     let third = node(1, quarantined, |board| {
         board.post_batch("readings", batch(7, 2));
-        board.post_job("readings", Some(BatchJob { version: 8, tasks: 2, done: 1, running: Vec::new() }));
+        board.post_job("readings", BatchJob { version: 8, tasks: 2, done: 1, ..BatchJob::default() });
     });
     let second = if second_answers { Ok(second) } else { Err("no answer within 500 ms") };
     let world = World::in_cluster(Arc::new(Others([(2, second), (3, Ok(third))].into()))).await;
@@ -159,6 +161,13 @@ async fn each_log_partition_is_counted_once_by_who_feeds_it() {
     assert_eq!(source["batch"]["version"], 7, "who drives it now says so");
     assert_eq!(status["audit"]["compared"], 42, "whoever drove it");
     assert_eq!((&source["job"]["node"], &source["job"]["done"]), (&json!(3), &json!(1)));
+    let (_, jobs) = world.get("/v1/jobs").await;
+    let told = |job: &Value| (job["driver"].as_u64(), job["version"].as_u64());
+    assert_eq!(
+        (told(&jobs["running"][0]), told(&jobs["ended"][0])),
+        ((Some(3), Some(8)), (Some(2), Some(6)))
+    );
+    assert_eq!(jobs["driver"], 3);
     let nodes = status["nodes"].as_array().expect("nodes");
     let drives: Vec<_> = nodes.iter().map(|node| node["drives_batch"].as_bool()).collect();
     assert_eq!(drives, [Some(false), Some(false), Some(true)]);
