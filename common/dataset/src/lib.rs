@@ -51,7 +51,7 @@ pub use manifest::{Manifest, NewestFile, SegmentFile};
 pub use newest::{NewestBase, NewestColumns};
 pub use open::{Credentials, DatasetConfig};
 pub use quarantine::QuarantineFile;
-pub use replays::{ReplayDone, ReplayPlan, ReplayRecord};
+pub use replays::{ReplayClaim, ReplayDone, ReplayPlan, ReplayRecord};
 pub use schema::{
     APPEND_TIME_COLUMN, OFFSET_COLUMN, append_times, archived_schema, offsets, source_columns,
     with_log_columns,
