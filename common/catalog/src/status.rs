@@ -1,7 +1,7 @@
 //! The status board: what each layer says of itself, for answers, the console and metrics.
 
 use std::collections::BTreeMap;
-use std::ops::{ControlFlow, Range};
+use std::ops::{AddAssign, ControlFlow, Range};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -58,6 +58,14 @@ pub struct AuditCounts {
     pub skipped: u64,
     /// Pairs that differed.
     pub differing: u64,
+}
+
+impl AddAssign for AuditCounts {
+    fn add_assign(&mut self, more: Self) {
+        self.compared += more.compared;
+        self.skipped += more.skipped;
+        self.differing += more.differing;
+    }
 }
 
 /// The batch layer's progress on one source.
@@ -140,10 +148,24 @@ struct Board {
     troubles: BTreeMap<String, BTreeMap<u32, String>>,
     stopped: BTreeMap<(String, u32), String>,
     batch: BTreeMap<String, BatchProgress>,
+    /// What audits counted when this process drove the batch layer before.
+    audited: BTreeMap<String, AuditCounts>,
+    /// What of the quarantine the batch layer is known to keep, whoever drives it.
+    published: BTreeMap<String, Division>,
     jobs: BTreeMap<String, Jobs>,
     quarantine: Option<Arc<dyn QuarantineStore>>,
     not_ready: Option<Vec<String>>,
     limits: Limits,
+}
+
+impl Board {
+    fn publish(&mut self, source: &str, division: Division) {
+        let upto = |division: &Division| division.cut.offsets().iter().sum::<Offset>();
+        let known = self.published.entry(source.to_owned()).or_insert_with(|| division.clone());
+        if upto(&division) > upto(known) {
+            *known = division;
+        }
+    }
 }
 
 /// The shared board. Clones share it.
@@ -193,7 +215,26 @@ impl StatusBoard {
 
     /// Posts the batch layer's progress on one source.
     pub fn post_batch(&self, source: &str, progress: BatchProgress) {
-        self.0.write().batch.insert(source.to_owned(), progress);
+        let mut board = self.0.write();
+        if let Some(quarantine) = &progress.quarantine {
+            board.publish(source, quarantine.division.clone());
+        }
+        board.batch.insert(source.to_owned(), progress);
+    }
+
+    /// Posts what of a source's quarantine the batch layer keeps, as one learns who does not drive it; never less than
+    /// before.
+    pub fn post_published(&self, source: &str, division: Division) {
+        self.0.write().publish(source, division);
+    }
+
+    /// Takes back what was posted of the batch layer, which this process drives no longer. What its audits
+    /// counted, and what it published, stays.
+    pub fn forget_batch(&self) {
+        let mut board = self.0.write();
+        for (source, progress) in std::mem::take(&mut board.batch) {
+            *board.audited.entry(source).or_default() += progress.audit;
+        }
     }
 
     /// Posts how far the batch layer's job on one source is.
@@ -243,6 +284,21 @@ impl StatusBoard {
         self.0.read().batch.clone()
     }
 
+    /// Returns what audits have counted by source since the process started, whenever it drove the batch layer.
+    pub fn audited(&self) -> BTreeMap<String, AuditCounts> {
+        let board = self.0.read();
+        let mut audited = board.audited.clone();
+        for (source, progress) in &board.batch {
+            *audited.entry(source.clone()).or_default() += progress.audit;
+        }
+        audited
+    }
+
+    /// Returns what of a source's quarantine the batch layer is known to keep.
+    pub fn published(&self, source: &str) -> Option<Division> {
+        self.0.read().published.get(source).cloned()
+    }
+
     /// Returns the batch layer's jobs under way by source, as they are now.
     pub fn jobs(&self) -> BTreeMap<String, BatchJob> {
         let board = self.0.read();
@@ -286,5 +342,51 @@ mod tests {
         board.post_trouble("readings", LogPartition(1), "the log is away".into());
         post(6, 6);
         assert!(!held(), "there is nothing to do");
+    }
+
+    fn progress(cut: Offset, audit: AuditCounts, error: Option<&str>) -> BatchProgress {
+        let division = Division { from: Cut::zero(1), cut: Cut::new(vec![cut]) };
+        BatchProgress {
+            version: 1,
+            cut: division.cut.clone(),
+            published_us: 0,
+            run_ms: 0,
+            newest_rows: 0,
+            audit,
+            quarantine: Some(BatchQuarantine {
+                division,
+                counts: RefusalCounts::default(),
+                audit: AuditCounts::default(),
+            }),
+            error: error.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn who_ceases_to_drive_has_nothing_to_say_of_it_but_what_it_audited() {
+        let board = StatusBoard::new();
+        let audit = |compared| AuditCounts { compared, ..AuditCounts::default() };
+        board.post_batch("readings", progress(8, audit(3), Some("the store is full")));
+        board.post_batch("readings", progress(8, audit(4), Some("the store is full")));
+        assert_eq!(board.audited()["readings"], audit(4));
+        board.forget_batch();
+        assert!(board.batch().is_empty(), "also of its last error");
+        assert_eq!(board.audited()["readings"], audit(4));
+        board.post_batch("readings", progress(8, audit(2), None));
+        assert_eq!(board.audited()["readings"], audit(6), "it drives again, and begins to count anew");
+    }
+
+    #[test]
+    fn what_is_published_never_becomes_less_whoever_says_so() {
+        let board = StatusBoard::new();
+        let known = || board.published("readings").map(|division| division.cut.at(LogPartition(0)));
+        assert_eq!(known(), None);
+        board.post_batch("readings", progress(8, AuditCounts::default(), None));
+        board.forget_batch();
+        let said = |cut| Division { from: Cut::zero(1), cut: Cut::new(vec![cut]) };
+        board.post_published("readings", said(4));
+        assert_eq!(known(), Some(8), "it dropped records up to there");
+        board.post_published("readings", said(12));
+        assert_eq!(known(), Some(12));
     }
 }

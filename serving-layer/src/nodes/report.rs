@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use sanso_catalog::{
-    BatchJob, BatchProgress, CatalogHandle, EndedJob, LimitUse, PartitionProgress, Share, StatusBoard,
+    AuditCounts, BatchJob, BatchProgress, CatalogHandle, EndedJob, LimitUse, PartitionProgress, Share,
+    StatusBoard,
 };
 use sanso_state::LogPartition;
 use serde::{Deserialize, Serialize};
@@ -25,8 +26,11 @@ pub(crate) struct NodeReport {
 pub(crate) struct SourceReport {
     /// The log partitions that its speed layer works on.
     pub(crate) partitions: BTreeMap<u32, PartitionReport>,
-    /// What its batch layer posted last.
+    /// What its batch layer posted last, while it drives it.
     pub(crate) batch: Option<BatchProgress>,
+    /// What its audits counted whenever it drove; none of a version that says it with `batch` alone.
+    #[serde(default)]
+    pub(crate) audited: Option<AuditCounts>,
     /// What its batch layer works on.
     pub(crate) job: Option<BatchJob>,
     /// What it worked on last, the newest first.
@@ -45,12 +49,20 @@ pub(crate) struct PartitionReport {
     pub(crate) trouble: Option<String>,
 }
 
+impl SourceReport {
+    /// Returns what the node's audits counted.
+    pub(crate) fn audit(&self) -> AuditCounts {
+        self.audited.or(self.batch.as_ref().map(|batch| batch.audit)).unwrap_or_default()
+    }
+}
+
 impl NodeReport {
     /// Says how this process is.
     pub(crate) fn of(catalog: &CatalogHandle, board: &StatusBoard) -> Self {
         let catalog = catalog.current();
         let (mut speed, mut troubles) = (board.speed(), board.troubles());
         let (mut batch, stopped) = (board.batch(), board.stopped());
+        let mut audited = board.audited();
         let (mut jobs, mut ended) = (board.jobs(), board.ended_jobs());
         let sources = catalog.sources.values().map(|source| {
             let name = source.name.as_str();
@@ -70,6 +82,7 @@ impl NodeReport {
             let report = SourceReport {
                 partitions,
                 batch: batch.remove(name),
+                audited: audited.remove(name),
                 job: jobs.remove(name),
                 ended: ended.remove(name).unwrap_or_default(),
             };

@@ -100,7 +100,7 @@ impl Whole {
         let posted = || self.of(source).filter_map(|(node, report)| Some((node, report.batch.as_ref()?)));
         let newest = posted()
             .max_by_key(|(node, batch)| (Some(*node) == self.driver, batch.version, batch.published_us));
-        let audit = sum_audits(posted().map(|(_, batch)| &batch.audit));
+        let audit = sum_audits(self.of(source).map(|(_, report)| report.audit()));
         Some(BatchProgress { audit, ..newest?.1.clone() })
     }
 
@@ -136,9 +136,7 @@ impl Whole {
 
     /// Sums the audits of all sources, by all nodes.
     pub(crate) fn audit(&self) -> AuditCounts {
-        let reports = self.reports.values().filter_map(|report| report.as_ref().ok());
-        let batches = reports.flat_map(|report| report.sources.values()).filter_map(|s| s.batch.as_ref());
-        sum_audits(batches.map(|batch| &batch.audit))
+        sum_audits(self.all().map(|(_, _, report)| report.audit()))
     }
 
     /// Returns who has which part of the speed layer's quarantine of a source.
@@ -200,10 +198,9 @@ fn position(report: &PartitionReport) -> Option<Offset> {
     report.progress.as_ref().map(|progress| progress.position)
 }
 
-fn sum_audits<'a>(audits: impl Iterator<Item = &'a AuditCounts>) -> AuditCounts {
-    audits.fold(AuditCounts::default(), |sum, audit| AuditCounts {
-        compared: sum.compared + audit.compared,
-        skipped: sum.skipped + audit.skipped,
-        differing: sum.differing + audit.differing,
+fn sum_audits(audits: impl Iterator<Item = AuditCounts>) -> AuditCounts {
+    audits.fold(AuditCounts::default(), |mut sum, audit| {
+        sum += audit;
+        sum
     })
 }
