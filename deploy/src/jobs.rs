@@ -16,10 +16,11 @@ use crate::table::{self, Align, span, table};
 /// Show what the batch layer of a running node or cluster works on, and what it worked on last.
 ///
 /// A job makes a new version of a source, or computes views that are new. It is made of tasks: in a cluster one for
-/// each log partition, done by all nodes with the role compute.
+/// each log partition, done by all nodes that have the batch layer.
 ///
 /// There is nothing to cancel: a job follows from what is in the log and from what is declared, so the next look would
-/// begin it again. Views that are no longer wanted are taken out of the application's file.
+/// begin it again. A view that is no longer wanted is taken out of the files that declare it; a cluster then computes it no
+/// further.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Exit code: 0 shown, 1 a node of the cluster does not answer, 2 no answer, 130 watching was interrupted."

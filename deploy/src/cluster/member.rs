@@ -39,6 +39,7 @@ use crate::cluster::admin::Admin;
 use crate::cluster::applications::Applications;
 use crate::cluster::blocks::{Host, copy};
 use crate::cluster::file::{NodeFile, Role};
+use crate::cluster::published::Published;
 use crate::cluster::questions;
 use crate::cluster::tasks::ClusterTasks;
 use crate::node::{open_log, run_alarm, run_serving, stopped};
@@ -51,6 +52,9 @@ const RECONCILE: Duration = Duration::from_millis(500);
 /// takes an index. Who feeds changes at once.
 const FOLLOW_AFTER: Duration = Duration::from_secs(10);
 
+/// How often a node looks for what the batch layer has published, to keep no longer what that keeps.
+const PUBLISHED: Duration = Duration::from_secs(30);
+
 /// How long the batch layer has to be this node's before it runs here, and another's before it ends here: a
 /// run that is broken off is work lost, and nobody waits for it.
 const BATCH_BEGINS_AFTER: Duration = Duration::from_millis(500);
@@ -61,6 +65,7 @@ pub(crate) struct Member {
     /// The address HTTP is served at, if this node serves.
     pub(crate) address: Option<SocketAddr>,
     cluster: Arc<ClusterNode>,
+    applications: Arc<Applications>,
     stop: watch::Sender<bool>,
     speed: Option<SpeedHandle>,
     emitter: Option<EmitterHandle>,
@@ -85,13 +90,14 @@ struct World {
 impl Member {
     /// Begins a life of this node; returns once HTTP is served, which may be before the node is
     /// given anything.
-    /// `blocks` outlive its lives.
+    /// `blocks` outlive its lives; `before` is what the life before declared, if there was one.
     pub(crate) async fn start(
         file: &NodeFile,
         metrics: &PrometheusHandle,
         blocks: &BlockStore,
+        before: Option<Arc<Declared>>,
     ) -> anyhow::Result<Self> {
-        let declared = Arc::new(application::read(&file.own.application)?);
+        let declared = read_or_keep(&file.own.application, before)?;
         let catalog = catalog_of(&declared);
         let cluster = ClusterNode::start(cluster_config(file)?, kinds_of(&catalog)).await?;
         let cluster = Arc::new(cluster);
@@ -127,6 +133,7 @@ impl Member {
         let mut member = Self {
             address: None,
             cluster: Arc::clone(&world.cluster),
+            applications: Arc::clone(&world.applications),
             stop: watch::Sender::new(false),
             speed: None,
             emitter: None,
@@ -145,6 +152,7 @@ impl Member {
             member.speed = Some(world.speed(config).await?);
             let follow = follow_shares(world.clone(), file.with_role(Role::Speed), stop.clone());
             member.tasks.push(tokio::spawn(follow));
+            member.tasks.push(tokio::spawn(follow_published(world.clone(), stop.clone())));
         }
         if file.with_role(Role::Batch).contains(&me) {
             member.tasks.push(member.background.spawn(copy(blocks, host, stop.clone())));
@@ -167,6 +175,11 @@ impl Member {
         }
         member.tasks.push(tokio::spawn(run_alarm(world.board.clone(), stop)));
         Ok(member)
+    }
+
+    /// Returns what this node declares.
+    pub(crate) fn declared(&self) -> Arc<Declared> {
+        self.applications.declared()
     }
 
     /// Resolves when the cluster goes on without this life: another one is to be begun.
@@ -223,6 +236,19 @@ impl World {
             cluster: Some(cluster),
         };
         ServingLayer::new(config, context)
+    }
+}
+
+/// Reads the application. A file that is refused leaves a node that had another one with that, as while it runs.
+fn read_or_keep(path: &Path, before: Option<Arc<Declared>>) -> anyhow::Result<Arc<Declared>> {
+    match (application::read(path), before) {
+        (Ok(declared), _) => Ok(Arc::new(declared)),
+        (Err(error), None) => Err(error),
+        (Err(error), Some(before)) => {
+            let error = format!("{error:#}");
+            tracing::warn!(error, "the application is refused; the node goes on with the one it had");
+            Ok(before)
+        }
     }
 }
 
@@ -312,6 +338,26 @@ async fn follow_shares(world: World, speed: BTreeSet<NodeId>, stop: watch::Recei
     }
 }
 
+/// Learns what the batch layer has published, wherever it is driven.
+async fn follow_published(world: World, stop: watch::Receiver<bool>) {
+    let sources = world.catalog.current().sources.clone();
+    let mut published = Published::default();
+    let follow = async {
+        loop {
+            for source in sources.keys() {
+                if let Err(error) = published.look(&world.dataset, &world.board, source).await {
+                    tracing::debug!(%error, source, "look for what is published");
+                }
+            }
+            tokio::time::sleep(PUBLISHED).await;
+        }
+    };
+    tokio::select! {
+        () = stopped(stop) => {}
+        () = follow => {}
+    }
+}
+
 /// Returns what to do at once of what is wanted, by one who holds some shares: to feed, and to keep what
 /// it has until others have begun.
 fn at_once(held: &Shares, wanted: &Shares) -> Shares {
@@ -340,6 +386,7 @@ async fn run_batch(world: World, tasks: Arc<ClusterTasks>, stop: watch::Receiver
                 }
                 () = world.run_batch(&tasks) => {}
             }
+            world.board.forget_batch();
         }
     };
     tokio::select! {
@@ -420,9 +467,10 @@ impl World {
             return Ok(());
         }
         let views: Vec<Arc<View>> = missing.iter().map(|(view, _)| Arc::clone(view)).collect();
-        batch.ensure_all_published(&views).await.context("load or compute the views")?;
+        let blocks = batch.live_blocks(&views).await.context("load or compute the views")?;
         for (view, id) in missing {
-            let blocks = batch.ensure_published(view).await?;
+            // One that was retired meanwhile needs none.
+            let Some(blocks) = blocks.get(&view.fingerprint) else { continue };
             let block = blocks.get(id.index as usize).context("a block is missing")?;
             self.cluster.create(id, view.partition_config(), Arc::clone(block)).await?;
             tracing::info!(view = view.name, partition = id.index, "view partition is made");
@@ -452,5 +500,23 @@ mod tests {
         ];
         assert_eq!(at_once(&held, &wanted), shares(&first));
         assert_eq!(at_once(&Shares::new(), &held), shares(&[(0, Share::Feeds), (1, Share::Feeds)]));
+    }
+
+    #[test]
+    fn a_refused_file_leaves_a_node_with_what_its_life_before_had() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("app.sql");
+        std::fs::write(&path, "CREATE SOURCE").expect("written");
+        assert!(read_or_keep(&path, None).is_err(), "there is nothing to go on with");
+        let good = "CREATE SOURCE readings (k TEXT, t TIMESTAMP) WITH (topic = 'r', key = 'k', identity = 'k, t');\n\
+                    CREATE VIEW counts AS SELECT k, COUNT(*) AS n FROM readings GROUP BY k;\n";
+        std::fs::write(&path, good).expect("written");
+        let first = read_or_keep(&path, None).expect("it is good");
+        std::fs::write(&path, "CREATE SOURCE").expect("written");
+        let kept = read_or_keep(&path, Some(Arc::clone(&first))).expect("it goes on");
+        assert_eq!(kept.content, first.content);
+        std::fs::write(&path, good.replace("counts", "numbers")).expect("written");
+        let changed = read_or_keep(&path, Some(first)).expect("it is good");
+        assert_eq!(changed.views[0].name, "numbers");
     }
 }

@@ -6,6 +6,7 @@ mod blocks;
 mod command;
 mod file;
 mod member;
+mod published;
 mod questions;
 mod rollout;
 mod tasks;
