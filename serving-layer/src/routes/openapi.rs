@@ -328,7 +328,7 @@ fn array(items: Value) -> Value {
 
 fn schemas() -> Value {
     let mut all = answer_schemas();
-    for more in [state_schemas(), quarantine_schemas()] {
+    for more in [state_schemas(), cluster_schemas(), quarantine_schemas()] {
         if let (Value::Object(all), Value::Object(more)) = (&mut all, more) {
             all.extend(more);
         }
@@ -434,6 +434,39 @@ fn answer_schemas() -> Value {
     })
 }
 
+fn cluster_schemas() -> Value {
+    json!({
+        "Draining": object(json!({ "node": { "type": "integer" }, "draining": { "type": "boolean" } }), &["node", "draining"]),
+        "VotersAsked": json!({
+            "type": "object", "additionalProperties": false, "required": ["voters"],
+            "properties": {
+                "voters": { "type": "array", "items": { "type": "integer", "minimum": 0, "maximum": 65_535 } },
+                "force": { "type": "boolean", "description": "Also fewer than three where there were three" }
+            }
+        }),
+        "Voters": object(json!({
+            "leader": { "type": ["integer", "null"] }, "warning": { "type": ["string", "null"] },
+            "voters": array(json!({ "type": "integer" })),
+            "nodes": array(object(json!({
+                "node": { "type": "integer" }, "applied": { "type": ["integer", "null"] },
+                "part": { "enum": ["votes", "learns", "waits", "lost its folder", "does not answer"] }
+            }), &["node", "part", "applied"]))
+        }), &["leader", "voters", "nodes"]),
+        "Links": json!({
+            "type": "object", "description": "By the other node's number; others are healed.",
+            "additionalProperties": {
+                "type": "object", "additionalProperties": false,
+                "properties": {
+                    "cut_in": { "type": "boolean" }, "cut_out": { "type": "boolean" },
+                    "delay_ms": { "type": "integer", "minimum": 0, "maximum": 60_000 },
+                    "loss": { "type": "number", "minimum": 0, "maximum": 1 }
+                }
+            }
+        }),
+        "BrokenLinks": object(json!({ "links": schema("Links") }), &["links"])
+    })
+}
+
 fn job() -> Value {
     let whole = json!({ "type": "integer", "minimum": 0 });
     let text = json!({ "type": "string" });
@@ -535,34 +568,6 @@ fn state_schemas() -> Value {
             "unanswered": array(unanswered())
         }), &["running", "ended", "driver", "unanswered"]),
         "Cluster": json!({ "type": "object" }),
-        "Draining": object(json!({ "node": { "type": "integer" }, "draining": { "type": "boolean" } }), &["node", "draining"]),
-        "VotersAsked": json!({
-            "type": "object", "additionalProperties": false, "required": ["voters"],
-            "properties": {
-                "voters": { "type": "array", "items": { "type": "integer", "minimum": 0, "maximum": 65_535 } },
-                "force": { "type": "boolean", "description": "Also fewer than three where there were three" }
-            }
-        }),
-        "Voters": object(json!({
-            "leader": { "type": ["integer", "null"] }, "warning": { "type": ["string", "null"] },
-            "voters": array(json!({ "type": "integer" })),
-            "nodes": array(object(json!({
-                "node": { "type": "integer" }, "applied": { "type": ["integer", "null"] },
-                "part": { "enum": ["votes", "learns", "waits", "lost its folder", "does not answer"] }
-            }), &["node", "part", "applied"]))
-        }), &["leader", "voters", "nodes"]),
-        "Links": json!({
-            "type": "object", "description": "By the other node's number; others are healed.",
-            "additionalProperties": {
-                "type": "object", "additionalProperties": false,
-                "properties": {
-                    "cut_in": { "type": "boolean" }, "cut_out": { "type": "boolean" },
-                    "delay_ms": { "type": "integer", "minimum": 0, "maximum": 60_000 },
-                    "loss": { "type": "number", "minimum": 0, "maximum": 1 }
-                }
-            }
-        }),
-        "BrokenLinks": object(json!({ "links": schema("Links") }), &["links"]),
         "Limit": object(json!({
             "name": text, "unit": text, "used": whole, "max": whole, "parts": whole, "fullest_percent": whole,
             "setting": text, "then": { "type": "string", "description": "What happens when it is reached" }
