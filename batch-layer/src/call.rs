@@ -47,6 +47,9 @@ pub enum TaskAnswer {
         /// The tasks whose pieces it could not get.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         lacks: Vec<Fingerprint>,
+        /// Whether this process can't do it as it stands, which says nothing of the task.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        unable: bool,
     },
 }
 

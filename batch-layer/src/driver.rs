@@ -10,14 +10,16 @@ use std::time::{Duration, Instant};
 use futures::future::{AbortHandle, Abortable, BoxFuture};
 use futures::stream::{self, FuturesUnordered};
 use futures::{FutureExt, StreamExt, TryStreamExt};
-use sanso_catalog::{BatchJob, RunningTask};
+use sanso_catalog::{BatchJob, JobOutcome, NodeTasks, RunningTask};
 use sanso_lineage::{
     Effect, Event, Failure, RunId, Scheduler, SchedulerConfig, TaskId, TaskPlan, Why, WorkerId,
+    WorkerProgress,
 };
 use sanso_state::Fingerprint;
 
 use crate::error::{BatchError, Result, chain};
 use crate::metrics;
+use crate::service::now_us;
 use crate::source_run::World;
 use crate::task::{Task, TaskResult};
 use crate::worker::TaskFailure;
@@ -60,9 +62,11 @@ pub(crate) async fn run_tasks(world: &World<'_>, tasks: &[Task]) -> Result<Vec<A
         recovering: BTreeMap::new(),
         failure: None,
     };
-    let _told = Told { world };
-    let results = job.run().await?.into_iter().enumerate();
-    let results = results.filter(|(at, _)| !combined.contains(at));
+    let mut told = Told { world, outcome: JobOutcome::Stopped };
+    let outcome = job.run().await;
+    told.outcome =
+        outcome.as_ref().map_or_else(|error| JobOutcome::Failed(chain(error)), |_| JobOutcome::Done);
+    let results = outcome?.into_iter().enumerate().filter(|(at, _)| !combined.contains(at));
     Ok(results.map(|(_, result)| result.expect("the job is done")).collect())
 }
 
@@ -97,8 +101,8 @@ impl<'a> Job<'a> {
         let mut workers = self.world.executor.workers();
         let there = workers.borrow_and_update().clone();
         self.happens(Event::Workers(there))?;
+        self.tell();
         while !self.scheduler.is_done() {
-            self.tell();
             let now_ms = self.now_ms();
             let due = self.scheduler.due_ms(now_ms).map(|due_ms| Duration::from_millis(due_ms - now_ms));
             let due = async {
@@ -121,6 +125,7 @@ impl<'a> Job<'a> {
                 }
                 () = due => self.happens(Event::Tick)?,
             }
+            self.tell();
         }
         Ok(self.results)
     }
@@ -149,6 +154,10 @@ impl<'a> Job<'a> {
             Err(TaskFailure { failure, error }) => {
                 let (task, error_text) = (self.task(task).name(), chain(error.as_ref()));
                 tracing::debug!(task, %worker, error = error_text, "a run of a task failed");
+                if failure == Failure::Unable {
+                    let error = &error_text;
+                    tracing::info!(task, %worker, error, "a node can't do a task and is left out for a while");
+                }
                 let lacks = match error.as_ref() {
                     BatchError::Lacks { of, .. } => of.as_slice(),
                     _ => &[],
@@ -248,28 +257,48 @@ impl<'a> Job<'a> {
     }
 
     fn tell(&self) {
-        let counts = self.scheduler.counts();
-        let running = self
-            .scheduler
-            .runs()
-            .map(|(_, task, worker)| RunningTask { task: self.task(task).name(), worker: worker.0 });
+        let Some(first) = self.tasks.first() else { return };
+        let now_ms = self.now_ms();
+        let progress = self.scheduler.progress(now_ms);
+        let running = self.scheduler.running_ms(now_ms).map(|(task, worker, elapsed_ms)| RunningTask {
+            task: self.task(task).name(),
+            worker: worker.0,
+            elapsed_ms,
+        });
+        let nodes = progress.workers.iter().map(|(worker, its)| {
+            let WorkerProgress { done, running, waiting } = *its;
+            let tasks = NodeTasks { done: done as u64, running: running as u64, waiting: waiting as u64 };
+            (worker.0, tasks)
+        });
         let job = BatchJob {
-            version: self.tasks.first().map_or(0, Task::version),
+            version: first.version(),
             tasks: self.tasks.len() as u64,
-            done: counts.done as u64,
+            done: progress.done as u64,
             running: running.collect(),
+            kind: first.kind(),
+            views: first.view_names(),
+            waiting: (progress.tasks - progress.done - progress.running) as u64,
+            found: progress.found as u64,
+            twins: progress.twins as u64,
+            lost: progress.lost as u64,
+            failed: progress.failed as u64,
+            refused: progress.refused as u64,
+            nodes: nodes.collect(),
+            elapsed_ms: now_ms,
+            remaining_ms: progress.remaining_ms,
         };
-        self.world.board.post_job(&self.world.source.name, Some(job));
+        self.world.board.post_job(&self.world.source.name, job);
     }
 }
 
-/// Takes the job off the board, however it ends.
+/// Takes the job off the board, however it ends: dropped, it was stopped.
 struct Told<'a> {
     world: &'a World<'a>,
+    outcome: JobOutcome,
 }
 
 impl Drop for Told<'_> {
     fn drop(&mut self) {
-        self.world.board.post_job(&self.world.source.name, None);
+        self.world.board.end_job(&self.world.source.name, self.outcome.clone(), now_us());
     }
 }

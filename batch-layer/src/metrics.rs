@@ -42,7 +42,8 @@ pub(crate) fn describe() {
     describe_histogram!(TASK_SECONDS, Unit::Seconds, "duration of the tasks that this node computed");
     describe_counter!(
         TASKS_MOVED,
-        "runs of tasks that this node, driving, began anew, by reason: lost, failed, slow (a twin), missing (what it gave)"
+        "runs of tasks that this node, driving, began anew, by reason: lost, failed (also refused), slow (a twin), \
+         missing (what it gave)"
     );
     describe_counter!(RUN_ERRORS, "runs that failed");
     describe_counter!(BLOCKS_GOT, "blocks asked for, by where they were: memory, disk, shared, nowhere");

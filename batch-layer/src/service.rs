@@ -9,7 +9,7 @@ use sanso_catalog::{CatalogHandle, StatusBoard};
 use sanso_core::PartitionStore;
 use sanso_dataset::Dataset;
 use sanso_log::Log;
-use sanso_state::Block;
+use sanso_state::{Block, Fingerprint};
 use sanso_view::{Source, View};
 use tokio::sync::Mutex;
 
@@ -86,6 +86,35 @@ impl BatchLayer {
         Ok(())
     }
 
+    /// Sees to it that live views are published, as [`BatchLayer::ensure_all_published`] does, and returns the blocks of
+    /// each that is still live once a run of its source has ended: the others are neither computed, not even to their
+    /// end, nor extended.
+    pub async fn live_blocks(&self, views: &[Arc<View>]) -> Result<BTreeMap<Fingerprint, Vec<Arc<Block>>>> {
+        let mut by_source: BTreeMap<&str, Vec<Arc<View>>> = BTreeMap::new();
+        for view in views {
+            by_source.entry(&view.source.name).or_default().push(Arc::clone(view));
+        }
+        let mut all = BTreeMap::new();
+        for views in by_source.values() {
+            let state = self.state(&views[0].source.name).await;
+            let mut state = state.lock().await;
+            let live = self.0.catalog.current();
+            let views: Vec<Arc<View>> =
+                views.iter().filter(|view| live.live.contains_key(&view.fingerprint)).cloned().collect();
+            let Some(first) = views.first() else { continue };
+            let world = self.0.world(&first.source);
+            let ensured = state.ensure(&world, &views, &mut SourceReport::default()).await;
+            if ensured.is_err() {
+                state.forget();
+            }
+            ensured?;
+            state.note_live(&views);
+            let known = views.iter().filter(|view| state.knows(view));
+            all.extend(known.map(|view| (view.fingerprint, state.blocks(view))));
+        }
+        Ok(all)
+    }
+
     async fn ensure<T>(
         &self,
         source: &Arc<Source>,
@@ -111,7 +140,7 @@ impl BatchLayer {
         let mut report = RunReport::default();
         let mut failure = None;
         for (name, source) in &catalog.sources {
-            match self.run_source(source, &catalog.live_of(name)).await {
+            match self.run_source(source).await {
                 Ok(done) => {
                     report.sources.insert(name.clone(), done);
                 }
@@ -152,13 +181,21 @@ impl BatchLayer {
         }
     }
 
-    async fn run_source(&self, source: &Arc<Source>, live: &[Arc<View>]) -> Result<SourceReport> {
+    async fn run_source(&self, source: &Arc<Source>) -> Result<SourceReport> {
         let inner = &self.0;
         let state = self.state(&source.name).await;
         let mut state = state.lock().await;
         let started = Instant::now();
         let mut report = SourceReport::default();
-        let outcome = state.step(&inner.world(source), live, &mut report).await;
+        let world = inner.world(source);
+        // What a driver before this one published is told at once: a first step may take long. Whatever keeps it from
+        // being loaded keeps the step from it too.
+        if state.progress.is_none() && state.load_manifest(&world).await.is_ok() {
+            inner.board.post_batch(&source.name, state.progress(source, &report));
+        }
+        // Looked at now: while another call held the source, views may have come and gone.
+        let live = inner.catalog.current().live_of(&source.name);
+        let outcome = state.step(&world, &live, &mut report).await;
         let run_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         metrics::record(&source.name, &report, run_ms);
         inner.dataset.block_counts().iter().for_each(metrics::record_blocks);
@@ -202,13 +239,15 @@ impl Inner {
             dataset: &self.dataset,
             store: &self.store,
             board: &self.board,
+            catalog: &self.catalog,
             source,
             executor: self.executor.as_ref(),
         }
     }
 }
 
-fn now_us() -> i64 {
+/// Returns the time in microseconds since 1970.
+pub(crate) fn now_us() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

@@ -13,10 +13,10 @@
 //! could go on, so can be what tasks gave of the next version, and of one that is committed and not
 //! published yet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use sanso_catalog::{AuditCounts, BatchProgress, BatchQuarantine, StatusBoard};
+use sanso_catalog::{AuditCounts, BatchProgress, BatchQuarantine, Catalog, CatalogHandle, StatusBoard};
 use sanso_core::{PartitionId, PartitionStore, ReadRequest};
 use sanso_dataset::{Dataset, Manifest};
 use sanso_log::{Log, LogError};
@@ -47,8 +47,26 @@ pub(crate) struct World<'a> {
     pub(crate) dataset: &'a Dataset,
     pub(crate) store: &'a PartitionStore,
     pub(crate) board: &'a StatusBoard,
+    pub(crate) catalog: &'a CatalogHandle,
     pub(crate) source: &'a Arc<Source>,
     pub(crate) executor: &'a dyn Executor,
+}
+
+impl World<'_> {
+    /// Returns those of some views that are live.
+    fn live_of(&self, views: &[Arc<View>]) -> BTreeSet<Fingerprint> {
+        let catalog = self.catalog.current();
+        let all = views.iter().map(|view| view.fingerprint);
+        all.filter(|view| catalog.live.contains_key(view)).collect()
+    }
+
+    /// Resolves once one of these views is not live.
+    async fn retired(&self, views: &BTreeSet<Fingerprint>) {
+        let is_gone = |catalog: &Arc<Catalog>| !views.iter().all(|view| catalog.live.contains_key(view));
+        if self.catalog.subscribe().wait_for(is_gone).await.is_err() {
+            std::future::pending().await
+        }
+    }
 }
 
 /// What is known of one source between steps.
@@ -91,7 +109,7 @@ impl SourceState {
     }
 
     /// Returns the version in force; a manifest of version 0 stands for nothing archived.
-    async fn load_manifest(&mut self, world: &World<'_>) -> Result<Arc<Manifest>> {
+    pub(crate) async fn load_manifest(&mut self, world: &World<'_>) -> Result<Arc<Manifest>> {
         if let Some(manifest) = &self.manifest {
             return Ok(Arc::clone(manifest));
         }
@@ -109,7 +127,7 @@ impl SourceState {
     }
 
     /// Sees to it that views of the source are known at the version in force: loaded, or computed
-    /// together and published.
+    /// together and published; but for those that cease to be live meanwhile.
     pub(crate) async fn ensure(
         &mut self,
         world: &World<'_>,
@@ -135,13 +153,28 @@ impl SourceState {
                 missing.push(Arc::clone(view));
             }
         }
-        if missing.is_empty() {
+        while !missing.is_empty() {
+            let were_live = world.live_of(&missing);
+            let published = tokio::select! {
+                published = publish_lifted(world, &missing, &manifest) => Some(published?),
+                () = world.retired(&were_live) => None,
+            };
+            let Some(published) = published else {
+                tracing::info!(
+                    source = manifest.source,
+                    "views are computed no further: one is wanted no longer"
+                );
+                let live = world.live_of(&missing);
+                missing.retain(|view| {
+                    !were_live.contains(&view.fingerprint) || live.contains(&view.fingerprint)
+                });
+                continue;
+            };
+            for (view, published) in missing.iter().zip(published) {
+                report.recomputed.push(view.name.clone());
+                self.know(view, published);
+            }
             return Ok(());
-        }
-        let published = publish_lifted(world, &missing, &manifest).await?;
-        for (view, published) in missing.iter().zip(published) {
-            report.recomputed.push(view.name.clone());
-            self.know(view, published);
         }
         Ok(())
     }
@@ -150,6 +183,20 @@ impl SourceState {
         let was_live = self.views.get(&view.fingerprint).is_some_and(|state| state.was_live);
         let state = ViewState { view: Arc::clone(view), published, was_live };
         self.views.insert(view.fingerprint, state);
+    }
+
+    /// Notes that views are live, so that they are extended for as long as they are.
+    pub(crate) fn note_live(&mut self, views: &[Arc<View>]) {
+        for view in views {
+            if let Some(state) = self.views.get_mut(&view.fingerprint) {
+                state.was_live = true;
+            }
+        }
+    }
+
+    /// Says whether a view is known at some version.
+    pub(crate) fn knows(&self, view: &View) -> bool {
+        self.views.contains_key(&view.fingerprint)
     }
 
     /// Returns the blocks of a view that [`SourceState::ensure`] has seen to.
@@ -267,12 +314,9 @@ impl SourceState {
         self.resume(world, live, report).await?;
         self.views.retain(|id, state| !state.was_live || live.iter().any(|view| view.fingerprint == *id));
         self.ensure(world, live, report).await?;
+        self.note_live(live);
         for view in live {
-            let blocks = self.blocks(view);
-            if let Some(state) = self.views.get_mut(&view.fingerprint) {
-                state.was_live = true;
-            }
-            for (index, block) in blocks.into_iter().enumerate() {
+            for (index, block) in self.blocks(view).into_iter().enumerate() {
                 let id = PartitionId { view: view.fingerprint, index: index as u32 };
                 let Ok(reply) = world.store.read(id, &ReadRequest::Progress).await else { continue };
                 if reply.progress.version < block.version {
@@ -302,7 +346,7 @@ impl SourceState {
                     let Ok(counts) = audit(world.store, &offer.view, id, &offer.contributions).await else {
                         continue;
                     };
-                    add(&mut report.audit, counts);
+                    report.audit += counts;
                     let outcome = world.store.adopt(id, offer.block, offer.extension).await;
                     report.adopted += u64::from(matches!(outcome, Ok(Outcome::Adopted)));
                 }
@@ -398,24 +442,18 @@ impl SourceState {
             quarantine: None,
             error: None,
         });
-        add(&mut progress.audit, run.audit);
+        progress.audit += run.audit;
         if let Some(manifest) = &self.manifest {
             progress.version = manifest.version;
             progress.cut = manifest.cut.clone();
             progress.newest_rows = manifest.rows;
             let mut audit = progress.quarantine.map(|before| before.audit).unwrap_or_default();
-            add(&mut audit, run.quarantine_audit);
+            audit += run.quarantine_audit;
             let (division, counts) = (manifest.division(), manifest.refusals());
             progress.quarantine = Some(BatchQuarantine { division, counts, audit });
         }
         progress
     }
-}
-
-fn add(total: &mut AuditCounts, more: AuditCounts) {
-    total.compared += more.compared;
-    total.skipped += more.skipped;
-    total.differing += more.differing;
 }
 
 /// Returns the manifest that stands for nothing archived. It is never written.

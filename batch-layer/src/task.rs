@@ -10,12 +10,14 @@
 //! What a task gives is a function of what its fingerprint covers. So it may be done twice, at two
 //! places at once or by a node that nobody waits for any longer, and any of its results is as good.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use sanso_block::BlockNode;
 use sanso_block::recovery::Taken;
+use sanso_catalog::JobKind;
 use sanso_dataset::{
     BlockFile, Dataset, DatasetError, Manifest, NewestFile, QuarantineFile, SegmentFile, TaskGroups,
     TaskRecord,
@@ -170,6 +172,20 @@ impl Task {
                 format!("lift of {source}/{} at version {version}", partitions.join(","))
             }
         }
+    }
+
+    /// Says what it is a part of.
+    pub(crate) fn kind(&self) -> JobKind {
+        match self.work {
+            Work::Advance { .. } => JobKind::Advance,
+            Work::Lift { .. } | Work::Split { .. } | Work::Combine { .. } => JobKind::Views,
+        }
+    }
+
+    /// Names the views that it is for, in order.
+    pub(crate) fn view_names(&self) -> Vec<String> {
+        let names: BTreeSet<&String> = self.views.iter().map(|view| &view.name).collect();
+        names.into_iter().cloned().collect()
     }
 
     pub(crate) fn source(&self) -> &Arc<Source> {

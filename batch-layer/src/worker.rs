@@ -102,7 +102,7 @@ impl TaskWorker {
     pub async fn answer(&self, call: &[u8]) -> Vec<u8> {
         let answer = match TaskCall::decode(call) {
             Ok(call) => self.serve(&call).await,
-            Err(error) => refused(chain(&error)),
+            Err(error) => failed(chain(&error), true),
         };
         answer.encode()
     }
@@ -113,9 +113,9 @@ impl TaskWorker {
             Ok(Some(task)) => task,
             Ok(None) => {
                 let what = "this node makes another task of it: it has another application or version of the program";
-                return refused(what.to_owned());
+                return failed(what.to_owned(), true);
             }
-            Err(error) => return refused(chain(&error)),
+            Err(error) => return failed(chain(&error), false),
         };
         match self.compute(&task, true).await {
             Ok(done) => TaskAnswer::Done { computed: done.computed },
@@ -127,6 +127,7 @@ impl TaskWorker {
                     BatchError::Lacks { of, .. } => of,
                     _ => Vec::new(),
                 },
+                unable: failure == Failure::Unable,
             },
         }
     }
@@ -166,8 +167,9 @@ impl TaskWorker {
     }
 }
 
-fn refused(reason: String) -> TaskAnswer {
-    TaskAnswer::Failed { reason, passing: true, transient: true, lacks: Vec::new() }
+/// Says that another attempt may succeed; `unable`: at another process, and that it says nothing of the task.
+fn failed(reason: String, unable: bool) -> TaskAnswer {
+    TaskAnswer::Failed { reason, passing: true, transient: true, lacks: Vec::new(), unable }
 }
 
 impl TaskAnswer {
@@ -175,8 +177,12 @@ impl TaskAnswer {
     pub fn outcome(self, task: &Task, worker: WorkerId) -> Result<TaskDone, TaskFailure> {
         match self {
             Self::Done { computed } => Ok(TaskDone { computed, result: None }),
-            Self::Failed { reason, passing, transient, lacks } => {
-                let failure = if passing { Failure::Passing } else { Failure::Final };
+            Self::Failed { reason, passing, transient, lacks, unable } => {
+                let failure = match (unable, passing) {
+                    (true, _) => Failure::Unable,
+                    (false, true) => Failure::Passing,
+                    (false, false) => Failure::Final,
+                };
                 let task = task.name();
                 let error = match lacks.is_empty() {
                     true => BatchError::Task { task, worker, reason, transient },

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use crate::http::Client;
 use crate::table::{self, Align, bytes, table};
+use crate::telemetry;
 
 /// Show all datasets of a running node or cluster: what each is made of, how many parts it has, and
 /// which nodes have them at hand.
@@ -95,7 +96,7 @@ pub(crate) async fn run(args: DatasetsArgs) -> anyhow::Result<ExitCode> {
         Format::Table => {
             let answer = read(answer)?;
             for Silent { node, error } in &answer.silent {
-                eprintln!("node {node} does not say what it has: {error}");
+                telemetry::say(&format!("node {node} does not say what it has: {error}"));
             }
             shown(&answer)
         }

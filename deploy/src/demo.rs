@@ -138,10 +138,9 @@ async fn wait<T>(seconds: Option<u64>, work: &tokio::task::JoinHandle<T>) -> any
 }
 
 fn audit(node: &Member) -> AuditCounts {
-    node.board.batch().values().fold(AuditCounts::default(), |sum, batch| AuditCounts {
-        compared: sum.compared + batch.audit.compared,
-        skipped: sum.skipped + batch.audit.skipped,
-        differing: sum.differing + batch.audit.differing,
+    node.board.audited().values().fold(AuditCounts::default(), |mut sum, audit| {
+        sum += *audit;
+        sum
     })
 }
 

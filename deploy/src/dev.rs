@@ -89,7 +89,7 @@ pub(crate) async fn start_alone(file: &NodeFile) -> anyhow::Result<Member> {
     std::fs::create_dir_all(data).with_context(|| format!("create data folder {}", data.display()))?;
     let metrics = sanso_serving::metrics::install().context("install the metrics recorder")?;
     let blocks = blocks::open(&file.settings.batch, data)?;
-    Member::start(file, &metrics, &blocks).await
+    Member::start(file, &metrics, &blocks, None).await
 }
 
 /// Makes a write beyond the limit on file sizes (`ulimit -f`) an error like a full disk, where the

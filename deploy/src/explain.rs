@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use crate::http::Client;
 use crate::table::{self, Align, bytes, table};
+use crate::telemetry;
 
 /// Explain what the platform decides by measurement.
 #[derive(Args, Debug)]
@@ -89,7 +90,8 @@ pub(crate) async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
     }
     let name = dataset["name"].as_str().unwrap_or_default();
     for silent in answer["silent"].as_array().into_iter().flatten() {
-        eprintln!("node {} does not say what it has: {}", silent["node"], silent["error"]);
+        let (node, error) = (&silent["node"], &silent["error"]);
+        telemetry::say(&format!("node {node} does not say what it has: {error}"));
     }
     let Some(recovery) = dataset.get("recovery") else {
         table::print(&format!(

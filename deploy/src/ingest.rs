@@ -70,6 +70,10 @@ pub(crate) struct IngestArgs {
     /// Print the summary as one JSON object.
     #[arg(long)]
     json: bool,
+    /// Show no progress, only the summary. Progress is a bar on a terminal, else a line each five seconds, on standard
+    /// error.
+    #[arg(long, short)]
+    quiet: bool,
     /// The files and folders to send.
     #[arg(required = true, value_name = "FILE|DIR")]
     files: Vec<PathBuf>,
@@ -86,6 +90,7 @@ impl IngestArgs {
             refused: None,
             wait: 60,
             json: false,
+            quiet: false,
             files: vec![files],
         }
     }
@@ -107,7 +112,7 @@ pub(crate) async fn run(args: IngestArgs) -> anyhow::Result<ExitCode> {
         .get(&["v1", "sources", &args.source])
         .await
         .with_context(|| format!("ask {} for source {}", client.base(), args.source))?;
-    let upload = Upload::new(&client, &args.source);
+    let upload = Upload::new(&client, &args.source, args.quiet);
     let (ended, positions) = upload.run(&files, &options, &mut summary).await;
     if !matches!(ended, Ended::Failed(_)) {
         let patience =

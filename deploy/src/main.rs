@@ -14,6 +14,7 @@ mod explain;
 mod fleet;
 mod http;
 mod ingest;
+mod jobs;
 mod limits;
 mod plan;
 mod quarantine;
@@ -47,6 +48,7 @@ enum Command {
     Quarantine(quarantine::QuarantineArgs),
     Plan(plan::PlanArgs),
     Datasets(datasets::DatasetsArgs),
+    Jobs(jobs::JobsArgs),
     Explain(explain::ExplainArgs),
     Limits(limits::LimitsArgs),
     Node(cluster::NodeArgs),
@@ -64,6 +66,7 @@ async fn main() -> ExitCode {
         Command::Quarantine(args) => quarantine::run(args).await,
         Command::Plan(args) => plan::run(args).await,
         Command::Datasets(args) => datasets::run(args).await,
+        Command::Jobs(args) => jobs::run(args).await,
         Command::Explain(args) => explain::run(args).await,
         Command::Limits(args) => limits::run(args).await,
         Command::Node(args) => cluster::run_node(args).await,

@@ -53,6 +53,17 @@ pub(crate) fn bytes(count: u64) -> String {
     if unit == "bytes" { format!("{count} bytes") } else { format!("{amount:.1} {unit}") }
 }
 
+/// Writes a time, given in milliseconds, in the units that a person would use.
+pub(crate) fn span(ms: u64) -> String {
+    let seconds = ms / 1_000;
+    match seconds {
+        0 => format!("{ms} ms"),
+        1..60 => format!("{:.1} s", ms as f64 / 1e3),
+        60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
+    }
+}
+
 /// Prints text; a pager or `head` that has seen enough is no failure.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     match io::stdout().lock().write_all(text.as_bytes()) {
@@ -76,5 +87,11 @@ mod tests {
     fn bytes_are_told_in_the_largest_unit_of_which_there_is_one() {
         let told = [0, 1023, 1024, 1536, 1 << 20, 5 << 30].map(bytes);
         assert_eq!(told, ["0 bytes", "1023 bytes", "1.0 KiB", "1.5 KiB", "1.0 MiB", "5.0 GiB"]);
+    }
+
+    #[test]
+    fn times_are_told_in_the_units_that_a_person_would_use() {
+        let told = [0, 999, 1_250, 59_900, 61_000, 3_600_000, 7_384_000].map(span);
+        assert_eq!(told, ["0 ms", "999 ms", "1.2 s", "59.9 s", "1 min 1 s", "1 h 0 min", "2 h 3 min"]);
     }
 }

@@ -20,7 +20,12 @@ pub(crate) fn start(json: bool) {
 }
 
 /// Prints why a command failed, with its causes.
-#[expect(clippy::print_stderr, reason = "the command line speaks to a person")]
 pub(crate) fn report(error: &anyhow::Error) {
-    eprintln!("sanso: {error:#}");
+    say(&format!("{error:#}"));
+}
+
+/// Prints a line to whoever gave the command, beside its output.
+#[expect(clippy::print_stderr, reason = "the command line speaks to a person")]
+pub(crate) fn say(line: &str) {
+    eprintln!("sanso: {line}");
 }

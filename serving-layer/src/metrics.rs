@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 pub use metrics_exporter_prometheus::PrometheusHandle;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
-use sanso_catalog::{LimitUse, PartitionProgress, RecordCounts, StatusBoard};
+use sanso_catalog::{AuditCounts, LimitUse, PartitionProgress, RecordCounts, StatusBoard};
 use sanso_state::{Refusal, RefusalCounts};
 
 use crate::cluster::Figure;
@@ -51,6 +51,7 @@ pub(crate) fn board_text(board: &StatusBoard, quarantined: &[(String, RefusalCou
     let mut out = String::new();
     speed_text(board, &mut out);
     batch_text(board, &mut out);
+    audit_text(board, &mut out);
     limits_text(board, &mut out);
     quarantine_text(quarantined, &mut out);
     out
@@ -138,33 +139,20 @@ fn verdicts(counts: &RecordCounts) -> [(&'static str, u64); 7] {
 
 fn batch_text(board: &StatusBoard, out: &mut String) {
     type Read = fn(&sanso_catalog::BatchProgress) -> String;
-    let metrics: [(&str, &str, &str, Read); 8] = [
-        ("sanso_batch_version", "gauge", "Newest published batch version", |b| b.version.to_string()),
-        ("sanso_batch_published_seconds", "gauge", "When it was published, seconds since 1970", |b| {
+    let metrics: [(&str, &str, Read); 5] = [
+        ("sanso_batch_version", "Newest published batch version", |b| b.version.to_string()),
+        ("sanso_batch_published_seconds", "When it was published, seconds since 1970", |b| {
             format!("{:.6}", b.published_us as f64 / 1e6)
         }),
-        ("sanso_batch_run_seconds", "gauge", "How long the last run took", |b| {
+        ("sanso_batch_run_seconds", "How long the last run took", |b| {
             format!("{:.3}", b.run_ms as f64 / 1e3)
         }),
-        ("sanso_batch_newest_rows", "gauge", "Rows of the newest-version table", |b| {
-            b.newest_rows.to_string()
-        }),
-        ("sanso_batch_failing", "gauge", "1 when the last run failed", |b| {
-            u8::from(b.error.is_some()).to_string()
-        }),
-        ("sanso_audit_compared_total", "counter", "Segments of view partitions compared", |b| {
-            b.audit.compared.to_string()
-        }),
-        ("sanso_audit_skipped_total", "counter", "Segments no longer held by speed", |b| {
-            b.audit.skipped.to_string()
-        }),
-        ("sanso_audit_differing_total", "counter", "Segments that differed", |b| {
-            b.audit.differing.to_string()
-        }),
+        ("sanso_batch_newest_rows", "Rows of the newest-version table", |b| b.newest_rows.to_string()),
+        ("sanso_batch_failing", "1 when the last run failed", |b| u8::from(b.error.is_some()).to_string()),
     ];
     let batch = board.batch();
-    for (name, kind, help, read) in metrics {
-        head(out, name, kind, help);
+    for (name, help, read) in metrics {
+        head(out, name, "gauge", help);
         for (source, progress) in &batch {
             let _ = writeln!(out, "{name}{{source=\"{}\"}} {}", escape(source), read(progress));
         }
@@ -177,6 +165,23 @@ fn batch_text(board: &StatusBoard, out: &mut String) {
                 "sanso_batch_cut_offset{{source=\"{}\",partition=\"{partition}\"}} {offset}",
                 escape(source)
             );
+        }
+    }
+}
+
+/// Writes what the audit has counted, whenever this process drove the batch layer: counters that don't fall.
+fn audit_text(board: &StatusBoard, out: &mut String) {
+    type Read = fn(&AuditCounts) -> u64;
+    let counters: [(&str, &str, Read); 3] = [
+        ("sanso_audit_compared_total", "Segments of view partitions compared", |audit| audit.compared),
+        ("sanso_audit_skipped_total", "Segments no longer held by speed", |audit| audit.skipped),
+        ("sanso_audit_differing_total", "Segments that differed", |audit| audit.differing),
+    ];
+    let audited = board.audited();
+    for (name, help, read) in counters {
+        head(out, name, "counter", help);
+        for (source, audit) in &audited {
+            let _ = writeln!(out, "{name}{{source=\"{}\"}} {}", escape(source), read(audit));
         }
     }
 }

@@ -25,7 +25,7 @@ use crate::limits::{self, VIEWS_GROUPS};
 use crate::looks::Looks;
 use crate::nodes::{NodeQuestions, Nodes};
 use crate::problem::Problem;
-use crate::quarantine::ReplayMarks;
+use crate::quarantine::{Hold, ReplayMarks};
 use crate::readiness::Readiness;
 use crate::routes;
 use crate::sql::{Budget, QueryThreads};
@@ -73,8 +73,8 @@ pub(crate) struct Shared {
     pub(crate) closing: watch::Sender<bool>,
     /// Which quarantined records were replayed.
     pub(crate) replays: ReplayMarks,
-    /// Held by the one replay that is done at a time: the last that this process planned, by source.
-    pub(crate) replaying: tokio::sync::Mutex<BTreeMap<String, u64>>,
+    /// Held by the one replay that is done at a time: the last that this process planned or claimed, by source.
+    pub(crate) replaying: tokio::sync::Mutex<BTreeMap<String, Hold>>,
     /// Renders the metrics of this process.
     pub(crate) metrics: OnceLock<PrometheusHandle>,
 }

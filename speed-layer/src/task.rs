@@ -280,9 +280,8 @@ impl Session<'_> {
     /// Drops the quarantine of offsets that the batch layer has published by now: it is read from there.
     fn discard_published(&mut self) -> Result<()> {
         let task = self.task;
-        let Some(progress) = task.board.batch().remove(task.source()) else { return Ok(()) };
-        let Some(quarantine) = progress.quarantine else { return Ok(()) };
-        let published = quarantine.division.batch(task.partition());
+        let Some(division) = task.board.published(task.source()) else { return Ok(()) };
+        let published = division.batch(task.partition());
         if published != self.published {
             self.sink.discard(task.partition(), published.clone())?;
             self.published = published;

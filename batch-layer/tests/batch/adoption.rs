@@ -1,4 +1,6 @@
-//! The audit before adoption, and the adoption itself.
+//! The audit before adoption, and the adoption itself; which views a version extends.
+
+use std::sync::Arc;
 
 use sanso_batch::BatchConfig;
 use sanso_catalog::AuditCounts;
@@ -6,7 +8,8 @@ use sanso_core::PartitionId;
 use sanso_state::{Cut, Delta, Entry, Groups, LogPartition, Offset, Outcome};
 use sanso_view::View;
 
-use crate::support::{Life, SMALL, SOURCE, World};
+use crate::crash::round;
+use crate::support::{Life, SMALL, SOURCE, World, hasty};
 
 /// Waits for the speed layer for two runs.
 fn patient() -> BatchConfig {
@@ -150,4 +153,34 @@ async fn a_view_partition_that_was_left_behind_is_offered_the_version_in_force()
         life.run().await;
     }
     assert_eq!(life.progress(&view, 0).await.version, 1);
+}
+
+#[tokio::test]
+async fn a_view_that_comes_and_goes_between_two_runs_is_not_extended() {
+    let mut world = World::new(SMALL).await;
+    let life = world.boot(hasty());
+    let (stays, goes) = (Arc::clone(&world.views[0]), Arc::clone(&world.views[1]));
+    let live = |view: &Arc<View>, is_live: bool| {
+        life.catalog.update(|catalog| {
+            catalog.live.remove(&view.fingerprint);
+            catalog.live.extend(is_live.then(|| (view.fingerprint, Arc::clone(view))));
+        });
+    };
+    live(&stays, true);
+    round(&mut world, 0);
+    let report = life.run().await;
+    assert_eq!(
+        (report.contributions, report.segments.len()),
+        (report.segments.len() as u64, report.segments.len())
+    );
+    // It goes once it was asked for, or has gone when its turn comes.
+    live(&goes, true);
+    let blocks = life.batch.live_blocks(&[Arc::clone(&goes)]).await.expect("computed");
+    assert_eq!(blocks[&goes.fingerprint].len(), goes.partitions as usize);
+    live(&goes, false);
+    assert!(life.batch.live_blocks(&[Arc::clone(&goes)]).await.expect("asked").is_empty());
+    round(&mut world, 1);
+    let report = life.run().await;
+    assert!(!report.segments.is_empty());
+    assert_eq!(report.contributions, report.segments.len() as u64, "one view has contributions, not two");
 }

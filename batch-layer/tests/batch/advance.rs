@@ -70,7 +70,7 @@ proptest! {
         let shape = Shape { versioned, ..SMALL };
         let source = &views(shape)[0].source;
         let segments = segments(shape, &lots);
-        let mut newest: BTreeMap<Box<[u8]>, (i64, u64, Fingerprint)> = BTreeMap::new();
+        let mut newest: BTreeMap<bytes::Bytes, (i64, u64, Fingerprint)> = BTreeMap::new();
         for (_, rows) in &segments {
             let (identities, versions) = (source.identities(rows), source.versions(rows));
             let contents = source.contents(rows);

@@ -271,7 +271,7 @@ impl World {
     /// Reads one log partition below an offset and refuses, one record after the other.
     async fn judge(&self, partition: u32, below: u64) -> Vec<Refused> {
         let (source, mut refused) = (self.source(), Vec::new());
-        let mut newest: BTreeMap<Box<[u8]>, (i64, Vec<u8>)> = BTreeMap::new();
+        let mut newest: BTreeMap<bytes::Bytes, (i64, Vec<u8>)> = BTreeMap::new();
         let batch = self.log.read(SOURCE, partition, 0, usize::MAX, usize::MAX).await.expect("read");
         for record in batch.records.into_iter().filter(|record| record.offset < below) {
             let payload = record.payload.to_vec();

@@ -13,6 +13,7 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult,
 };
 use sanso_batch::{BatchConfig, BatchError, WorkerId};
+use sanso_catalog::{JobKind, JobOutcome};
 use sanso_dataset::Manifest;
 
 use crate::crash::round;
@@ -128,6 +129,8 @@ async fn a_driver_that_is_dropped_stops_its_tasks_and_the_next_one_uses_what_is_
     assert_eq!(fleet.runs.borrow().0, 0, "nobody works for a driver that is gone");
     let job = world.board.jobs();
     assert!(job.is_empty(), "{job:?}");
+    let ended = &world.board.ended_jobs()[SOURCE][0];
+    assert_eq!((&ended.outcome, ended.job.tasks, ended.job.version), (&JobOutcome::Stopped, 3, 1));
     let before = fleet.computed();
     assert_eq!(before.len(), 2, "{before:?}");
     // More has come since: the version is made as it was planned all the same.
@@ -276,4 +279,44 @@ async fn a_task_that_fails_everywhere_fails_the_run_by_name() {
     assert!(error.to_string().contains("readings/") && error.to_string().contains("application"), "{error}");
     (1..=2).for_each(|worker| fleet.behave(worker, Manner::Well));
     life.run_to_end().await.expect("the application is there");
+}
+
+#[tokio::test]
+async fn workers_that_know_no_view_do_not_end_a_job_that_one_can_do() {
+    let mut world = World::new(WIDE).await;
+    let fleet = Fleet::new(&world, 6);
+    let life = world.start_on(config(), &fleet).await.expect("start");
+    round(&mut world, 0);
+    // More than a task may fail.
+    (1..=5).for_each(|worker| fleet.behave(worker, Manner::Outdated));
+    let report = life.run().await;
+    assert_eq!(report.version, Some(1));
+    let ended = &world.board.ended_jobs()[SOURCE][0];
+    assert_eq!((&ended.outcome, ended.job.failed), (&JobOutcome::Done, 0));
+    assert!(ended.job.refused >= 5, "{ended:?}");
+    assert_eq!(ended.job.nodes[&6].done, ended.job.tasks, "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_view_that_is_wanted_no_longer_is_computed_no_further() {
+    let mut world = World::new(WIDE).await;
+    let fleet = Fleet::new(&world, 3);
+    let life = world.boot_on(config(), &fleet);
+    let (stays, goes) = (Arc::clone(&world.views[0]), Arc::clone(&world.views[1]));
+    life.catalog.update(|catalog| catalog.live.retain(|view, _| *view == stays.fingerprint));
+    round(&mut world, 0);
+    life.run_to_end().await.expect("run");
+    life.catalog.update(|catalog| _ = catalog.live.insert(goes.fingerprint, Arc::clone(&goes)));
+    (1..=3).for_each(|worker| fleet.behave(worker, Manner::Hangs));
+    let views = [Arc::clone(&stays), goes];
+    let is_taken_back = async {
+        fleet.stuck(3).await;
+        assert_eq!(world.board.jobs()[SOURCE].views, [views[1].name.clone()]);
+        life.catalog.update(|catalog| _ = catalog.live.remove(&views[1].fingerprint));
+    };
+    let (blocks, ()) = futures::join!(life.batch.live_blocks(&views), is_taken_back);
+    assert_eq!(blocks.expect("one is left").into_keys().collect::<Vec<_>>(), [stays.fingerprint]);
+    assert_eq!(fleet.runs.borrow().0, 0, "nobody works for it any longer");
+    let ended = &world.board.ended_jobs()[SOURCE][0];
+    assert_eq!((ended.job.kind, &ended.outcome), (JobKind::Views, &JobOutcome::Stopped));
 }

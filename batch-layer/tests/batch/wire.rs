@@ -56,19 +56,26 @@ fn calls_and_answers_are_the_bytes_that_they_were() {
     assert_eq!(combine.encode(), bytes);
     assert_eq!(TaskCall::decode(&bytes).expect("a call"), combine);
     let done = TaskAnswer::Done { computed: true };
-    let failed =
-        TaskAnswer::Failed { reason: "why".to_owned(), passing: true, transient: false, lacks: Vec::new() };
-    let lacks = vec![Fingerprint::from_bytes([0x3c; 32])];
-    let lacking = TaskAnswer::Failed { reason: String::new(), passing: true, transient: true, lacks };
+    let answer = |reason: &str, transient, lacks, unable| TaskAnswer::Failed {
+        reason: reason.to_owned(),
+        passing: true,
+        transient,
+        lacks,
+        unable,
+    };
+    let failed = answer("why", false, Vec::new(), false);
+    let unable = answer("why", true, Vec::new(), true);
+    let lacking = answer("", true, vec![Fingerprint::from_bytes([0x3c; 32])], false);
     let lacks = [
         b"\x81\xa6Failed\x84\xa6reason\xa0\xa7passing\xc3\xa9transient\xc3\xa5lacks\x91\xd9\x40",
         of.as_bytes(),
     ];
     let lacks = lacks.concat();
-    let answers: [(TaskAnswer, &[u8]); 3] = [
+    let answers: [(TaskAnswer, &[u8]); 4] = [
         (lacking, &lacks),
         (done, b"\x81\xa4Done\x81\xa8computed\xc3"),
         (failed, b"\x81\xa6Failed\x83\xa6reason\xa3why\xa7passing\xc3\xa9transient\xc2"),
+        (unable, b"\x81\xa6Failed\x84\xa6reason\xa3why\xa7passing\xc3\xa9transient\xc3\xa6unable\xc3"),
     ];
     for (answer, bytes) in answers {
         assert_eq!(answer.encode(), bytes);

@@ -5,6 +5,7 @@
 //! partitions exist until it is retired: the speed layer feeds it and the batch
 //! layer extends it. Among the live versions of one name, one *serves*.
 
+mod jobs;
 mod limits;
 mod status;
 
@@ -15,10 +16,11 @@ use sanso_state::{Fingerprint, LogPartition};
 use sanso_view::{Source, View};
 use tokio::sync::watch;
 
+pub use jobs::{BatchJob, EndedJob, JobKind, JobOutcome, NodeTasks, RunningTask};
 pub use limits::{Limit, LimitGauge, LimitUse, Limits, Registered};
 pub use status::{
-    AuditCounts, BatchJob, BatchProgress, BatchQuarantine, Order, PartitionProgress, QuarantineStore,
-    RecordCounts, RunningTask, StatusBoard,
+    AuditCounts, BatchProgress, BatchQuarantine, Order, PartitionProgress, QuarantineStore, RecordCounts,
+    StatusBoard,
 };
 
 /// What a node of a cluster does for a log partition.

@@ -1,13 +1,14 @@
 //! The status board: what each layer says of itself, for answers, the console and metrics.
 
 use std::collections::BTreeMap;
-use std::ops::{ControlFlow, Range};
+use std::ops::{AddAssign, ControlFlow, Range};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 use sanso_state::{Cut, Division, Fingerprint, LogPartition, Offset, Quarantined, RefusalCounts};
 use serde::{Deserialize, Serialize};
 
+use crate::jobs::{BatchJob, EndedJob, JobOutcome, Jobs};
 use crate::limits::Limits;
 
 /// How the records of a log partition were judged, since its beginning.
@@ -59,6 +60,14 @@ pub struct AuditCounts {
     pub differing: u64,
 }
 
+impl AddAssign for AuditCounts {
+    fn add_assign(&mut self, more: Self) {
+        self.compared += more.compared;
+        self.skipped += more.skipped;
+        self.differing += more.differing;
+    }
+}
+
 /// The batch layer's progress on one source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchProgress {
@@ -78,28 +87,6 @@ pub struct BatchProgress {
     pub quarantine: Option<BatchQuarantine>,
     /// The error of the last run, if it failed.
     pub error: Option<String>,
-}
-
-/// The tasks of the version that the batch layer is making, while it makes one and drives it here.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BatchJob {
-    /// The version's number.
-    pub version: u64,
-    /// How many tasks there are.
-    pub tasks: u64,
-    /// How many have their result.
-    pub done: u64,
-    /// Those that run now; one may run at two workers.
-    pub running: Vec<RunningTask>,
-}
-
-/// A task that runs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RunningTask {
-    /// What it is.
-    pub task: String,
-    /// The number of the node where it runs; 0 on a single node.
-    pub worker: u16,
 }
 
 /// What the batch layer knows of a source's quarantine.
@@ -161,10 +148,24 @@ struct Board {
     troubles: BTreeMap<String, BTreeMap<u32, String>>,
     stopped: BTreeMap<(String, u32), String>,
     batch: BTreeMap<String, BatchProgress>,
-    jobs: BTreeMap<String, BatchJob>,
+    /// What audits counted when this process drove the batch layer before.
+    audited: BTreeMap<String, AuditCounts>,
+    /// What of the quarantine the batch layer is known to keep, whoever drives it.
+    published: BTreeMap<String, Division>,
+    jobs: BTreeMap<String, Jobs>,
     quarantine: Option<Arc<dyn QuarantineStore>>,
     not_ready: Option<Vec<String>>,
     limits: Limits,
+}
+
+impl Board {
+    fn publish(&mut self, source: &str, division: Division) {
+        let upto = |division: &Division| division.cut.offsets().iter().sum::<Offset>();
+        let known = self.published.entry(source.to_owned()).or_insert_with(|| division.clone());
+        if upto(&division) > upto(known) {
+            *known = division;
+        }
+    }
 }
 
 /// The shared board. Clones share it.
@@ -214,15 +215,37 @@ impl StatusBoard {
 
     /// Posts the batch layer's progress on one source.
     pub fn post_batch(&self, source: &str, progress: BatchProgress) {
-        self.0.write().batch.insert(source.to_owned(), progress);
+        let mut board = self.0.write();
+        if let Some(quarantine) = &progress.quarantine {
+            board.publish(source, quarantine.division.clone());
+        }
+        board.batch.insert(source.to_owned(), progress);
     }
 
-    /// Posts the batch layer's job on one source, or that there is none.
-    pub fn post_job(&self, source: &str, job: Option<BatchJob>) {
+    /// Posts what of a source's quarantine the batch layer keeps, as one learns who does not drive it; never less than
+    /// before.
+    pub fn post_published(&self, source: &str, division: Division) {
+        self.0.write().publish(source, division);
+    }
+
+    /// Takes back what was posted of the batch layer, which this process drives no longer. What its audits
+    /// counted, and what it published, stays.
+    pub fn forget_batch(&self) {
         let mut board = self.0.write();
-        match job {
-            Some(job) => _ = board.jobs.insert(source.to_owned(), job),
-            None => _ = board.jobs.remove(source),
+        for (source, progress) in std::mem::take(&mut board.batch) {
+            *board.audited.entry(source).or_default() += progress.audit;
+        }
+    }
+
+    /// Posts how far the batch layer's job on one source is.
+    pub fn post_job(&self, source: &str, job: BatchJob) {
+        self.0.write().jobs.entry(source.to_owned()).or_default().post(job);
+    }
+
+    /// Posts that the batch layer's job on one source has ended, if there was one.
+    pub fn end_job(&self, source: &str, outcome: JobOutcome, ended_us: i64) {
+        if let Some(jobs) = self.0.write().jobs.get_mut(source) {
+            jobs.end(outcome, ended_us);
         }
     }
 
@@ -268,9 +291,30 @@ impl StatusBoard {
         self.0.read().batch.clone()
     }
 
-    /// Returns the batch layer's jobs by source.
+    /// Returns what audits have counted by source since the process started, whenever it drove the batch layer.
+    pub fn audited(&self) -> BTreeMap<String, AuditCounts> {
+        let board = self.0.read();
+        let mut audited = board.audited.clone();
+        for (source, progress) in &board.batch {
+            *audited.entry(source.clone()).or_default() += progress.audit;
+        }
+        audited
+    }
+
+    /// Returns what of a source's quarantine the batch layer is known to keep.
+    pub fn published(&self, source: &str) -> Option<Division> {
+        self.0.read().published.get(source).cloned()
+    }
+
+    /// Returns the batch layer's jobs under way by source, as they are now.
     pub fn jobs(&self) -> BTreeMap<String, BatchJob> {
-        self.0.read().jobs.clone()
+        let board = self.0.read();
+        board.jobs.iter().filter_map(|(source, jobs)| Some((source.clone(), jobs.current()?))).collect()
+    }
+
+    /// Returns the last jobs that ended by source, the newest first.
+    pub fn ended_jobs(&self) -> BTreeMap<String, Vec<EndedJob>> {
+        self.0.read().jobs.iter().map(|(source, jobs)| (source.clone(), jobs.ended())).collect()
     }
 
     /// Returns what this process lacks to be ready; none where nobody looks.
@@ -305,5 +349,51 @@ mod tests {
         board.post_trouble("readings", LogPartition(1), "the log is away".into());
         post(6, 6);
         assert!(!held(), "there is nothing to do");
+    }
+
+    fn progress(cut: Offset, audit: AuditCounts, error: Option<&str>) -> BatchProgress {
+        let division = Division { from: Cut::zero(1), cut: Cut::new(vec![cut]) };
+        BatchProgress {
+            version: 1,
+            cut: division.cut.clone(),
+            published_us: 0,
+            run_ms: 0,
+            newest_rows: 0,
+            audit,
+            quarantine: Some(BatchQuarantine {
+                division,
+                counts: RefusalCounts::default(),
+                audit: AuditCounts::default(),
+            }),
+            error: error.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn who_ceases_to_drive_has_nothing_to_say_of_it_but_what_it_audited() {
+        let board = StatusBoard::new();
+        let audit = |compared| AuditCounts { compared, ..AuditCounts::default() };
+        board.post_batch("readings", progress(8, audit(3), Some("the store is full")));
+        board.post_batch("readings", progress(8, audit(4), Some("the store is full")));
+        assert_eq!(board.audited()["readings"], audit(4));
+        board.forget_batch();
+        assert!(board.batch().is_empty(), "also of its last error");
+        assert_eq!(board.audited()["readings"], audit(4));
+        board.post_batch("readings", progress(8, audit(2), None));
+        assert_eq!(board.audited()["readings"], audit(6), "it drives again, and begins to count anew");
+    }
+
+    #[test]
+    fn what_is_published_never_becomes_less_whoever_says_so() {
+        let board = StatusBoard::new();
+        let known = || board.published("readings").map(|division| division.cut.at(LogPartition(0)));
+        assert_eq!(known(), None);
+        board.post_batch("readings", progress(8, AuditCounts::default(), None));
+        board.forget_batch();
+        let said = |cut| Division { from: Cut::zero(1), cut: Cut::new(vec![cut]) };
+        board.post_published("readings", said(4));
+        assert_eq!(known(), Some(8), "it dropped records up to there");
+        board.post_published("readings", said(12));
+        assert_eq!(known(), Some(12));
     }
 }

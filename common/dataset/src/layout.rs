@@ -95,6 +95,11 @@ impl Layout {
         self.replays(source).join(format!("{number:020}{done}.json"))
     }
 
+    /// Returns the path of a claim to go on with a replay.
+    pub fn replay_claim(&self, source: &str, number: u64, claim: u64) -> Path {
+        self.replays(source).join(format!("{number:020}.claim-{claim:06}.json"))
+    }
+
     /// Returns the path of a newest-version file, relative to the source's folder.
     pub fn newest(partition: LogPartition, date: Option<i32>, fingerprint: Fingerprint) -> String {
         format!(

@@ -53,7 +53,7 @@ pub use newest::{NewestBase, NewestColumns};
 pub use open::{Credentials, DatasetConfig};
 pub use pieces::{Piece, PieceId, Sought};
 pub use quarantine::QuarantineFile;
-pub use replays::{ReplayDone, ReplayPlan, ReplayRecord};
+pub use replays::{ReplayClaim, ReplayDone, ReplayPlan, ReplayRecord};
 pub use schema::{
     APPEND_TIME_COLUMN, OFFSET_COLUMN, append_times, archived_schema, offsets, source_columns,
     with_log_columns,

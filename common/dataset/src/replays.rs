@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   plan n (new, or refused) ──▶ append to the log ──▶ done n
-//!          crash here: the log is searched from the plan's ends on for what is missing
+//!          crash here: the log is searched from the plan's ends on for what is missing,
+//!                      by whoever makes the next claim (new, or refused)
 //! ```
 //!
 //! A quarantined record stays in the quarantine for ever; that it was replayed, when, and at which
@@ -56,7 +57,37 @@ pub struct ReplayDone {
     pub offsets: Vec<Offset>,
 }
 
+/// Says that a node goes on with a replay that another one has not finished, or not in time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayClaim {
+    /// The replay's number.
+    pub number: u64,
+    /// The claim's number: 1, 2, … Whoever planned it has 0.
+    pub claim: u64,
+    /// Who goes on with it.
+    pub node: u16,
+    /// When, in microseconds since 1970 UTC, by its clock.
+    pub claimed_us: i64,
+}
+
 impl Dataset {
+    /// Writes down who goes on with a replay. False when the claim's number is taken.
+    pub async fn claim_replay(&self, source: &str, claim: &ReplayClaim) -> Result<bool> {
+        self.put_new(&self.layout().replay_claim(source, claim.number, claim.claim), seal_once(claim)?).await
+    }
+
+    /// Returns the last claim to a replay; asks for them one by one until there is none.
+    pub async fn last_replay_claim(&self, source: &str, number: u64) -> Result<Option<ReplayClaim>> {
+        let mut last = None;
+        for claim in 1.. {
+            match self.document(&self.layout().replay_claim(source, number, claim)).await? {
+                Some(found) => last = Some(found),
+                None => break,
+            }
+        }
+        Ok(last)
+    }
+
     /// Writes down a replay before it is done. False when its number is taken.
     pub async fn plan_replay(&self, source: &str, plan: &ReplayPlan) -> Result<bool> {
         self.put_new(&self.layout().replay(source, plan.number, false), seal_once(plan)?).await

@@ -52,11 +52,20 @@ pub struct SchedulerConfig {
     pub twin_factor: u64,
     /// … and at least so long, in milliseconds.
     pub twin_ms_min: u64,
+    /// For how long a worker that refused a task is not asked again, in milliseconds, unless other workers
+    /// come or go before.
+    pub refusal_ms: u64,
 }
 
 impl Default for SchedulerConfig {
     fn default() -> Self {
-        Self { locality_wait_ms_max: 300, failures_max: 4, twin_factor: 3, twin_ms_min: 2_000 }
+        Self {
+            locality_wait_ms_max: 300,
+            failures_max: 4,
+            twin_factor: 3,
+            twin_ms_min: 2_000,
+            refusal_ms: 10_000,
+        }
     }
 }
 
@@ -86,6 +95,9 @@ pub enum Failure {
     Passing,
     /// No run will.
     Final,
+    /// This worker can't do it as it stands, as it does not know a view yet: that says nothing of the task.
+    /// Where all workers refuse one, the job is given up.
+    Unable,
 }
 
 /// Why a run is started where it is.
@@ -127,15 +139,4 @@ pub enum Effect {
     Lost(TaskId),
     /// A task failed too often, or for good, or its result was missing too often: the job is over.
     GivenUp(TaskId),
-}
-
-/// How far a job is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Tasks that have their result.
-    pub done: usize,
-    /// Tasks that run, somewhere.
-    pub running: usize,
-    /// All tasks.
-    pub tasks: usize,
 }

@@ -12,13 +12,13 @@
 //! result.
 
 mod job;
+mod progress;
 mod scheduler;
 #[cfg(test)]
 mod scheduler_tests;
 #[cfg(test)]
 mod simulation;
 
-pub use job::{
-    Counts, Effect, Event, Failure, Held, RunId, SchedulerConfig, TaskId, TaskPlan, Why, WorkerId,
-};
+pub use job::{Effect, Event, Failure, Held, RunId, SchedulerConfig, TaskId, TaskPlan, Why, WorkerId};
+pub use progress::{Progress, WorkerProgress};
 pub use scheduler::Scheduler;

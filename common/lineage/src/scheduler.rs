@@ -8,25 +8,27 @@
 //!   task that is not done needs it; then its own task is done again, and no other;
 //! - no worker is given more than it has slots for, nor two runs of one task;
 //! - no task that could run waits while a worker that would do has a free slot, for longer than locality is worth;
+//! - a worker that refused a task is not asked again before it may have changed, and that is no failure;
 //! - a job that is given up or cancelled has no runs and starts none.
 //!
 //! Not promised: that a worker who was told to stop has stopped.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::job::{
-    Counts, Effect, Event, Failure, Held, RunId, SchedulerConfig, TaskId, TaskPlan, Why, WorkerId,
-};
+use crate::job::{Effect, Event, Failure, Held, RunId, SchedulerConfig, TaskId, TaskPlan, Why, WorkerId};
+use crate::progress::Tally;
 
 #[derive(Clone, Debug)]
-struct Task {
-    plan: TaskPlan,
+pub(crate) struct Task {
+    pub(crate) plan: TaskPlan,
     /// The tasks that need it.
     needed_by: Vec<TaskId>,
     /// How many tasks lie before it, one needing the other.
-    stage: usize,
+    pub(crate) stage: usize,
     /// Where its result is, once it is done.
-    result: Option<Held>,
+    pub(crate) result: Option<Held>,
+    /// Who gave it, unless it was found.
+    pub(crate) done_by: Option<WorkerId>,
     /// Since when it waits to be started, while it could be.
     ready_ms: u64,
     failures: u32,
@@ -34,27 +36,30 @@ struct Task {
     missed: u32,
     /// Where it failed, which is where it goes last.
     avoids: BTreeSet<WorkerId>,
+    /// Who refused it, and until when it is not asked again.
+    refused: BTreeMap<WorkerId, u64>,
     /// What became of the run, or of the result, before.
     after: Option<Why>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Run {
-    task: TaskId,
-    worker: WorkerId,
-    started_ms: u64,
+pub(crate) struct Run {
+    pub(crate) task: TaskId,
+    pub(crate) worker: WorkerId,
+    pub(crate) started_ms: u64,
 }
 
 /// The scheduler of one job.
 #[derive(Clone, Debug)]
 pub struct Scheduler {
     config: SchedulerConfig,
-    tasks: Vec<Task>,
-    workers: BTreeMap<WorkerId, usize>,
-    runs: BTreeMap<RunId, Run>,
+    pub(crate) tasks: Vec<Task>,
+    pub(crate) workers: BTreeMap<WorkerId, usize>,
+    pub(crate) runs: BTreeMap<RunId, Run>,
     next_run: u64,
     /// How long the runs of each stage that gave results took, in order of length.
-    took_ms: BTreeMap<usize, Vec<u64>>,
+    pub(crate) took_ms: BTreeMap<usize, Vec<u64>>,
+    pub(crate) tally: Tally,
     is_over: bool,
 }
 
@@ -75,10 +80,12 @@ impl Scheduler {
                 plan,
                 needed_by: Vec::new(),
                 result: None,
+                done_by: None,
                 ready_ms: now_ms,
                 failures: 0,
                 missed: 0,
                 avoids: BTreeSet::new(),
+                refused: BTreeMap::new(),
                 after: None,
             });
         }
@@ -89,6 +96,7 @@ impl Scheduler {
             runs: BTreeMap::new(),
             next_run: 0,
             took_ms: BTreeMap::new(),
+            tally: Tally::default(),
             is_over: false,
         }
     }
@@ -121,13 +129,6 @@ impl Scheduler {
         !self.open().contains(&true)
     }
 
-    /// Returns how far the job is.
-    pub fn counts(&self) -> Counts {
-        let running: BTreeSet<TaskId> = self.runs.values().map(|run| run.task).collect();
-        let done = self.tasks.iter().filter(|task| task.result.is_some()).count();
-        Counts { done, running: running.len(), tasks: self.tasks.len() }
-    }
-
     /// Returns the runs under way: which task, where.
     pub fn runs(&self) -> impl Iterator<Item = (RunId, TaskId, WorkerId)> + '_ {
         self.runs.iter().map(|(id, run)| (*id, run.task, run.worker))
@@ -138,7 +139,10 @@ impl Scheduler {
         if self.is_over || self.free().next().is_none() {
             return None;
         }
-        let waits = self.ready().map(|task| self.patient_until_ms(task));
+        let waits = self.ready().flat_map(|task| {
+            let refused = self.tasks[task.0].refused.values().copied();
+            refused.chain([self.patient_until_ms(task)])
+        });
         let alone = self.runs.values().filter(|run| self.runs_of(run.task).count() == 1);
         let twins = alone.filter_map(|run| Some(run.started_ms + self.slow_after_ms(run.task)?));
         waits.chain(twins).filter(|due_ms| *due_ms > now_ms).min()
@@ -146,11 +150,14 @@ impl Scheduler {
 
     fn take_workers(&mut self, workers: BTreeMap<WorkerId, usize>, now_ms: u64, effects: &mut Vec<Effect>) {
         self.workers = workers;
+        // Whoever refused a task may be another one now.
+        self.tasks.iter_mut().for_each(|task| task.refused.clear());
         let lost = self.runs.iter().filter(|(_, run)| !self.workers.contains_key(&run.worker));
         let lost: Vec<RunId> = lost.map(|(id, _)| *id).collect();
         for id in lost {
             let Some(run) = self.runs.remove(&id) else { continue };
             effects.push(Effect::Stop(id));
+            self.tally.lost += 1;
             self.make_ready(run.task, Why::Lost(run.worker), now_ms);
         }
         self.lose_what_is_gone(now_ms, effects);
@@ -162,6 +169,7 @@ impl Scheduler {
         let all = self.took_ms.entry(self.tasks[run.task.0].stage).or_default();
         all.insert(all.partition_point(|before| *before <= took_ms), took_ms);
         self.tasks[run.task.0].result = Some(held);
+        self.tasks[run.task.0].done_by = Some(run.worker);
         self.stop_runs(|run_of| run_of == run.task, effects);
         effects.push(Effect::Completed(run.task));
         self.lose_what_is_gone(now_ms, effects);
@@ -176,10 +184,24 @@ impl Scheduler {
     fn fail(&mut self, id: RunId, failure: Failure, now_ms: u64, effects: &mut Vec<Effect>) {
         let Some(run) = self.runs.remove(&id) else { return };
         let task = &mut self.tasks[run.task.0];
-        task.failures += 1;
-        task.avoids.insert(run.worker);
-        let too_often = task.failures >= self.config.failures_max && self.runs_of(run.task).next().is_none();
-        if failure == Failure::Final || too_often {
+        let is_hopeless = match failure {
+            Failure::Final => true,
+            Failure::Passing => {
+                task.failures += 1;
+                task.avoids.insert(run.worker);
+                task.failures >= self.config.failures_max
+            }
+            Failure::Unable => {
+                task.refused.insert(run.worker, now_ms + self.config.refusal_ms);
+                self.workers.keys().all(|worker| !self.is_asked(run.task, *worker, now_ms))
+            }
+        };
+        match failure {
+            Failure::Unable => self.tally.refused += 1,
+            Failure::Passing | Failure::Final => self.tally.failed += 1,
+        }
+        let has_twin = self.runs_of(run.task).next().is_some();
+        if failure == Failure::Final || (is_hopeless && !has_twin) {
             effects.push(Effect::GivenUp(run.task));
             self.end(effects);
             return;
@@ -229,7 +251,8 @@ impl Scheduler {
 
     fn lose(&mut self, task: TaskId, why: Why, now_ms: u64, effects: &mut Vec<Effect>) {
         let lost = &mut self.tasks[task.0];
-        (lost.result, lost.ready_ms, lost.after) = (None, now_ms, Some(why));
+        (lost.result, lost.done_by) = (None, None);
+        (lost.ready_ms, lost.after) = (now_ms, Some(why));
         let needed_by = lost.needed_by.clone();
         effects.push(Effect::Lost(task));
         self.stop_runs(|of| needed_by.contains(&of), effects);
@@ -279,7 +302,10 @@ impl Scheduler {
         for run in slow {
             let is_alone = self.runs_of(run.task).count() == 1;
             let avoids = &self.tasks[run.task.0].avoids;
-            let others = self.free().filter(|(worker, _)| *worker != run.worker && !avoids.contains(worker));
+            let would_do = |worker: &WorkerId| {
+                *worker != run.worker && !avoids.contains(worker) && self.is_asked(run.task, *worker, now_ms)
+            };
+            let others = self.free().filter(|(worker, _)| would_do(worker));
             if let Some(worker) = freest(others).filter(|_| is_alone) {
                 self.start(run.task, worker, Why::Slow(run.worker), now_ms, effects);
             }
@@ -287,6 +313,7 @@ impl Scheduler {
     }
 
     fn start(&mut self, task: TaskId, worker: WorkerId, why: Why, now_ms: u64, effects: &mut Vec<Effect>) {
+        self.tally.begins(why);
         let run = RunId(self.next_run);
         self.next_run += 1;
         self.runs.insert(run, Run { task, worker, started_ms: now_ms });
@@ -297,7 +324,8 @@ impl Scheduler {
     fn place(&self, task: TaskId, now_ms: u64) -> Option<WorkerId> {
         let Task { plan, avoids, .. } = &self.tasks[task.0];
         let is_patient = now_ms < self.patient_until_ms(task);
-        let would_do = |worker: &WorkerId| !avoids.contains(worker);
+        let is_asked = |worker: &WorkerId| self.is_asked(task, *worker, now_ms);
+        let would_do = |worker: &WorkerId| !avoids.contains(worker) && is_asked(worker);
         if let Some(preferred) =
             plan.prefers.filter(|worker| self.workers.contains_key(worker) && would_do(worker))
         {
@@ -312,7 +340,12 @@ impl Scheduler {
         if better.is_some() || (is_patient && self.workers.keys().any(would_do)) {
             return better;
         }
-        freest(self.free())
+        freest(self.free().filter(|(worker, _)| is_asked(worker)))
+    }
+
+    /// Says whether a worker has not refused a task a moment ago.
+    fn is_asked(&self, task: TaskId, worker: WorkerId, now_ms: u64) -> bool {
+        self.tasks[task.0].refused.get(&worker).is_none_or(|until_ms| now_ms >= *until_ms)
     }
 
     fn patient_until_ms(&self, task: TaskId) -> u64 {
@@ -327,7 +360,7 @@ impl Scheduler {
     }
 
     /// Returns the tasks that wait to be started, in order.
-    fn ready(&self) -> impl Iterator<Item = TaskId> + '_ {
+    pub(crate) fn ready(&self) -> impl Iterator<Item = TaskId> + '_ {
         let open = self.open().into_iter().enumerate().filter(|(_, is_open)| *is_open);
         let open = open.map(|(id, _)| TaskId(id));
         open.filter(|id| self.has_needs(*id) && self.runs_of(*id).next().is_none())
@@ -335,7 +368,7 @@ impl Scheduler {
 
     /// Says of each task whether it is to be done: it has no result, and whoever wants the job, or a task that is
     /// to be done, waits for it.
-    fn open(&self) -> Vec<bool> {
+    pub(crate) fn open(&self) -> Vec<bool> {
         let mut open = vec![false; self.tasks.len()];
         for (id, task) in self.tasks.iter().enumerate().rev() {
             let is_wanted = task.needed_by.is_empty() || task.needed_by.iter().any(|next| open[next.0]);

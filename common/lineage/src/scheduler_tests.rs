@@ -1,12 +1,15 @@
 //! What the scheduler does, told step by step.
 
-use crate::job::{
-    Counts, Effect, Event, Failure, Held, RunId, SchedulerConfig, TaskId, TaskPlan, Why, WorkerId,
-};
+use crate::job::{Effect, Event, Failure, Held, RunId, SchedulerConfig, TaskId, TaskPlan, Why, WorkerId};
 use crate::scheduler::Scheduler;
 
-const CONFIG: SchedulerConfig =
-    SchedulerConfig { locality_wait_ms_max: 100, failures_max: 3, twin_factor: 3, twin_ms_min: 50 };
+const CONFIG: SchedulerConfig = SchedulerConfig {
+    locality_wait_ms_max: 100,
+    failures_max: 3,
+    twin_factor: 3,
+    twin_ms_min: 50,
+    refusal_ms: 1_000,
+};
 
 fn workers(slots: &[(u16, usize)]) -> Event {
     Event::Workers(slots.iter().map(|(worker, slots)| (WorkerId(*worker), *slots)).collect())
@@ -145,15 +148,6 @@ fn a_cancelled_job_stops_and_starts_nothing() {
 }
 
 #[test]
-fn counts_tell_tasks_not_runs() {
-    let mut job = job(&[1, 2, 1]);
-    step(&mut job, workers(&[(1, 1), (2, 1)]), 0);
-    assert_eq!(job.counts(), Counts { done: 0, running: 2, tasks: 3 });
-    step(&mut job, done(0), 1);
-    assert_eq!(job.counts(), Counts { done: 1, running: 2, tasks: 3 });
-}
-
-#[test]
 fn a_task_begins_when_all_that_it_needs_is_done() {
     let mut job = two_stages(2, 2);
     assert_eq!(step(&mut job, workers(&[(1, 2), (2, 1)]), 0), ["run 0: 0 at 1", "run 1: 1 at 2"]);
@@ -228,4 +222,42 @@ fn runs_are_slow_by_what_others_of_their_stage_took() {
     assert_eq!(job.due_ms(1_000), None, "nothing is known of the second stage");
     step(&mut job, done(1), 1_010);
     assert_eq!(job.due_ms(1_010), Some(1_050));
+}
+
+#[test]
+fn workers_that_refuse_a_task_are_no_failures_of_it_and_are_not_asked_for_a_while() {
+    let mut job = job(&[1]);
+    let refuse = |run| Event::Failed(RunId(run), Failure::Unable);
+    step(&mut job, workers(&[(1, 1), (2, 1), (3, 1), (4, 1), (5, 1)]), 0);
+    // More of them than a task may fail.
+    for (run, next) in [(0, 2), (1, 3), (2, 4), (3, 5)] {
+        assert_eq!(
+            step(&mut job, refuse(run), 0),
+            [format!("run {}: 0 at {next}, {} failed", run + 1, next - 1)]
+        );
+    }
+    let failed = Event::Failed(RunId(4), Failure::Passing);
+    assert_eq!(step(&mut job, failed, 1), ["run 5: 0 at 5, 5 failed"], "there is nobody else to ask");
+    assert_eq!(step(&mut job, Event::Done(RunId(5), Held::Safely), 200), ["completed 0"]);
+}
+
+#[test]
+fn a_worker_that_refused_is_asked_again_later_or_when_workers_change() {
+    let mut job = job(&[1, 1]);
+    step(&mut job, workers(&[(1, 2), (2, 0)]), 0);
+    let refused = Event::Failed(RunId(0), Failure::Unable);
+    assert!(step(&mut job, refused, 1).is_empty());
+    let mut other = job.clone();
+    assert_eq!(job.due_ms(101), Some(1_001));
+    assert!(step(&mut job, Event::Tick, 1_000).is_empty());
+    assert_eq!(step(&mut job, Event::Tick, 1_001), ["run 2: 0 at 1, 1 failed"]);
+    assert_eq!(step(&mut other, workers(&[(1, 2)]), 2), ["run 2: 0 at 1, 1 failed"]);
+}
+
+#[test]
+fn a_task_that_all_refuse_ends_the_job() {
+    let mut job = job(&[1]);
+    step(&mut job, workers(&[(1, 1), (2, 1)]), 0);
+    step(&mut job, Event::Failed(RunId(0), Failure::Unable), 1);
+    assert_eq!(step(&mut job, Event::Failed(RunId(1), Failure::Unable), 2), ["given up 0"]);
 }

@@ -9,8 +9,13 @@ use proptest::prelude::*;
 use crate::job::{Effect, Event, Failure, Held, RunId, SchedulerConfig, TaskId, TaskPlan, WorkerId};
 use crate::scheduler::Scheduler;
 
-const CONFIG: SchedulerConfig =
-    SchedulerConfig { locality_wait_ms_max: 50, failures_max: 3, twin_factor: 2, twin_ms_min: 20 };
+const CONFIG: SchedulerConfig = SchedulerConfig {
+    locality_wait_ms_max: 50,
+    failures_max: 3,
+    twin_factor: 2,
+    twin_ms_min: 20,
+    refusal_ms: 70,
+};
 
 /// What may happen; numbers choose among what there is.
 #[derive(Clone, Debug)]
@@ -32,6 +37,9 @@ enum Act {
         which: usize,
         finally: bool,
     },
+    Refuses {
+        which: usize,
+    },
     /// Says again, or ahead of time, what a run did.
     Strays {
         run: u64,
@@ -50,6 +58,7 @@ fn acts() -> impl Strategy<Value = Act> {
         2 => (any::<usize>(), any::<u16>()).prop_map(|(which, bits)| Act::Lacks { which, bits }),
         2 => any::<usize>().prop_map(|which| Act::Fails { which, finally: false }),
         1 => (any::<usize>(), 0..40).prop_map(|(which, n)| Act::Fails { which, finally: n == 0 }),
+        2 => any::<usize>().prop_map(|which| Act::Refuses { which }),
         1 => (0_u64..40).prop_map(|run| Act::Strays { run }),
         4 => (0_u16..5, proptest::option::of(0_usize..4)).prop_map(|(id, slots)| Act::Worker { id, slots }),
         1 => (0..30).prop_map(|n| if n == 0 { Act::Cancel } else { Act::Passes { ms: 1 } }),
@@ -94,6 +103,8 @@ struct World {
     missed: BTreeMap<TaskId, u32>,
     /// The results that could not be had in this step.
     missing: BTreeSet<TaskId>,
+    /// Who refused a task, and when, since workers changed.
+    refused: BTreeMap<(TaskId, WorkerId), u64>,
     /// Since when a task that could run has had no run.
     waits_since_ms: BTreeMap<TaskId, u64>,
     is_over: bool,
@@ -113,6 +124,7 @@ impl World {
             failures: BTreeMap::new(),
             missed: BTreeMap::new(),
             missing: BTreeSet::new(),
+            refused: BTreeMap::new(),
             waits_since_ms: BTreeMap::new(),
             is_over: false,
         };
@@ -157,6 +169,11 @@ impl World {
                     self.lacks(run, bits);
                 }
             }
+            Act::Refuses { which } => {
+                if let Some(run) = choose(self, which) {
+                    self.refuse(run);
+                }
+            }
             Act::Strays { run } if !self.runs.contains_key(&RunId(run)) => {
                 let before = self.completed.len();
                 self.step(Event::Done(RunId(run), Held::Safely));
@@ -171,6 +188,7 @@ impl World {
                     None => _ = self.workers.remove(&WorkerId(id)),
                 }
                 let there = self.workers.clone();
+                self.refused.clear();
                 self.step(Event::Workers(there));
                 assert!(self.runs.values().all(|(_, worker)| self.workers.contains_key(worker)));
             }
@@ -191,6 +209,19 @@ impl World {
         let effects = self.step(Event::Failed(run, failure));
         let given_up = effects.contains(&Effect::GivenUp(task));
         assert_eq!(given_up, finally || too_often, "given up neither early nor late");
+    }
+
+    fn refuse(&mut self, run: RunId) {
+        let (task, worker) = self.runs.remove(&run).expect("it runs");
+        self.refused.insert((task, worker), self.now_ms);
+        let is_last = self.workers.keys().all(|worker| !self.is_asked(task, *worker));
+        let is_last = is_last && self.runs_of(task).is_empty();
+        let effects = self.step(Event::Failed(run, Failure::Unable));
+        assert_eq!(effects.contains(&Effect::GivenUp(task)), is_last, "given up when all have refused");
+    }
+
+    fn is_asked(&self, task: TaskId, worker: WorkerId) -> bool {
+        self.refused.get(&(task, worker)).is_none_or(|at_ms| self.now_ms >= at_ms + CONFIG.refusal_ms)
     }
 
     fn lacks(&mut self, run: RunId, bits: u16) {
@@ -251,6 +282,7 @@ impl World {
                     let held = self.runs.values().filter(|(_, at)| *at == worker).count();
                     assert!(held < self.workers.get(&worker).copied().unwrap_or(0), "slots are enough");
                     let twins = self.runs_of(task);
+                    assert!(self.is_asked(task, worker), "who refused a task is left alone");
                     assert!(twins.len() < 2, "a run has one twin");
                     assert!(twins.iter().all(|twin| self.runs[twin].1 != worker), "a twin is elsewhere");
                     self.runs.insert(run, (task, worker));
@@ -291,7 +323,7 @@ impl World {
         let is_done = finals.clone().all(|task| self.completed.contains_key(&task));
         assert_eq!(self.scheduler.is_done(), is_done, "done is when what nothing else needs is done");
         assert!(self.runs.values().all(|(task, _)| self.has_needs(*task)), "a run has what it needs");
-        assert_eq!(self.scheduler.counts().done, self.completed.len());
+        assert_eq!(self.scheduler.progress(self.now_ms).done, self.completed.len());
         if self.is_over {
             assert!(self.runs.is_empty(), "what is over has no runs");
             return;
@@ -302,8 +334,11 @@ impl World {
             assert!(!is_gone || is_final || !self.is_wanted(*task), "{task:?} is gone, and nobody makes it");
         }
         let held = |worker| self.runs.values().filter(|(_, at)| *at == worker).count();
-        let free: Vec<_> = self.workers.iter().filter(|(worker, slots)| held(**worker) < **slots).collect();
         for (task, since_ms) in &self.waits_since_ms {
+            let is_free = |(worker, slots): &(&WorkerId, &usize)| {
+                held(**worker) < **slots && self.is_asked(*task, **worker)
+            };
+            let free: Vec<_> = self.workers.iter().filter(is_free).collect();
             let preferred = self.plans[task.0].prefers;
             let waited_enough = self.now_ms >= since_ms + CONFIG.locality_wait_ms_max;
             assert!(free.is_empty() || !waited_enough, "{task:?} starves while workers are free");
@@ -334,6 +369,7 @@ proptest! {
         }
         // From now on one worker does what it is given.
         world.workers = [(WorkerId(9), 1)].into();
+        world.refused.clear();
         world.step(Event::Workers([(WorkerId(9), 1)].into()));
         let mut steps = 0;
         while !world.is_over && !world.scheduler.is_done() {

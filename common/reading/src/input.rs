@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::bufread::MultiGzDecoder;
 
@@ -25,6 +26,8 @@ pub(crate) struct Input<'a> {
     pub(crate) name: String,
     content: Content<'a>,
     gzip: bool,
+    /// How many bytes of a file the pass under way has read.
+    position: Arc<AtomicU64>,
 }
 
 enum Content<'a> {
@@ -38,7 +41,7 @@ enum Content<'a> {
 struct RecordTooLong;
 
 impl<'a> Input<'a> {
-    pub(crate) fn open(path: &Path) -> Result<Self, FileError> {
+    pub(crate) fn open(path: &Path, position: Arc<AtomicU64>) -> Result<Self, FileError> {
         let name = path.display().to_string();
         let opened = File::open(path).and_then(|file| {
             let metadata = file.metadata()?;
@@ -48,15 +51,15 @@ impl<'a> Input<'a> {
             Ok(Content::File { file: Arc::new(file), length: metadata.len() })
         });
         let content = opened.map_err(|source| FileError::Io { file: name.clone(), source })?;
-        Self::with_content(name, content)
+        Self::with_content(name, content, position)
     }
 
     pub(crate) fn of_bytes(name: &str, bytes: &'a [u8]) -> Result<Self, FileError> {
-        Self::with_content(name.to_owned(), Content::Bytes(bytes))
+        Self::with_content(name.to_owned(), Content::Bytes(bytes), Arc::default())
     }
 
-    fn with_content(name: String, content: Content<'a>) -> Result<Self, FileError> {
-        let mut input = Self { name, content, gzip: false };
+    fn with_content(name: String, content: Content<'a>, position: Arc<AtomicU64>) -> Result<Self, FileError> {
+        let mut input = Self { name, content, gzip: false, position };
         let mut magic = [0; 2];
         let mut raw = input.raw();
         let read = raw.read_exact(&mut magic);
@@ -72,7 +75,8 @@ impl<'a> Input<'a> {
     fn raw(&self) -> Box<dyn BufRead + 'a> {
         match &self.content {
             Content::File { file, length } => {
-                let at = ReadAt { file: Arc::clone(file), position: 0, end: *length };
+                let told = Arc::clone(&self.position);
+                let at = ReadAt { file: Arc::clone(file), position: 0, end: *length, told };
                 Box::new(BufReader::with_capacity(BUFFER, at))
             }
             Content::Bytes(bytes) => Box::new(*bytes),
@@ -128,6 +132,7 @@ struct ReadAt {
     file: Arc<File>,
     position: u64,
     end: u64,
+    told: Arc<AtomicU64>,
 }
 
 impl Read for ReadAt {
@@ -136,6 +141,7 @@ impl Read for ReadAt {
         let wanted = buffer.len().min(left);
         let read = self.file.read_at(&mut buffer[..wanted], self.position)?;
         self.position += u64::try_from(read).expect("a length fits 64 bits");
+        self.told.store(self.position, Ordering::Relaxed);
         Ok(read)
     }
 }

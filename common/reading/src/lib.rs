@@ -32,6 +32,7 @@ mod unit;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use chrono::{DateTime, Utc};
 
@@ -74,9 +75,23 @@ pub struct ReadOptions {
 pub fn read_file(
     path: &Path,
     options: &ReadOptions,
+    sink: impl FnMut(Event<'_>) -> ControlFlow<()>,
+) -> Result<FileSummary, FileError> {
+    read_file_watched(path, options, &Arc::default(), sink)
+}
+
+/// Reads as [`read_file`] does, and keeps in `position` how many bytes of the file have been read: the file is read
+/// once to see that it is whole, and once more, from its beginning, while events are pushed.
+///
+/// # Errors
+/// As [`read_file`].
+pub fn read_file_watched(
+    path: &Path,
+    options: &ReadOptions,
+    position: &Arc<AtomicU64>,
     mut sink: impl FnMut(Event<'_>) -> ControlFlow<()>,
 ) -> Result<FileSummary, FileError> {
-    read(&Input::open(path)?, options, &mut sink)
+    read(&Input::open(path, Arc::clone(position))?, options, &mut sink)
 }
 
 /// Reads as [`read_file`] does, from memory; `name` stands for the file in

@@ -101,6 +101,11 @@ impl Applications {
         applications
     }
 
+    /// Returns what this node declares.
+    pub(crate) fn declared(&self) -> Arc<Declared> {
+        Arc::clone(&self.own.lock().declared)
+    }
+
     /// Follows the files and the other members until the node is stopped. `removes` says whether this node
     /// is the one that removes what nobody wants.
     pub(crate) async fn follow(

@@ -48,9 +48,10 @@ pub(crate) async fn run_node(args: NodeArgs) -> anyhow::Result<ExitCode> {
     let file = NodeFile::read(&args.config.context("a node's file is needed: --config node.toml")?)?;
     let metrics = sanso_serving::metrics::install().context("install the metrics recorder")?;
     let blocks = blocks::open(&file.settings.batch, &file.own.data)?;
+    let mut declared = None;
     loop {
         let member = tokio::select! {
-            member = Member::start(&file, &metrics, &blocks) => member?,
+            member = Member::start(&file, &metrics, &blocks, declared.take()) => member?,
             () = stop_signals.received() => {
                 // What the start waits for may never come; a kill at any moment loses nothing.
                 tracing::info!("stopped while it started");
@@ -66,6 +67,7 @@ pub(crate) async fn run_node(args: NodeArgs) -> anyhow::Result<ExitCode> {
             () = member.superseded() => false,
         };
         tracing::info!(over, "stopping");
+        declared = Some(member.declared());
         member.stop().await;
         if over {
             return Ok(ExitCode::SUCCESS);

@@ -1,6 +1,6 @@
 //! Drives the batch layer where it is this node's to drive, and makes the view partitions that nobody holds.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,6 @@ use anyhow::Context;
 use sanso_batch::{BatchLayer, Executor, TaskWorker};
 use sanso_cluster::{ClusterMap, NodeId, owners};
 use sanso_core::{PartitionId, ReadRequest, StoreError};
-use sanso_state::{Block, Fingerprint};
 use sanso_view::View;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -43,6 +42,7 @@ pub(super) async fn run(world: World, tasks: Arc<ClusterTasks>, stop: watch::Rec
                 }
                 () = world.run_batch(&tasks) => {}
             }
+            world.board.forget_batch();
         }
     };
     tokio::select! {
@@ -135,15 +135,11 @@ impl World {
         if missing.is_empty() {
             return Ok(());
         }
-        let mut blocks: BTreeMap<Fingerprint, Vec<Arc<Block>>> = BTreeMap::new();
-        let mut views: Vec<Arc<View>> = missing.iter().map(|(view, _)| Arc::clone(view)).collect();
-        views.dedup_by_key(|view| view.fingerprint);
-        batch.ensure_all_published(&views).await.context("load or compute the views")?;
-        for view in views {
-            blocks.insert(view.fingerprint, batch.ensure_published(&view).await?);
-        }
+        let views: Vec<Arc<View>> = missing.iter().map(|(view, _)| Arc::clone(view)).collect();
+        let blocks = batch.live_blocks(&views).await.context("load or compute the views")?;
         for (view, id) in missing {
-            let blocks = blocks.get(&view.fingerprint).context("a view's blocks are missing")?;
+            // One that was retired meanwhile needs none.
+            let Some(blocks) = blocks.get(&view.fingerprint) else { continue };
             let block = blocks.get(id.index as usize).context("a block is missing")?;
             self.cluster.create(id, view.partition_config(), Arc::clone(block)).await?;
             tracing::info!(view = view.name, partition = id.index, "view partition is made");

@@ -35,7 +35,7 @@ use crate::cluster::admin::Admin;
 use crate::cluster::applications::Applications;
 use crate::cluster::blocks::{Host, copy};
 use crate::cluster::file::{NodeFile, Role};
-use crate::cluster::{driver, questions, shares};
+use crate::cluster::{driver, published, questions, shares};
 use crate::{blocks, bounds, source_log};
 
 /// A running node.
@@ -45,6 +45,7 @@ pub(crate) struct Member {
     /// What the layers say of themselves.
     pub(crate) board: StatusBoard,
     cluster: Arc<ClusterNode>,
+    applications: Arc<Applications>,
     stop: watch::Sender<bool>,
     speed: Option<SpeedHandle>,
     emitter: Option<EmitterHandle>,
@@ -69,13 +70,14 @@ pub(super) struct World {
 impl Member {
     /// Begins a life of this node; returns once HTTP is served, which may be before the node is
     /// given anything.
-    /// `blocks` outlive its lives.
+    /// `blocks` outlive its lives; `before` is what the life before declared, if there was one.
     pub(crate) async fn start(
         file: &NodeFile,
         metrics: &PrometheusHandle,
         blocks: &BlockStore,
+        before: Option<Arc<Declared>>,
     ) -> anyhow::Result<Self> {
-        let declared = Arc::new(application::read(&file.own.application)?);
+        let declared = read_or_keep(&file.own.application, before)?;
         let catalog = catalog_of(&declared, file.is_alone);
         let kinds_of = kinds_of(&catalog);
         let cluster = Arc::new(match file.is_alone {
@@ -116,6 +118,7 @@ impl Member {
             address: None,
             board: world.board.clone(),
             cluster: Arc::clone(&world.cluster),
+            applications: Arc::clone(&world.applications),
             stop: watch::Sender::new(false),
             speed: None,
             emitter: None,
@@ -141,6 +144,7 @@ impl Member {
         if file.with_role(Role::Speed).contains(&me) && !file.is_alone {
             let follow = shares::follow(world.clone(), file.with_role(Role::Speed), stop.clone());
             member.tasks.push(tokio::spawn(follow));
+            member.tasks.push(tokio::spawn(published::follow(world.clone(), stop.clone())));
         }
         if let Some(batch) = alone {
             let batch = driver::run_alone(world.clone(), batch, stop.clone());
@@ -166,6 +170,11 @@ impl Member {
         }
         member.tasks.push(tokio::spawn(run_alarm(world.board.clone(), stop)));
         Ok(member)
+    }
+
+    /// Returns what this node declares.
+    pub(crate) fn declared(&self) -> Arc<Declared> {
+        self.applications.declared()
     }
 
     /// Resolves when the cluster goes on without this life: another one is to be begun.
@@ -222,6 +231,19 @@ impl World {
             cluster,
         };
         ServingLayer::new(config, context)
+    }
+}
+
+/// Reads the application. A file that is refused leaves a node that had another one with that, as while it runs.
+fn read_or_keep(path: &Path, before: Option<Arc<Declared>>) -> anyhow::Result<Arc<Declared>> {
+    match (application::read(path), before) {
+        (Ok(declared), _) => Ok(Arc::new(declared)),
+        (Err(error), None) => Err(error),
+        (Err(error), Some(before)) => {
+            let error = format!("{error:#}");
+            tracing::warn!(error, "the application is refused; the node goes on with the one it had");
+            Ok(before)
+        }
     }
 }
 
@@ -286,4 +308,27 @@ async fn run_alarm(board: StatusBoard, stop: watch::Receiver<bool>) {
 /// Serves HTTP until the node is stopped.
 async fn run_serving(serving: ServingLayer, listener: TcpListener, stop: watch::Receiver<bool>) {
     serving.serve(listener, stopped(stop)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_file_leaves_a_node_with_what_its_life_before_had() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("app.sql");
+        std::fs::write(&path, "CREATE SOURCE").expect("written");
+        assert!(read_or_keep(&path, None).is_err(), "there is nothing to go on with");
+        let good = "CREATE SOURCE readings (k TEXT, t TIMESTAMP) WITH (topic = 'r', key = 'k', identity = 'k, t');\n\
+                    CREATE VIEW counts AS SELECT k, COUNT(*) AS n FROM readings GROUP BY k;\n";
+        std::fs::write(&path, good).expect("written");
+        let first = read_or_keep(&path, None).expect("it is good");
+        std::fs::write(&path, "CREATE SOURCE").expect("written");
+        let kept = read_or_keep(&path, Some(Arc::clone(&first))).expect("it goes on");
+        assert_eq!(kept.content, first.content);
+        std::fs::write(&path, good.replace("counts", "numbers")).expect("written");
+        let changed = read_or_keep(&path, Some(first)).expect("it is good");
+        assert_eq!(changed.views[0].name, "numbers");
+    }
 }

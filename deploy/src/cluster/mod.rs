@@ -7,6 +7,7 @@ mod command;
 mod driver;
 mod file;
 mod member;
+mod published;
 mod questions;
 mod rollout;
 mod shares;

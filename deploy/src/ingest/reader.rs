@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use sanso_reading::{Event, FileError, FileSummary, ReadOptions, Reading, Refused, read_file};
+use sanso_reading::{Event, FileError, FileSummary, ReadOptions, Reading, Refused, read_file_watched};
 use tokio::sync::mpsc::Sender;
 
 use super::exact::Sum;
@@ -35,6 +37,8 @@ pub(crate) struct Batch {
     pub(crate) body: Vec<u8>,
     /// What they come to.
     pub(crate) tally: Tally,
+    /// The bytes of the file that had been read when it was full; somewhat more than they take.
+    pub(crate) position: u64,
 }
 
 /// What readings come to.
@@ -120,28 +124,37 @@ impl Tally {
 pub(crate) fn read(files: &[InputFile], options: &ReadOptions, out: &Sender<Found>) {
     for file in files {
         let mut batch = Batch::default();
-        let read = read_file(&file.path, options, |event| match event {
+        let position = Arc::new(AtomicU64::new(0));
+        let read = read_file_watched(&file.path, options, &position, |event| match event {
             Event::Reading(reading) => {
                 reading.write_json(&mut batch.body);
                 batch.body.push(b'\n');
                 batch.tally.add(reading);
                 if batch.tally.readings as usize >= BATCH_RECORDS_MAX || batch.body.len() >= BATCH_BYTES_MAX {
-                    send(out, file, &mut batch)
+                    send(out, (file, position.as_ref()), &mut batch)
                 } else {
                     ControlFlow::Continue(())
                 }
             }
             Event::Refused(refused) => put(out, Found::Refused(refused.clone())),
         });
-        let sent =
-            if batch.body.is_empty() { ControlFlow::Continue(()) } else { send(out, file, &mut batch) };
+        let sent = if batch.body.is_empty() {
+            ControlFlow::Continue(())
+        } else {
+            send(out, (file, position.as_ref()), &mut batch)
+        };
         if sent.is_break() || put(out, Found::End(read)).is_break() {
             return;
         }
     }
 }
 
-fn send(out: &Sender<Found>, file: &InputFile, batch: &mut Batch) -> ControlFlow<()> {
+fn send(
+    out: &Sender<Found>,
+    (file, position): (&InputFile, &AtomicU64),
+    batch: &mut Batch,
+) -> ControlFlow<()> {
+    batch.position = position.load(Ordering::Relaxed);
     batch.file = file.path.display().to_string();
     put(out, Found::Batch(std::mem::take(batch)))
 }

@@ -208,6 +208,11 @@ impl Summary {
             && self.quarantined.is_empty()
     }
 
+    /// Counts the records refused so far.
+    pub(crate) fn refused_count(&self) -> u64 {
+        self.refused_count
+    }
+
     /// Writes the summary as one JSON object.
     pub(crate) fn json(&self) -> Value {
         let number = |text: String| serde_json::from_str::<Value>(&text).unwrap_or(Value::String(text));

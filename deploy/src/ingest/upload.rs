@@ -35,12 +35,14 @@ pub(crate) enum Ended {
 pub(crate) struct Upload<'a> {
     client: &'a Client,
     source: &'a str,
+    /// Whether progress is shown nowhere.
+    quiet: bool,
     positions: Positions,
 }
 
 impl<'a> Upload<'a> {
-    pub(crate) fn new(client: &'a Client, source: &'a str) -> Self {
-        Self { client, source, positions: Positions::default() }
+    pub(crate) fn new(client: &'a Client, source: &'a str, quiet: bool) -> Self {
+        Self { client, source, quiet, positions: Positions::default() }
     }
 
     /// Sends the files; returns how it ended and what was acknowledged up to where.
@@ -50,7 +52,7 @@ impl<'a> Upload<'a> {
         options: &ReadOptions,
         summary: &mut Summary,
     ) -> (Ended, Positions) {
-        let mut progress = Progress::new(files);
+        let mut progress = Progress::new(files, self.quiet);
         let (out, mut found) = mpsc::channel(READ_AHEAD);
         let reader = spawn_reader(files.to_vec(), options.clone(), out);
         let interrupt = tokio::signal::ctrl_c();
@@ -72,11 +74,12 @@ impl<'a> Upload<'a> {
                         _ = &mut interrupt => break Ended::Interrupted,
                         sent = self.send(&batch) => sent,
                     };
+                    let position = batch.position;
                     match sent {
                         Ok(answer) => self.acknowledged(&answer, batch, summary),
                         Err(error) => break Ended::Failed(error),
                     }
-                    progress.readings(summary.tally.readings);
+                    progress.file_at(position, summary.tally.readings, summary.refused_count());
                 }
             }
         };

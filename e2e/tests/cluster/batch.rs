@@ -15,9 +15,12 @@ use crate::world::{APP, METERS, World, day, expected, send, totals};
 /// Days of readings that are fed, at most, while batch work loses its nodes.
 const DAYS_MAX: u32 = 100;
 
-/// What is said of a job, by the node that drives it.
-async fn job(at: &Client) -> anyhow::Result<Value> {
-    Ok(at.get("/v1/sources/readings").await?["job"].take())
+/// What is said of the job that a node drives.
+async fn job(at: &Client, driver: u16) -> anyhow::Result<Value> {
+    let mut answer = at.get("/v1/jobs").await?;
+    let running = answer["running"].as_array_mut().map(std::mem::take).unwrap_or_default();
+    let is_its = |job: &Value| job["driver"] == driver && job["source"] == "readings";
+    Ok(running.into_iter().find(is_its).unwrap_or_default())
 }
 
 /// Waits until one node alone says that it drives the batch layer; not one that did before.
@@ -44,10 +47,10 @@ async fn driver(world: &World, before: Option<u16>) -> anyhow::Result<u16> {
 async fn at_work(at: &Client, driver: u16) -> anyhow::Result<Vec<u16>> {
     let patience = Instant::now() + Duration::from_secs(60);
     loop {
-        let job = job(at).await?;
-        let running = job["running"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let job = job(at, driver).await?;
+        let running = job["runs"].as_array().map(Vec::as_slice).unwrap_or_default();
         let workers: Vec<u16> =
-            running.iter().filter_map(|run| run["worker"].as_u64()).map(|w| w as u16).collect();
+            running.iter().filter_map(|run| run["node"].as_u64()).map(|w| w as u16).collect();
         if workers.iter().any(|worker| *worker != driver) {
             return Ok(workers);
         }
@@ -175,7 +178,8 @@ async fn lose_driver_and_worker(world: &mut World) -> anyhow::Result<()> {
     let client = world.client(spared).clone();
     let (stop, drivers) = (Arc::new(AtomicBool::new(false)), said(world).drivers);
     let feeding = tokio::spawn(feed(client, Arc::clone(&stop)));
-    at_work(world.client(first), first).await?;
+    // Whichever node is asked.
+    at_work(world.client(spared), first).await?;
     world.nodes.remove(&first).context("it runs")?.kill()?;
     let second = driver(world, Some(first)).await?;
     let workers = at_work(world.client(second), second).await?;

@@ -95,10 +95,10 @@ fn count(board: &StatusBoard, asked: &CountsAsked) -> Result<Counted, String> {
         counts.expression += store.expressions(&asked.source, partition, &asked.views)?;
     }
     // Looked at after counting: what was taken off before is told.
-    let published = board.batch().remove(&asked.source).and_then(|batch| batch.quarantine);
+    let published = board.published(&asked.source);
     let is_gone = |(partition, range): &(u32, Range<Offset>)| {
         published.as_ref().is_some_and(|published| {
-            let published = published.division.batch(LogPartition(*partition));
+            let published = published.batch(LogPartition(*partition));
             published.start < range.end && range.start < published.end
         })
     };

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use sanso_catalog::{
-    BatchJob, BatchProgress, CatalogHandle, LimitUse, PartitionProgress, Share, StatusBoard,
+    AuditCounts, BatchJob, BatchProgress, CatalogHandle, EndedJob, LimitUse, PartitionProgress, Share,
+    StatusBoard,
 };
 use sanso_state::LogPartition;
 use serde::{Deserialize, Serialize};
@@ -25,10 +26,16 @@ pub(crate) struct NodeReport {
 pub(crate) struct SourceReport {
     /// The log partitions that its speed layer works on.
     pub(crate) partitions: BTreeMap<u32, PartitionReport>,
-    /// What its batch layer posted last.
+    /// What its batch layer posted last, while it drives it.
     pub(crate) batch: Option<BatchProgress>,
-    /// The batch version that it is making.
+    /// What its audits counted whenever it drove; none of a version that says it with `batch` alone.
+    #[serde(default)]
+    pub(crate) audited: Option<AuditCounts>,
+    /// What its batch layer works on.
     pub(crate) job: Option<BatchJob>,
+    /// What it worked on last, the newest first.
+    #[serde(default)]
+    pub(crate) ended: Vec<EndedJob>,
 }
 
 /// How a node's worker on a log partition is.
@@ -42,12 +49,21 @@ pub(crate) struct PartitionReport {
     pub(crate) trouble: Option<String>,
 }
 
+impl SourceReport {
+    /// Returns what the node's audits counted.
+    pub(crate) fn audit(&self) -> AuditCounts {
+        self.audited.or(self.batch.as_ref().map(|batch| batch.audit)).unwrap_or_default()
+    }
+}
+
 impl NodeReport {
     /// Says how this process is.
     pub(crate) fn of(catalog: &CatalogHandle, board: &StatusBoard) -> Self {
         let catalog = catalog.current();
         let (mut speed, mut troubles) = (board.speed(), board.troubles());
-        let (mut batch, mut jobs, stopped) = (board.batch(), board.jobs(), board.stopped());
+        let (mut batch, stopped) = (board.batch(), board.stopped());
+        let mut audited = board.audited();
+        let (mut jobs, mut ended) = (board.jobs(), board.ended_jobs());
         let sources = catalog.sources.values().map(|source| {
             let name = source.name.as_str();
             let mut progress = speed.remove(name).unwrap_or_default();
@@ -63,7 +79,13 @@ impl NodeReport {
                 (report.progress.is_some() || report.trouble.is_some()).then_some((l, report))
             };
             let partitions = (0..source.partitions).filter_map(partition).collect();
-            let report = SourceReport { partitions, batch: batch.remove(name), job: jobs.remove(name) };
+            let report = SourceReport {
+                partitions,
+                batch: batch.remove(name),
+                audited: audited.remove(name),
+                job: jobs.remove(name),
+                ended: ended.remove(name).unwrap_or_default(),
+            };
             (name.to_owned(), report)
         });
         Self {

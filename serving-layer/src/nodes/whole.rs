@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sanso_catalog::{AuditCounts, BatchJob, BatchProgress, PartitionProgress, RecordCounts};
+use sanso_catalog::{AuditCounts, BatchJob, BatchProgress, EndedJob, PartitionProgress, RecordCounts};
 use sanso_state::Offset;
 use sanso_view::Source;
 use serde_json::{Value, json};
@@ -100,7 +100,7 @@ impl Whole {
         let posted = || self.of(source).filter_map(|(node, report)| Some((node, report.batch.as_ref()?)));
         let newest = posted()
             .max_by_key(|(node, batch)| (Some(*node) == self.driver, batch.version, batch.published_us));
-        let audit = sum_audits(posted().map(|(_, batch)| &batch.audit));
+        let audit = sum_audits(self.of(source).map(|(_, report)| report.audit()));
         Some(BatchProgress { audit, ..newest?.1.clone() })
     }
 
@@ -110,11 +110,33 @@ impl Whole {
         jobs.max_by_key(|(node, job)| (Some(*node) == self.driver, job.version))
     }
 
+    /// Iterates what batch layers work on, with the source and the node that drives it. Two nodes may drive one
+    /// for a moment.
+    pub(crate) fn jobs(&self) -> impl Iterator<Item = (&str, u16, &BatchJob)> {
+        self.all().filter_map(|(node, source, report)| Some((source, node, report.job.as_ref()?)))
+    }
+
+    /// Returns what they worked on last, the newest first.
+    pub(crate) fn ended_jobs(&self) -> Vec<(&str, u16, &EndedJob)> {
+        let ended = self
+            .all()
+            .flat_map(|(node, source, report)| report.ended.iter().map(move |ended| (source, node, ended)));
+        let mut ended: Vec<_> = ended.collect();
+        ended.sort_by_key(|(_, _, ended)| std::cmp::Reverse(ended.ended_us));
+        ended
+    }
+
+    /// Iterates what the nodes that answer say of all sources.
+    fn all(&self) -> impl Iterator<Item = (u16, &str, &SourceReport)> {
+        let answered = self.reports.iter().filter_map(|(node, report)| Some((*node, report.as_ref().ok()?)));
+        answered.flat_map(|(node, report)| {
+            report.sources.iter().map(move |(source, report)| (node, source.as_str(), report))
+        })
+    }
+
     /// Sums the audits of all sources, by all nodes.
     pub(crate) fn audit(&self) -> AuditCounts {
-        let reports = self.reports.values().filter_map(|report| report.as_ref().ok());
-        let batches = reports.flat_map(|report| report.sources.values()).filter_map(|s| s.batch.as_ref());
-        sum_audits(batches.map(|batch| &batch.audit))
+        sum_audits(self.all().map(|(_, _, report)| report.audit()))
     }
 
     /// Returns who has which part of the speed layer's quarantine of a source.
@@ -176,10 +198,9 @@ fn position(report: &PartitionReport) -> Option<Offset> {
     report.progress.as_ref().map(|progress| progress.position)
 }
 
-fn sum_audits<'a>(audits: impl Iterator<Item = &'a AuditCounts>) -> AuditCounts {
-    audits.fold(AuditCounts::default(), |sum, audit| AuditCounts {
-        compared: sum.compared + audit.compared,
-        skipped: sum.skipped + audit.skipped,
-        differing: sum.differing + audit.differing,
+fn sum_audits(audits: impl Iterator<Item = AuditCounts>) -> AuditCounts {
+    audits.fold(AuditCounts::default(), |mut sum, audit| {
+        sum += audit;
+        sum
     })
 }

@@ -11,10 +11,12 @@
 //! changed begins again. In a cluster, what a source refused is read from the node that feeds the log
 //! partition, or follows it; where none of them answers, the list says which log partitions it lacks.
 
+mod hold;
 mod marks;
 mod read;
 mod replay;
 
+pub(crate) use hold::Hold;
 pub(crate) use marks::{Mark, ReplayMarks};
 pub(crate) use read::{Ask, Wanted, live_views, read};
 pub(crate) use replay::{Asked, replay};

@@ -8,11 +8,10 @@
 //! record, also when the process dies in between: the plan says where the log ended, and whatever of
 //! it is found from there on is not appended again. Replays of one process are done one at a time;
 //! of two processes one gets its plan's number, the other is told to try again. What another node of a
-//! cluster has planned is left to it for a minute, then taken for broken off and finished here.
+//! cluster has planned is left to it for a minute, then claimed ([`Hold`]) and finished here.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use sanso_dataset::{ReplayDone, ReplayPlan, ReplayRecord};
@@ -22,6 +21,7 @@ use sanso_view::Source;
 use serde_json::{Map, Value};
 
 use crate::problem::Problem;
+use crate::quarantine::Hold;
 use crate::quarantine::read::{Ask, Wanted, failed, read};
 use crate::routes::ingest::log_problem;
 use crate::service::Shared;
@@ -29,9 +29,6 @@ use crate::service::Shared;
 /// Records and bytes in one read of the log while what a broken-off replay appended is looked for.
 const READ_RECORDS: usize = 4_096;
 const READ_BYTES: usize = 4 << 20;
-
-/// How long another node's replay may be under way before it is taken for broken off.
-const OTHERS_MAX: Duration = Duration::from_secs(60);
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -75,17 +72,14 @@ pub(crate) async fn replay(
     source: &Arc<Source>,
     asked: &Asked,
 ) -> Result<Replayed, Problem> {
-    let mut planned = shared.replaying.lock().await;
+    let mut held = shared.replaying.lock().await;
     let dataset = &shared.context.dataset;
     // Looked at before the records are: who replays some of them meanwhile takes the number that is next here.
     let known = shared.replays.look(dataset, &source.name).await.map_err(failed)?;
     let number = known.last + 1;
     for plan in known.open {
-        let mine = planned.get(&source.name) == Some(&plan.number);
-        if !mine && shared.nodes.are_many() && is_recent(&plan) {
-            return Err(Problem::busy("replays"));
-        }
-        carry_out(shared, source, &plan).await?;
+        let hold = Hold::take(shared, &source.name, &plan, held.get(&source.name)).await?;
+        carry_out(shared, source, &plan, keep(&mut held, source, hold)).await?;
     }
     let wanted = Wanted { replayed: Some(false), ..asked.wanted.clone() };
     let found = read(shared, source, &wanted, Ask::After(asked.after), asked.limit).await?;
@@ -106,6 +100,7 @@ pub(crate) async fn replay(
     if records.is_empty() {
         return Ok(replayed);
     }
+    let hold = Hold::planning(number);
     let plan = ReplayPlan {
         number,
         planned_us: chrono::Utc::now().timestamp_micros(),
@@ -116,20 +111,12 @@ pub(crate) async fn replay(
     if !dataset.plan_replay(&source.name, &plan).await.map_err(failed)? {
         return Err(Problem::busy("replays"));
     }
-    planned.insert(source.name.clone(), number);
-    let offsets = carry_out(shared, source, &plan).await?;
+    let offsets = carry_out(shared, source, &plan, keep(&mut held, source, hold)).await?;
     metrics::counter!(crate::metrics::REPLAYED, "source" => source.name.clone())
         .increment(plan.records.len() as u64);
     replayed.number = Some(number);
     replayed.appended = plan.records.into_iter().zip(offsets).collect();
     Ok(replayed)
-}
-
-/// Says whether another node, by a clock of its own, may still be carrying a plan out; two that append at once would
-/// both append.
-fn is_recent(plan: &ReplayPlan) -> bool {
-    let age_us = chrono::Utc::now().timestamp_micros().saturating_sub(plan.planned_us);
-    age_us.unsigned_abs() < OTHERS_MAX.as_micros() as u64
 }
 
 /// Says what to append for a record, or why nothing can be. Pure.
@@ -196,8 +183,19 @@ async fn ends(shared: &Shared, source: &Source) -> Result<Vec<Offset>, Problem> 
     Ok(ends)
 }
 
+/// Remembers what this process holds of a source.
+fn keep<'a>(held: &'a mut BTreeMap<String, Hold>, source: &Source, hold: Hold) -> &'a mut Hold {
+    held.insert(source.name.clone(), hold);
+    held.get_mut(&source.name).expect("it was put there")
+}
+
 /// Appends what of a plan is not in the log yet, and writes down where all of it is.
-async fn carry_out(shared: &Shared, source: &Source, plan: &ReplayPlan) -> Result<Vec<Offset>, Problem> {
+async fn carry_out(
+    shared: &Shared,
+    source: &Source,
+    plan: &ReplayPlan,
+    hold: &mut Hold,
+) -> Result<Vec<Offset>, Problem> {
     let catalog = shared.context.catalog.current();
     let Some(into) = catalog.sources.get(&plan.into) else {
         let existing = catalog.sources.keys().cloned().collect();
@@ -216,6 +214,7 @@ async fn carry_out(shared: &Shared, source: &Source, plan: &ReplayPlan) -> Resul
             let record = &plan.records[at];
             Append::keyed(Bytes::from(record.key.clone()), Bytes::from(record.payload.clone()))
         });
+        hold.keep(shared, &source.name).await?;
         let appended = shared.context.log.append(&into.topic, partition, appends.collect()).await;
         let appended = appended.map_err(|error| log_problem(&error))?;
         missing.into_iter().zip(appended).for_each(|(at, offset)| offsets[at] = Some(offset));

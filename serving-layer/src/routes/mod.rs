@@ -8,6 +8,7 @@ mod datasets;
 mod health;
 pub(crate) mod ingest;
 mod ingest_lines;
+mod jobs;
 mod limits;
 mod metrics;
 mod observe;
@@ -64,6 +65,7 @@ fn endpoints() -> Vec<Endpoint> {
         Endpoint::get("/v1/sources", get(sources::list)),
         Endpoint::get("/v1/sources/{source}", get(sources::one)),
         Endpoint::get("/v1/datasets", get(datasets::list)),
+        Endpoint::get("/v1/jobs", get(jobs::list)),
         Endpoint::get("/v1/status", get(status::read)),
         Endpoint::get("/v1/limits", get(limits::read)),
         Endpoint::get("/v1/cluster", get(cluster::read)),

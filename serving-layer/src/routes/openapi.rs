@@ -252,6 +252,12 @@ fn operations() -> Value {
             }],
             "responses": answers("The datasets", "Datasets")
         } },
+        "/v1/jobs": { "get": {
+            "operationId": "jobs", "tags": ["operations"],
+            "summary": "What the batch layer works on, task by task, and what it worked on last",
+            "description": "A job makes a new version of a source (advance) or computes views that are new (views). The last three ended ones of a source and kind are listed for each node that drove them, the newest first.",
+            "responses": answers("The jobs", "Jobs")
+        } },
         "/v1/limits": { "get": {
             "operationId": "limits", "tags": ["operations"], "summary": "Every bound of this process with its current use, and of the cluster's other nodes",
             "responses": answers("The bounds, in order of name", "Limits")
@@ -322,7 +328,7 @@ fn array(items: Value) -> Value {
 
 fn schemas() -> Value {
     let mut all = answer_schemas();
-    for more in [state_schemas(), quarantine_schemas()] {
+    for more in [state_schemas(), cluster_schemas(), quarantine_schemas()] {
         if let (Value::Object(all), Value::Object(more)) = (&mut all, more) {
             all.extend(more);
         }
@@ -428,6 +434,85 @@ fn answer_schemas() -> Value {
     })
 }
 
+fn cluster_schemas() -> Value {
+    json!({
+        "Draining": object(json!({ "node": { "type": "integer" }, "draining": { "type": "boolean" } }), &["node", "draining"]),
+        "VotersAsked": json!({
+            "type": "object", "additionalProperties": false, "required": ["voters"],
+            "properties": {
+                "voters": { "type": "array", "items": { "type": "integer", "minimum": 0, "maximum": 65_535 } },
+                "force": { "type": "boolean", "description": "Also fewer than three where there were three" }
+            }
+        }),
+        "Voters": object(json!({
+            "leader": { "type": ["integer", "null"] }, "warning": { "type": ["string", "null"] },
+            "voters": array(json!({ "type": "integer" })),
+            "nodes": array(object(json!({
+                "node": { "type": "integer" }, "applied": { "type": ["integer", "null"] },
+                "part": { "enum": ["votes", "learns", "waits", "lost its folder", "does not answer"] }
+            }), &["node", "part", "applied"]))
+        }), &["leader", "voters", "nodes"]),
+        "Links": json!({
+            "type": "object", "description": "By the other node's number; others are healed.",
+            "additionalProperties": {
+                "type": "object", "additionalProperties": false,
+                "properties": {
+                    "cut_in": { "type": "boolean" }, "cut_out": { "type": "boolean" },
+                    "delay_ms": { "type": "integer", "minimum": 0, "maximum": 60_000 },
+                    "loss": { "type": "number", "minimum": 0, "maximum": 1 }
+                }
+            }
+        }),
+        "BrokenLinks": object(json!({ "links": schema("Links") }), &["links"])
+    })
+}
+
+fn job() -> Value {
+    let whole = json!({ "type": "integer", "minimum": 0 });
+    let text = json!({ "type": "string" });
+    let told = |description: &str| json!({ "type": "integer", "minimum": 0, "description": description });
+    let required = [
+        "source",
+        "driver",
+        "kind",
+        "version",
+        "views",
+        "tasks",
+        "done",
+        "found",
+        "running",
+        "waiting",
+        "twins",
+        "lost",
+        "failed",
+        "refused",
+        "elapsed_ms",
+        "remaining_ms",
+        "nodes",
+        "runs",
+    ];
+    object(
+        json!({
+            "source": text, "driver": { "type": ["integer", "null"] }, "kind": { "enum": ["advance", "views"] },
+            "version": whole, "views": array(text.clone()), "tasks": whole, "done": whole,
+            "found": told("Of those done, how many had been done before, for a driver that was lost"),
+            "running": whole, "waiting": whole, "elapsed_ms": whole,
+            "twins": told("Runs begun beside another one that took long"),
+            "lost": told("Runs lost with their node"), "failed": told("Runs that failed"),
+            "refused": told("Runs refused by nodes that don't know a view yet, or have another version of the program"),
+            "remaining_ms": { "type": ["integer", "null"], "description": "An estimate; none before the first task has ended" },
+            "nodes": array(object(
+                json!({ "node": whole, "done": whole, "running": whole, "waiting": whole }),
+                &["node", "done", "running", "waiting"]
+            )),
+            "runs": array(object(json!({ "task": text, "node": whole, "elapsed_ms": whole }), &["task", "node", "elapsed_ms"])),
+            "outcome": { "enum": ["done", "failed", "stopped"], "description": "Of those that have ended" },
+            "error": { "type": ["string", "null"] }, "ended": { "type": ["string", "null"], "format": "date-time" }
+        }),
+        &required,
+    )
+}
+
 fn state_schemas() -> Value {
     let text = json!({ "type": "string" });
     let whole = json!({ "type": "integer", "minimum": 0 });
@@ -476,35 +561,13 @@ fn state_schemas() -> Value {
             "nodes": array(json!({ "type": "integer" })),
             "silent": array(object(json!({ "node": { "type": "integer" }, "error": text }), &["node", "error"]))
         }), &["datasets", "nodes", "silent"]),
+        "Job": job(),
+        "Jobs": object(json!({
+            "running": array(schema("Job")), "ended": array(schema("Job")),
+            "driver": { "type": ["integer", "null"], "description": "The node that drives the batch layer, in a cluster" },
+            "unanswered": array(unanswered())
+        }), &["running", "ended", "driver", "unanswered"]),
         "Cluster": json!({ "type": "object" }),
-        "Draining": object(json!({ "node": { "type": "integer" }, "draining": { "type": "boolean" } }), &["node", "draining"]),
-        "VotersAsked": json!({
-            "type": "object", "additionalProperties": false, "required": ["voters"],
-            "properties": {
-                "voters": { "type": "array", "items": { "type": "integer", "minimum": 0, "maximum": 65_535 } },
-                "force": { "type": "boolean", "description": "Also fewer than three where there were three" }
-            }
-        }),
-        "Voters": object(json!({
-            "leader": { "type": ["integer", "null"] }, "warning": { "type": ["string", "null"] },
-            "voters": array(json!({ "type": "integer" })),
-            "nodes": array(object(json!({
-                "node": { "type": "integer" }, "applied": { "type": ["integer", "null"] },
-                "part": { "enum": ["votes", "learns", "waits", "lost its folder", "does not answer"] }
-            }), &["node", "part", "applied"]))
-        }), &["leader", "voters", "nodes"]),
-        "Links": json!({
-            "type": "object", "description": "By the other node's number; others are healed.",
-            "additionalProperties": {
-                "type": "object", "additionalProperties": false,
-                "properties": {
-                    "cut_in": { "type": "boolean" }, "cut_out": { "type": "boolean" },
-                    "delay_ms": { "type": "integer", "minimum": 0, "maximum": 60_000 },
-                    "loss": { "type": "number", "minimum": 0, "maximum": 1 }
-                }
-            }
-        }),
-        "BrokenLinks": object(json!({ "links": schema("Links") }), &["links"]),
         "Limit": object(json!({
             "name": text, "unit": text, "used": whole, "max": whole, "parts": whole, "fullest_percent": whole,
             "setting": text, "then": { "type": "string", "description": "What happens when it is reached" }

@@ -6,7 +6,7 @@ use axum::extract::{Path, State};
 use axum::http::Uri;
 use axum::response::Response;
 use futures::future::join_all;
-use sanso_catalog::{BatchProgress, PartitionProgress};
+use sanso_catalog::{BatchProgress, PartitionProgress, RunningTask};
 use sanso_view::Source;
 use serde_json::{Value, json};
 
@@ -68,7 +68,13 @@ async fn describe_one(shared: &Shared, whole: &Whole, source: &Source) -> Value 
         described
     });
     let job = whole.job(&source.name).map(|(node, job)| {
-        let mut described = json!(job);
+        let run = |run: &RunningTask| json!({ "task": run.task, "worker": run.worker });
+        let mut described = json!({
+            "version": job.version,
+            "tasks": job.tasks,
+            "done": job.done,
+            "running": job.running.iter().map(run).collect::<Vec<_>>(),
+        });
         if in_cluster {
             described["node"] = node.into();
         }

@@ -8,10 +8,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum::http::StatusCode;
 use sanso_catalog::{
-    BatchJob, BatchProgress, BatchQuarantine, Catalog, CatalogHandle, Limit, PartitionProgress, RecordCounts,
-    Share, StatusBoard,
+    BatchJob, BatchProgress, BatchQuarantine, Catalog, CatalogHandle, JobOutcome, Limit, PartitionProgress,
+    RecordCounts, Share, StatusBoard,
 };
-use sanso_dataset::{ReplayPlan, ReplayRecord};
+use sanso_dataset::{ReplayClaim, ReplayPlan, ReplayRecord};
 use sanso_log::Log;
 use sanso_serving::{Cluster, ClusterRefusal, Figure, NodeQuestions};
 use sanso_state::{Cut, Division, LogPartition, Quarantined, Refusal, RefusalCounts};
@@ -128,12 +128,14 @@ fn batch(version: u64, compared: u64) -> BatchProgress {
 async fn world(quarantined: &[Quarantined], second_answers: bool) -> World {
     let second = node(0, quarantined, |board| {
         board.post_batch("readings", batch(6, 40));
+        board.post_job("readings", BatchJob { version: 6, tasks: 2, done: 2, ..BatchJob::default() });
+        board.end_job("readings", JobOutcome::Done, 1);
         let limit = Limit { name: "views.groups", unit: "groups", max: 9, setting: "", then: "503" };
         std::mem::forget(board.limits().register(limit, || 4));
     });
     let third = node(1, quarantined, |board| {
         board.post_batch("readings", batch(7, 2));
-        board.post_job("readings", Some(BatchJob { version: 8, tasks: 2, done: 1, running: Vec::new() }));
+        board.post_job("readings", BatchJob { version: 8, tasks: 2, done: 1, ..BatchJob::default() });
     });
     let second = if second_answers { Ok(second) } else { Err("no answer within 500 ms") };
     let world = World::in_cluster(Arc::new(Others([(2, second), (3, Ok(third))].into()))).await;
@@ -159,6 +161,13 @@ async fn each_log_partition_is_counted_once_by_who_feeds_it() {
     assert_eq!(source["batch"]["version"], 7, "who drives it now says so");
     assert_eq!(status["audit"]["compared"], 42, "whoever drove it");
     assert_eq!((&source["job"]["node"], &source["job"]["done"]), (&json!(3), &json!(1)));
+    let (_, jobs) = world.get("/v1/jobs").await;
+    let told = |job: &Value| (job["driver"].as_u64(), job["version"].as_u64());
+    assert_eq!(
+        (told(&jobs["running"][0]), told(&jobs["ended"][0])),
+        ((Some(3), Some(8)), (Some(2), Some(6)))
+    );
+    assert_eq!(jobs["driver"], 3);
     let nodes = status["nodes"].as_array().expect("nodes");
     let drives: Vec<_> = nodes.iter().map(|node| node["drives_batch"].as_bool()).collect();
     assert_eq!(drives, [Some(false), Some(false), Some(true)]);
@@ -265,6 +274,23 @@ async fn appended(world: &World, payload: &str) -> usize {
     appended
 }
 
+/// Plans the replay of one record, so many seconds ago, at another node.
+async fn planned_elsewhere(world: &World, payload: &str, age_s: i64) {
+    let (key, payload) = ("m1".to_owned(), payload.to_owned());
+    let plan = ReplayPlan {
+        number: 1,
+        planned_us: us_ago(age_s),
+        into: "readings".to_owned(),
+        ends: vec![0, 0],
+        records: vec![ReplayRecord { partition: 0, offset: 2, to: 0, key, payload }],
+    };
+    assert!(world.dataset.plan_replay("readings", &plan).await.expect("writes"));
+}
+
+fn us_ago(age_s: i64) -> i64 {
+    chrono::Utc::now().timestamp_micros() - age_s * 1_000_000
+}
+
 #[tokio::test]
 async fn what_another_node_replays_is_left_to_it_for_a_minute_then_finished() {
     let wrong = line("m1", "E1", "2024-07-01T00:00:00Z", "1");
@@ -272,16 +298,30 @@ async fn what_another_node_replays_is_left_to_it_for_a_minute_then_finished() {
     let body = json!({ "kind": "misplaced" }).to_string();
     for (age_s, status, times) in [(0, StatusCode::SERVICE_UNAVAILABLE, 0), (61, StatusCode::OK, 1)] {
         let world = world(std::slice::from_ref(&record), true).await;
-        let (key, payload) = ("m1".to_owned(), wrong.clone());
-        let plan = ReplayPlan {
-            number: 1,
-            planned_us: chrono::Utc::now().timestamp_micros() - age_s * 1_000_000,
-            into: "readings".to_owned(),
-            ends: vec![0, 0],
-            records: vec![ReplayRecord { partition: 0, offset: 2, to: 0, key, payload }],
-        };
-        assert!(world.dataset.plan_replay("readings", &plan).await.expect("writes"));
+        planned_elsewhere(&world, &wrong, age_s).await;
         let (answered, answer) = world.post("/v1/quarantine/readings/replay", body.clone()).await;
         assert_eq!((answered, appended(&world, &wrong).await), (status, times), "{age_s} s: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn of_nodes_that_would_finish_a_replay_the_one_that_claims_it_does() {
+    let wrong = line("m1", "E1", "2024-07-01T00:00:00Z", "1");
+    let record = Quarantined { kind: Refusal::Misplaced, payload: wrong.clone().into(), ..refused(0, 2) };
+    let body = json!({ "kind": "misplaced" }).to_string();
+    // Node 2 went on with it a moment ago, or before it was lost in its turn.
+    for (age_s, status, times) in [(0, StatusCode::SERVICE_UNAVAILABLE, 0), (61, StatusCode::OK, 1)] {
+        let world = world(std::slice::from_ref(&record), true).await;
+        planned_elsewhere(&world, &wrong, 300).await;
+        let claim = |claim, age_s| ReplayClaim { number: 1, claim, node: 2, claimed_us: us_ago(age_s) };
+        assert!(world.dataset.claim_replay("readings", &claim(1, 200)).await.expect("writes"));
+        assert!(world.dataset.claim_replay("readings", &claim(2, age_s)).await.expect("writes"));
+        let (answered, answer) = world.post("/v1/quarantine/readings/replay", body.clone()).await;
+        assert_eq!((answered, appended(&world, &wrong).await), (status, times), "{age_s} s: {answer}");
+        let last = world.dataset.last_replay_claim("readings", 1).await.expect("reads").expect("claims");
+        assert_eq!((last.claim, last.node), if times == 1 { (3, 1) } else { (2, 2) });
+        // Whoever comes second at the same moment is refused the number.
+        let late = world.dataset.claim_replay("readings", &claim(last.claim, 0)).await;
+        assert!(!late.expect("asks"), "a claim is made once");
     }
 }

@@ -6,7 +6,8 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use sanso_catalog::{
-    AuditCounts, BatchJob, BatchProgress, BatchQuarantine, PartitionProgress, RecordCounts, RunningTask,
+    AuditCounts, BatchJob, BatchProgress, BatchQuarantine, JobKind, JobOutcome, NodeTasks, PartitionProgress,
+    RecordCounts, RunningTask,
 };
 use sanso_state::{Cut, Division, LogPartition, RefusalCounts};
 use serde_json::json;
@@ -107,6 +108,50 @@ async fn metrics_say_what_the_layers_posted() {
 }
 
 #[tokio::test]
+async fn a_job_is_told_while_it_runs_and_once_it_has_ended() {
+    let world = World::new().await;
+    let (status, answer) = world.get("/v1/jobs").await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(answer, json!({ "running": [], "ended": [], "driver": null, "unanswered": [] }));
+    let task = "lift of readings/0 at version 3".to_owned();
+    let job = BatchJob {
+        version: 3,
+        tasks: 4,
+        done: 2,
+        running: vec![RunningTask { task, worker: 0, elapsed_ms: 700 }],
+        kind: JobKind::Views,
+        views: vec!["meter".to_owned()],
+        waiting: 1,
+        found: 1,
+        twins: 1,
+        nodes: [(0, NodeTasks { done: 1, running: 1, waiting: 1 })].into(),
+        elapsed_ms: 900,
+        remaining_ms: Some(60_000),
+        ..BatchJob::default()
+    };
+    world.board.post_job("readings", job);
+    let (_, answer) = world.get("/v1/jobs").await;
+    let told = &answer["running"][0];
+    assert_eq!(
+        (&told["source"], &told["kind"], &told["views"]),
+        (&json!("readings"), &json!("views"), &json!(["meter"]))
+    );
+    let counts: Vec<_> =
+        ["done", "found", "running", "waiting", "twins", "lost"].iter().map(|of| told[of].as_u64()).collect();
+    assert_eq!(counts, [2, 1, 1, 1, 1, 0].map(Some));
+    assert_eq!(told["nodes"], json!([{ "node": 0, "done": 1, "running": 1, "waiting": 1 }]));
+    let elapsed = |of: &serde_json::Value| of["elapsed_ms"].as_u64().expect("a time");
+    assert!(elapsed(told) >= 900 && elapsed(&told["runs"][0]) >= 700, "{told}");
+    assert!(told["remaining_ms"].as_u64().is_some_and(|left_ms| left_ms <= 60_000), "{told}");
+    world.board.end_job("readings", JobOutcome::Failed("the store is full".to_owned()), 0);
+    let (_, answer) = world.get("/v1/jobs").await;
+    let told = &answer["ended"][0];
+    assert_eq!(answer["running"], json!([]));
+    assert_eq!((&told["outcome"], &told["error"]), (&json!("failed"), &json!("the store is full")));
+    assert_eq!(told["ended"], "1970-01-01T00:00:00Z");
+}
+
+#[tokio::test]
 async fn the_status_tells_of_all_layers() {
     let world = World::new().await;
     post_board(&world);
@@ -115,13 +160,15 @@ async fn the_status_tells_of_all_layers() {
     assert_eq!(answer["audit"], json!({ "compared": 3, "skipped": 1, "differing": 0 }));
     assert_eq!(answer["sources"][0]["batch"]["cut"], json!([8, 0]));
     assert_eq!(answer["sources"][0]["job"], json!(null));
-    let running = vec![RunningTask { task: "advance of readings/1 to version 3".to_owned(), worker: 2 }];
-    let job = BatchJob { version: 3, tasks: 2, done: 1, running };
-    world.board.post_job("readings", Some(job));
+    let task = "advance of readings/1 to version 3".to_owned();
+    let running = vec![RunningTask { task, worker: 2, elapsed_ms: 5 }];
+    world
+        .board
+        .post_job("readings", BatchJob { version: 3, tasks: 2, done: 1, running, ..BatchJob::default() });
     let (_, source) = world.get("/v1/sources/readings").await;
     let running = json!([{ "task": "advance of readings/1 to version 3", "worker": 2 }]);
     assert_eq!(source["job"], json!({ "version": 3, "tasks": 2, "done": 1, "running": running }));
-    world.board.post_job("readings", None);
+    world.board.end_job("readings", JobOutcome::Done, 0);
     assert_eq!(answer["sources"][0]["lag_records"], 2);
     assert_eq!(answer["views"].as_array().map(Vec::len), Some(4));
     assert_eq!(answer["views"][0]["partitions"][0]["live"], true);

@@ -1,5 +1,6 @@
 //! One suite for every index of newest versions.
 
+use bytes::Bytes;
 use sanso_catalog::RecordCounts;
 
 use crate::newest::{Accepted, Commit, MemoryIndex, NewestIndex, Version};
@@ -11,7 +12,7 @@ fn version(offset: u64) -> Version {
 }
 
 fn accepted(identity: &[u8], offset: u64, superseded: Option<u64>) -> Accepted {
-    Accepted { identity: identity.into(), version: version(offset), superseded: superseded.map(version) }
+    Accepted { identity: Bytes::copy_from_slice(identity), version: version(offset), superseded: superseded.map(version) }
 }
 
 fn commit(from: u64, to: u64, accepted: Vec<Accepted>) -> Commit {

@@ -1,5 +1,6 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{Event, FileError, FileSummary, Mapping, Quality, ReadOptions, Reading, Refused};
 
@@ -47,6 +48,28 @@ fn the_callers_version_is_taken_where_the_file_has_none() {
     let options = ReadOptions { source_version: Some(7), ..ReadOptions::default() };
     let (readings, ..) = read_with(&format!("{LCL}MAC1,2012-10-12 00:30:00,1\n"), &options);
     assert_eq!(readings[0].source_version, 7);
+}
+
+#[test]
+fn how_much_of_a_file_has_been_read_is_told_while_its_readings_are_given() {
+    let row = |meter| format!("MAC{meter},2012-10-12 00:30:00.0000000, 0.5 \n");
+    let text: String = std::iter::once(LCL.to_owned()).chain((0..20_000).map(row)).collect();
+    let folder = tempfile::tempdir().expect("a folder");
+    let (path, position) = (folder.path().join("lcl.csv"), Arc::new(AtomicU64::new(0)));
+    std::fs::write(&path, &text).expect("written");
+    let mut told = Vec::new();
+    let summary = crate::read_file_watched(&path, &ReadOptions::default(), &position, |_| {
+        told.push(position.load(Ordering::Relaxed));
+        ControlFlow::Continue(())
+    });
+    summary.expect("a sound file");
+    let size = text.len() as u64;
+    assert!(
+        told.is_sorted() && told[0] < size / 2,
+        "it does not begin at the end of the pass before: {}",
+        told[0]
+    );
+    assert_eq!(*told.last().expect("readings"), size);
 }
 
 #[test]
