@@ -24,13 +24,15 @@ async fn a_node_that_is_alone_holds_all_at_once_and_takes_every_write_without_en
     let again = store.submit(id(0), Entry::Delta(delta(0, 1))).await.expect("it is live");
     assert!(matches!(again, Outcome::Refused { applied: 20, .. }), "{again:?}");
     assert_eq!(store.emits_here().len(), 5);
+    let rest = store.submit(id(0), Entry::Delta(delta(20, 1_000))).await.expect("it is live");
+    assert_eq!(rest, Outcome::Accepted { applied: 1_000 }, "a segment is whole");
     // A version is adopted whole: there is nobody to whom what it adds would be sent.
-    let mut block = Block { version: 1, cut: Cut::new(vec![20]), ..Block::empty(view(), 1) };
-    block.groups.combine(&delta(0, 20).groups);
+    let mut block = Block { version: 1, cut: Cut::new(vec![1_000]), ..Block::empty(view(), 1) };
+    block.groups.combine(&delta(0, 1_000).groups);
     let block = Arc::new(block);
     let extension = Extension { of: 7, added: Arc::clone(&block) };
     assert_eq!(store.adopt(id(0), block, Some(extension)).await.expect("it is live"), Outcome::Adopted);
-    assert_eq!(rows(&store, 0).await.expect("it is live"), (20, 20));
+    assert_eq!(rows(&store, 0).await.expect("it is live"), (1_000, 1_000));
     assert_eq!(node.replicas().iter().map(|replica| replica.held.len()).sum::<usize>(), 5);
     node.remove(view()).await.expect("removed");
     assert!(matches!(rows(&store, 3).await, Err(StoreError::NotLive(_))));

@@ -8,9 +8,9 @@ use axum::response::Response;
 use sanso_catalog::{BatchJob, EndedJob, JobOutcome};
 use serde_json::{Value, json};
 
+use crate::json::time_text;
 use crate::params::Params;
 use crate::problem::Problem;
-use crate::json::time_text;
 use crate::service::Shared;
 
 pub(crate) async fn list(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Response, Problem> {

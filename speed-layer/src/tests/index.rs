@@ -12,7 +12,11 @@ fn version(offset: u64) -> Version {
 }
 
 fn accepted(identity: &[u8], offset: u64, superseded: Option<u64>) -> Accepted {
-    Accepted { identity: Bytes::copy_from_slice(identity), version: version(offset), superseded: superseded.map(version) }
+    Accepted {
+        identity: Bytes::copy_from_slice(identity),
+        version: version(offset),
+        superseded: superseded.map(version),
+    }
 }
 
 fn commit(from: u64, to: u64, accepted: Vec<Accepted>) -> Commit {
