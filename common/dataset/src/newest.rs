@@ -46,6 +46,10 @@ impl Dataset {
     ///
     /// `version`: of the table. `rows`: the source's columns, then the log's, in order of identity.
     /// `fingerprint`: of all that the rows were made from; it names the file.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "each says another thing of the file, and none belongs to another"
+    )]
     pub async fn put_newest(
         &self,
         source: &str,

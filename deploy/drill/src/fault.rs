@@ -164,6 +164,7 @@ pub fn all(nodes: usize) -> Vec<Fault> {
     };
     let start = Act::Start;
     let one = Pick::One;
+    let kill_of_one = [Step::Do(Kill, one), Step::Hold(1), Step::Do(start, one)];
     vec![
         single("kill", "kill -9 of a node, started again after a while", Kill, one, start),
         single("pause", "a node is frozen (SIGSTOP), and goes on after a while", Pause, one, Resume),
@@ -219,26 +220,20 @@ pub fn all(nodes: usize) -> Vec<Fault> {
             one,
             Act::SetClock,
         ),
-        Fault {
-            bounds: Some(Bounds::ALWAYS),
-            ..single("flood", "half a million readings come at once", FLOOD, Pick::Nobody, Act::Settle)
-        },
-        Fault {
-            steps: flood_and_kill(),
-            bounds: Some(Bounds::ALWAYS),
-            ..single("flood-kill", "kill -9 of a node while they are archived", Kill, one, start)
-        },
+        flood("flood", "half a million readings come at once", &[Step::Hold(1)]),
+        flood("flood-kill", "kill -9 of a node while they are archived", &kill_of_one),
     ]
 }
 
 /// Many more readings than a version of the batch layer takes at once.
 const FLOOD: Act = Act::Flood(500_000);
 
-fn flood_and_kill() -> Vec<Step> {
-    let one = Pick::One;
-    let kill = [Step::Do(Act::Kill, one), Step::Hold(1), Step::Do(Act::Start, one)];
+/// A fault in which the batch layer is given much to do at once, and something else happens meanwhile.
+fn flood(name: &'static str, about: &'static str, meanwhile: &[Step]) -> Fault {
+    let begin = [Step::Do(FLOOD, Pick::Nobody)];
     let settle = [Step::Do(Act::Settle, Pick::Nobody), Step::Well];
-    [&[Step::Do(FLOOD, Pick::Nobody)], &kill[..], &settle].concat()
+    let steps = [&begin, meanwhile, &settle].concat();
+    Fault { name, about, steps, bounds: Some(Bounds::ALWAYS) }
 }
 
 fn rolling(nodes: usize) -> Vec<Step> {

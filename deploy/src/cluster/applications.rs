@@ -54,9 +54,12 @@ pub(crate) struct Applications {
     path: PathBuf,
     own: Mutex<Own>,
     /// What others declare, by content; with why it is of no use here.
-    others: Mutex<BTreeMap<Fingerprint, Result<Vec<Arc<View>>, String>>>,
+    others: Mutex<BTreeMap<Fingerprint, Understood>>,
     heard: Mutex<Heard>,
 }
+
+/// The views that another node declares, or why they are of no use here.
+type Understood = Result<Vec<Arc<View>>, String>;
 
 /// What this node declares.
 struct Own {

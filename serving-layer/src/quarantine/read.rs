@@ -174,7 +174,7 @@ impl Snapshot<'_> {
         limit: usize,
     ) -> Result<(Vec<Quarantined>, bool), Problem> {
         let mut records: Vec<Quarantined> = Vec::new();
-        for partition in self.wanted.partitions(&self.source) {
+        for partition in self.wanted.partitions(self.source) {
             let Some(range) = self.wanted.within(partition, after) else { continue };
             let bytes = records.iter().map(|record| record.payload.len()).sum();
             let taking = Taking::new(limit - records.len(), bytes);
@@ -187,7 +187,7 @@ impl Snapshot<'_> {
 
     async fn newest(&self, limit: usize) -> Result<(Vec<Quarantined>, bool), Problem> {
         let (mut records, mut more) = (Vec::new(), false);
-        for partition in self.wanted.partitions(&self.source) {
+        for partition in self.wanted.partitions(self.source) {
             let taking = Taking::new(limit, 0);
             more |= self.gather(partition, 0..Offset::MAX, Order::Falling, taking, &mut records).await?;
         }
