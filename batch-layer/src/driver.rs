@@ -277,7 +277,7 @@ impl<'a> Job<'a> {
             running: running.collect(),
             kind: first.kind(),
             views: first.view_names(),
-            waiting: (progress.tasks - progress.done - progress.running) as u64,
+            waiting: progress.waiting as u64,
             found: progress.found as u64,
             twins: progress.twins as u64,
             lost: progress.lost as u64,

@@ -76,11 +76,7 @@ impl BatchLayer {
     /// [`BatchLayer::ensure_published`] of each returns at once: those of one source that must be
     /// computed are computed in one pass over its rows.
     pub async fn ensure_all_published(&self, views: &[Arc<View>]) -> Result<()> {
-        let mut by_source: BTreeMap<&str, Vec<Arc<View>>> = BTreeMap::new();
-        for view in views {
-            by_source.entry(&view.source.name).or_default().push(Arc::clone(view));
-        }
-        for views in by_source.values() {
+        for views in by_source(views).values() {
             self.ensure(&views[0].source, views, |_| ()).await?;
         }
         Ok(())
@@ -90,24 +86,15 @@ impl BatchLayer {
     /// each that is still live once a run of its source has ended: the others are neither computed, not even to their
     /// end, nor extended.
     pub async fn live_blocks(&self, views: &[Arc<View>]) -> Result<BTreeMap<Fingerprint, Vec<Arc<Block>>>> {
-        let mut by_source: BTreeMap<&str, Vec<Arc<View>>> = BTreeMap::new();
-        for view in views {
-            by_source.entry(&view.source.name).or_default().push(Arc::clone(view));
-        }
         let mut all = BTreeMap::new();
-        for views in by_source.values() {
+        for views in by_source(views).values() {
             let state = self.state(&views[0].source.name).await;
             let mut state = state.lock().await;
             let live = self.0.catalog.current();
             let views: Vec<Arc<View>> =
                 views.iter().filter(|view| live.live.contains_key(&view.fingerprint)).cloned().collect();
             let Some(first) = views.first() else { continue };
-            let world = self.0.world(&first.source);
-            let ensured = state.ensure(&world, &views, &mut SourceReport::default()).await;
-            if ensured.is_err() {
-                state.forget();
-            }
-            ensured?;
+            self.ensure_in(&mut state, &first.source, &views).await?;
             state.note_live(&views);
             let known = views.iter().filter(|view| state.knows(view));
             all.extend(known.map(|view| (view.fingerprint, state.blocks(view))));
@@ -121,14 +108,24 @@ impl BatchLayer {
         views: &[Arc<View>],
         answer: impl FnOnce(&SourceState) -> T,
     ) -> Result<T> {
-        let inner = &self.0;
         let state = self.state(&source.name).await;
         let mut state = state.lock().await;
-        let ensured = state.ensure(&inner.world(source), views, &mut SourceReport::default()).await;
+        self.ensure_in(&mut state, source, views).await?;
+        Ok(answer(&state))
+    }
+
+    /// Sees to views of one source; after an error the next call begins from what is in the dataset.
+    async fn ensure_in(
+        &self,
+        state: &mut SourceState,
+        source: &Arc<Source>,
+        views: &[Arc<View>],
+    ) -> Result<()> {
+        let ensured = state.ensure(&self.0.world(source), views, &mut SourceReport::default()).await;
         if ensured.is_err() {
             state.forget();
         }
-        ensured.map(|()| answer(&state))
+        ensured
     }
 
     /// Runs one step of every source: at most one new version each. A source that fails does not
@@ -244,6 +241,14 @@ impl Inner {
             executor: self.executor.as_ref(),
         }
     }
+}
+
+fn by_source(views: &[Arc<View>]) -> BTreeMap<&str, Vec<Arc<View>>> {
+    let mut by_source: BTreeMap<&str, Vec<Arc<View>>> = BTreeMap::new();
+    for view in views {
+        by_source.entry(&view.source.name).or_default().push(Arc::clone(view));
+    }
+    by_source
 }
 
 /// Returns the time in microseconds since 1970.

@@ -174,7 +174,7 @@ impl SourceState {
                 report.recomputed.push(view.name.clone());
                 self.know(view, published);
             }
-            return Ok(());
+            break;
         }
         Ok(())
     }

@@ -26,11 +26,13 @@ async fn a_node_that_is_alone_holds_all_at_once_and_takes_every_write_without_en
     assert_eq!(store.emits_here().len(), 5);
     let rest = store.submit(id(0), Entry::Delta(delta(20, 1_000))).await.expect("it is live");
     assert_eq!(rest, Outcome::Accepted { applied: 1_000 }, "a segment is whole");
-    // A version is adopted whole: there is nobody to whom what it adds would be sent.
+    // A version is adopted whole: there is nobody to whom what it adds would be sent. (Here that
+    // would be nothing, and the rows would be gone.)
     let mut block = Block { version: 1, cut: Cut::new(vec![1_000]), ..Block::empty(view(), 1) };
     block.groups.combine(&delta(0, 1_000).groups);
     let block = Arc::new(block);
-    let extension = Extension { of: 7, added: Arc::clone(&block) };
+    let nothing = Block { version: 1, cut: Cut::new(vec![1_000]), ..Block::empty(view(), 1) };
+    let extension = Extension { of: 0, added: Arc::new(nothing) };
     assert_eq!(store.adopt(id(0), block, Some(extension)).await.expect("it is live"), Outcome::Adopted);
     assert_eq!(rows(&store, 0).await.expect("it is live"), (1_000, 1_000));
     assert_eq!(node.replicas().iter().map(|replica| replica.held.len()).sum::<usize>(), 5);

@@ -16,6 +16,8 @@ pub struct Progress {
     pub found: usize,
     /// Tasks that run, somewhere.
     pub running: usize,
+    /// Tasks that are still to be done and don't run. One that nobody needs any longer is neither done nor waits.
+    pub waiting: usize,
     /// Runs that were begun beside another one, since that took long.
     pub twins: usize,
     /// Runs that were lost with their worker.
@@ -59,7 +61,7 @@ impl Tally {
 impl Scheduler {
     /// Returns how far the job is.
     pub fn progress(&self, now_ms: u64) -> Progress {
-        let running: BTreeSet<TaskId> = self.runs.values().map(|run| run.task).collect();
+        let running = self.running();
         let mut workers: BTreeMap<WorkerId, WorkerProgress> = BTreeMap::new();
         for run in self.runs.values() {
             workers.entry(run.worker).or_default().running += 1;
@@ -67,7 +69,8 @@ impl Scheduler {
         for worker in self.tasks.iter().filter_map(|task| task.done_by) {
             workers.entry(worker).or_default().done += 1;
         }
-        for task in self.waiting() {
+        let waiting = self.waiting();
+        for task in &waiting {
             let prefers = self.tasks[task.0].plan.prefers;
             if let Some(worker) = prefers.filter(|at| self.workers.contains_key(at)) {
                 workers.entry(worker).or_default().waiting += 1;
@@ -80,6 +83,7 @@ impl Scheduler {
             done: done.count(),
             found,
             running: running.len(),
+            waiting: waiting.len(),
             twins: self.tally.twins,
             lost: self.tally.lost,
             failed: self.tally.failed,
@@ -94,39 +98,32 @@ impl Scheduler {
         self.runs.values().map(move |run| (run.task, run.worker, now_ms.saturating_sub(run.started_ms)))
     }
 
+    fn running(&self) -> BTreeSet<TaskId> {
+        self.runs.values().map(|run| run.task).collect()
+    }
+
     /// Returns the tasks that are still to be done and don't run, whether they could or not.
-    fn waiting(&self) -> impl Iterator<Item = TaskId> + '_ {
-        let runs = |task| self.runs.values().any(|run| run.task == task);
-        let open = self.open().into_iter().enumerate().filter(|(_, is_open)| *is_open);
-        open.map(|(id, _)| TaskId(id)).filter(move |task| !runs(*task))
+    fn waiting(&self) -> Vec<TaskId> {
+        let (running, open) = (self.running(), self.open());
+        let open = open.into_iter().enumerate().filter(|(_, is_open)| *is_open);
+        open.map(|(id, _)| TaskId(id)).filter(|task| !running.contains(task)).collect()
     }
 
-    /// Returns how long a task takes: as long as those of its stage did on average, or any where none of it
-    /// has ended.
-    fn usual_ms(&self, task: TaskId) -> Option<u64> {
-        let mean_ms = |all: &mut dyn Iterator<Item = u64>| {
-            let (sum, count) = all.fold((0, 0), |(sum, count), took_ms| (sum + took_ms, count + 1));
-            (count > 0).then(|| sum / count)
-        };
-        let of_stage = self.took_ms.get(&self.tasks[task.0].stage).into_iter().flatten().copied();
-        let of_all = self.took_ms.values().flatten().copied();
-        mean_ms(&mut { of_stage }).or_else(|| mean_ms(&mut { of_all }))
-    }
-
-    /// Estimates what remains: all places are used, and a run that takes longer than usual is about to end.
+    /// Estimates what remains: a task takes as long as those of its stage did on average, or any where none of that
+    /// has ended; all places are used, and a run that takes longer is about to end.
     fn remaining_ms(&self, now_ms: u64) -> Option<u64> {
-        if self.took_ms.is_empty() {
-            return None;
-        }
+        let mean_ms = |took_ms: &[u64]| took_ms.iter().sum::<u64>().checked_div(took_ms.len() as u64);
+        let of_any = mean_ms(&self.took_ms.values().flatten().copied().collect::<Vec<_>>())?;
+        let of_stage: BTreeMap<usize, u64> =
+            self.took_ms.iter().filter_map(|(stage, took_ms)| Some((*stage, mean_ms(took_ms)?))).collect();
+        let usual_ms = |task: TaskId| *of_stage.get(&self.tasks[task.0].stage).unwrap_or(&of_any);
         let mut left: BTreeMap<TaskId, u64> = BTreeMap::new();
         for (task, _, so_far_ms) in self.running_ms(now_ms) {
-            let left_ms = self.usual_ms(task)?.saturating_sub(so_far_ms);
+            let left_ms = usual_ms(task).saturating_sub(so_far_ms);
             // Of twins the first one to end counts.
             left.entry(task).and_modify(|least| *least = left_ms.min(*least)).or_insert(left_ms);
         }
-        for task in self.waiting() {
-            left.insert(task, self.usual_ms(task)?);
-        }
+        left.extend(self.waiting().into_iter().map(|task| (task, usual_ms(task))));
         let longest_ms = left.values().copied().max().unwrap_or(0);
         let places = self.workers.values().sum::<usize>().min(left.len()).max(1);
         Some(longest_ms.max(left.values().sum::<u64>().div_ceil(places as u64)))
@@ -200,5 +197,37 @@ mod tests {
         assert_eq!(job.progress(90).remaining_ms, Some(0), "it is late");
         job.step(Event::Done(RunId(4), Held::Safely), 90);
         assert_eq!(job.progress(90).remaining_ms, Some(0));
+    }
+
+    /// Two tasks, and one that needs both, of which some were found; with one worker for one at a time.
+    fn staged(found: &[usize]) -> Scheduler {
+        let second = TaskPlan { prefers: None, needs: vec![TaskId(0), TaskId(1)] };
+        let plans = vec![TaskPlan::default(), TaskPlan::default(), second];
+        let mut job = Scheduler::new(SchedulerConfig::default(), plans, 0);
+        for task in found {
+            job.step(Event::Found(TaskId(*task), Held::Safely), 0);
+        }
+        job.step(there(&[(1, 1)]), 0);
+        job
+    }
+
+    #[test]
+    fn what_was_found_is_done_and_what_nobody_needs_does_not_wait() {
+        let counts = |job: &Scheduler| {
+            let Progress { done, found, running, waiting, .. } = job.progress(0);
+            (done, found, running, waiting)
+        };
+        assert_eq!(counts(&staged(&[0])), (1, 1, 1, 1));
+        assert_eq!(counts(&staged(&[2])), (1, 1, 0, 0));
+    }
+
+    #[test]
+    fn a_stage_that_is_to_come_counts_and_is_told_by_its_own_as_soon_as_that_can_be() {
+        let mut job = staged(&[]);
+        job.step(Event::Done(RunId(0), Held::Safely), 10);
+        assert_eq!(job.progress(10).remaining_ms, Some(20), "one runs, and one waits for it");
+        job.step(Event::Done(RunId(1), Held::At(WorkerId(1))), 20);
+        job.step(Event::Done(RunId(2), Held::Safely), 100);
+        assert_eq!(job.progress(100).remaining_ms, Some(0));
     }
 }
