@@ -140,6 +140,10 @@ impl State for Hosted {
         op.bytes.len()
     }
 
+    fn is_again(op: &Encoded, other: &Encoded) -> bool {
+        !op.bytes.is_empty() && op.bytes == other.bytes
+    }
+
     fn replace(&mut self, mut by: Self) {
         let by = std::mem::take(&mut by.0);
         self.0.replace(Arc::try_unwrap(by).map_or_else(|shared| shared.copies(), Slots::into_all));
@@ -231,6 +235,11 @@ impl Readable {
     /// Returns the kinds of a view partition's aggregates, by which its states are encoded.
     pub fn config(&self, id: PartitionId) -> Option<ViewPartitionConfig> {
         Some(self.0.get(id)?.with(|partition| partition.config().clone()))
+    }
+
+    /// Returns what a view partition stands on.
+    pub fn base(&self, id: PartitionId) -> Option<Arc<Block>> {
+        Some(self.0.get(id)?.with(|partition| Arc::clone(partition.base())))
     }
 
     /// Returns what speed holds of a segment: none when there is no such view partition, and none

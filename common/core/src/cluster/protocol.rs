@@ -10,7 +10,7 @@ pub trait State: Clone + fmt::Debug {
     /// One write.
     type Op: Clone + fmt::Debug;
     /// What became of a write.
-    type Outcome: fmt::Debug;
+    type Outcome: Clone + fmt::Debug;
 
     /// Applies a write; equal states and writes give equal states and outcomes.
     fn apply(&mut self, op: &Self::Op) -> Self::Outcome;
@@ -18,6 +18,12 @@ pub trait State: Clone + fmt::Debug {
     /// Says what a write weighs in the memory of a log and on the wire.
     fn weight(_op: &Self::Op) -> usize {
         1
+    }
+
+    /// Says whether a write is another one once more, sent by a writer that has lost patience: applying both would come
+    /// to the same as applying one.
+    fn is_again(_op: &Self::Op, _other: &Self::Op) -> bool {
+        false
     }
 
     /// Becomes another state.
@@ -142,11 +148,12 @@ pub struct ReplicaConfig {
     pub entries_max: usize,
     /// What the entries in one message may weigh together, if there is more than one.
     pub entries_weight_max: usize,
-    /// What any replica takes in a microsecond, at least: who has more to take is given more time.
+    /// What any replica takes in a microsecond, at least: who has more to take is given more time, and twice as much
+    /// each time that it was not enough.
     pub weight_per_us: u64,
     /// Wait after which what was not acknowledged is sent again.
     pub resend_us: u64,
-    /// Wait after which the state is sent again.
+    /// Wait after which the state is sent again, doubled likewise.
     pub snapshot_resend_us: u64,
     /// Wait after which control is asked to remove who doesn't acknowledge.
     pub eject_us: u64,

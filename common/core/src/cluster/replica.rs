@@ -38,6 +38,9 @@ use crate::cluster::protocol::{
     Answer, Effect, Logged, ReadRefusal, ReplicaConfig, Replication, RequestId, Shown, State,
 };
 
+/// What a replica is given to take what is sent is doubled no more often than this.
+const DOUBLED_MAX: u32 = 4;
+
 /// What the primary knows of another replica.
 #[derive(Clone, Copy, Debug)]
 struct Peer {
@@ -53,6 +56,9 @@ struct Peer {
     waiting_since_us: Option<u64>,
     /// When it is time to send again.
     resend_at_us: u64,
+    /// How often that was done since it last made progress: what is heavy may be waiting behind what was
+    /// sent before, and each copy of it would make that worse.
+    resent: u32,
     /// Before then its admission is not proposed.
     admit_at_us: u64,
     /// Whether it was in sync when the map was looked at last.
@@ -174,6 +180,7 @@ impl<S: State> Replica<S> {
                     heard: false,
                     waiting_since_us: Some(now_us),
                     resend_at_us: now_us + self.config.resend_us,
+                    resent: 0,
                     admit_at_us: now_us,
                     in_sync: false,
                     proposed: None,
@@ -193,11 +200,22 @@ impl<S: State> Replica<S> {
         if self.waiting.len() >= self.config.waiting_max {
             return out.push(Effect::Answer(request, Answer::Busy));
         }
+        if let Some(seq) = self.waits_as(&op) {
+            let place = self.waiting.partition_point(|(waiting, _)| *waiting <= seq);
+            return self.waiting.insert(place, (seq, request));
+        }
         let weight = S::weight(&op);
         self.entries.push(self.assignment.epoch, op, weight);
         self.waiting.push_back((self.end(), request));
         self.send_new(now_us, out);
         self.advance(now_us, out);
+    }
+
+    /// As primary: finds a write among those of its own that are not committed. A writer that loses patience sends one again; were
+    /// each copy an entry, those who are slow would have the more to take the slower they are.
+    fn waits_as(&self, op: &S::Op) -> Option<u64> {
+        let is_again = |seq: &u64| S::is_again(op, self.entries.op(*seq));
+        (self.commit.max(self.inherited) + 1..=self.end()).rev().find(is_again)
     }
 
     /// As primary: sends what is new to those who have all before it.
@@ -222,19 +240,27 @@ impl<S: State> Replica<S> {
         let peer = self.peers.get_mut(&other).expect("only peers are sent to");
         if from < self.entries.base().seq {
             peer.sent = self.commit;
-            peer.resend_at_us = now_us + self.config.snapshot_resend_us;
+            peer.resend_at_us = now_us + (self.config.snapshot_resend_us << peer.resent);
             let at = self.position(self.commit).expect("the commit is in the log");
             out.push(Effect::Send(other, Replication::Snapshot { at, state: self.state.clone() }));
             return;
         }
         let to = to.min(from + self.config.entries_max as u64);
         let to = self.entries.within(from, to, self.config.entries_weight_max);
+        let taking_us = self.taking_us(from, to);
+        let peer = self.peers.get_mut(&other).expect("only peers are sent to");
         peer.sent = to;
-        let heavy_us = self.entries.weight_between(from, to) as u64 / self.config.weight_per_us;
-        peer.resend_at_us = now_us + self.config.resend_us + heavy_us;
+        peer.resend_at_us = now_us + self.config.resend_us + (taking_us << peer.resent);
         let entries = self.entries.between(from, to);
         let previous = self.position(from).expect("it is in the log");
         out.push(Effect::Send(other, Replication::Append { previous, entries, commit: self.commit }));
+    }
+
+    /// Returns how long any replica takes at most over the entries `(from, to]`, as far as they are kept.
+    fn taking_us(&self, from: u64, to: u64) -> u64 {
+        let (base, end) = (self.entries.base().seq, self.end());
+        let from = from.clamp(base, end);
+        self.entries.weight_between(from, to.clamp(from, end)) as u64 / self.config.weight_per_us
     }
 
     /// Takes a message of another replica, sent in `epoch` of this partition.
@@ -321,9 +347,13 @@ impl<S: State> Replica<S> {
         out: &mut Vec<Effect<S>>,
     ) {
         let end = self.end();
-        let Some(peer) = self.peers.get_mut(&from) else { return };
+        let Some(sent) = self.peers.get(&from).map(|peer| peer.sent) else { return };
+        let on_its_way_us = self.taking_us(matched, sent);
+        let peer = self.peers.get_mut(&from).expect("it was just there");
         if !peer.heard || matched > peer.matched {
             peer.waiting_since_us = Some(now_us);
+            peer.resent = 0;
+            peer.resend_at_us = now_us + self.config.resend_us + on_its_way_us;
         }
         peer.heard = true;
         peer.matched = peer.matched.max(matched);
@@ -375,10 +405,9 @@ impl<S: State> Replica<S> {
         let first = self.commit + 1;
         let outcomes = self.show(commit);
         for (seq, outcome) in (first..).zip(outcomes) {
-            if self.waiting.front().is_some_and(|(waiting, _)| *waiting == seq) {
-                let (_, request) = self.waiting.pop_front().expect("it is there");
-                let at = self.position(seq).expect("what was just shown is kept");
-                out.push(Effect::Answer(request, Answer::Done { outcome, at, copies }));
+            let at = self.position(seq).expect("what was just shown is kept");
+            while let Some((_, request)) = self.waiting.pop_front_if(|(waiting, _)| *waiting == seq) {
+                out.push(Effect::Answer(request, Answer::Done { outcome: outcome.clone(), at, copies }));
             }
         }
         self.drop_old();
@@ -440,10 +469,11 @@ impl<S: State> Replica<S> {
                 continue;
             };
             let end = self.end();
+            let resent = (peer.resent + 1).min(DOUBLED_MAX);
+            self.peers.get_mut(&other).expect("it was listed").resent = resent;
             self.append(other, if peer.heard { peer.matched } else { end }, end, now_us, out);
             let waited_for = peer.proposed.is_some() || self.assignment.in_sync.contains(&other);
-            let owed = self.entries.weight_between(peer.matched.max(self.entries.base().seq), end);
-            let patience_us = self.config.eject_us + owed as u64 / self.config.weight_per_us;
+            let patience_us = self.config.eject_us + self.taking_us(peer.matched, end);
             if waited_for && now_us >= since_us + patience_us {
                 let (partition, version) = (self.partition, self.assignment.version);
                 out.push(Effect::Propose(Change::Eject { partition, version, holder: other }));
@@ -535,3 +565,7 @@ impl<S: State> Replica<S> {
         self.entries.position(seq)
     }
 }
+
+#[cfg(test)]
+#[path = "replica_tests.rs"]
+mod tests;

@@ -27,6 +27,10 @@ impl State for Ledger {
     /// Where the writer stands now, and whether this write brought it there.
     type Outcome = (bool, u64);
 
+    fn is_again(write: &Write, other: &Write) -> bool {
+        write == other
+    }
+
     fn apply(&mut self, write: &Write) -> (bool, u64) {
         let applied = &mut self.applied[write.writer];
         let accepted = *applied == write.from;

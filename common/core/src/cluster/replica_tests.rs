@@ -1,0 +1,109 @@
+//! What a primary does about writers and replicas that are slow.
+
+use super::*;
+use crate::cluster::ids::{Incarnation, Instance, NodeId};
+
+/// A write that is no more than a number, and the least of those that weigh a megabyte and a half.
+const LIGHT: u64 = 7;
+const HEAVY: u64 = 1_000;
+
+/// Adds up what is written.
+#[derive(Clone, Debug, Default)]
+struct Sum(u64);
+
+impl State for Sum {
+    type Op = u64;
+    type Outcome = u64;
+
+    fn apply(&mut self, op: &u64) -> u64 {
+        self.0 += op;
+        self.0
+    }
+
+    fn weight(op: &u64) -> usize {
+        if *op >= HEAVY { 1_500_000 } else { 1 }
+    }
+
+    fn is_again(op: &u64, other: &u64) -> bool {
+        op == other
+    }
+}
+
+fn holder(node: u16) -> Holder {
+    Holder { instance: Instance { node: NodeId(node), incarnation: Incarnation(1) }, since: 1 }
+}
+
+/// A primary with a backup that has said that it has nothing.
+fn primary() -> Replica<Sum> {
+    let mut replica = Replica::new(holder(1), Partition(0), ReplicaConfig::default(), Sum::default());
+    let assignment = Assignment {
+        life: 1,
+        epoch: Epoch(1),
+        version: 1,
+        primary: Some(holder(1)),
+        in_sync: vec![holder(1), holder(2)],
+        ..Assignment::default()
+    };
+    let mut out = Vec::new();
+    replica.adopt(&assignment, &Sum::default(), 0, &mut out);
+    replica.receive(holder(2), Epoch(1), Replication::Appended { matched: 0, shown: 0 }, 0, &mut out);
+    replica
+}
+
+/// Returns the numbers of entries sent, of each message that has some.
+fn sent(out: &[Effect<Sum>]) -> Vec<usize> {
+    let entries = |effect: &Effect<Sum>| match effect {
+        Effect::Send(_, Replication::Append { entries, .. }) => Some(entries.len()),
+        _ => None,
+    };
+    out.iter().filter_map(entries).filter(|entries| *entries > 0).collect()
+}
+
+#[test]
+fn a_write_that_is_sent_again_before_it_is_committed_takes_no_place_and_is_answered_as_often() {
+    let mut replica = primary();
+    let mut out = Vec::new();
+    for (request, op) in [(1, 7), (2, 9), (3, 7), (4, 7), (5, 9)] {
+        replica.submit(RequestId(request), op, 1, &mut out);
+    }
+    assert_eq!((replica.end(), sent(&out)), (2, vec![1, 1]));
+    out.clear();
+    replica.receive(holder(2), Epoch(1), Replication::Appended { matched: 2, shown: 0 }, 2, &mut out);
+    let answers = out.iter().filter_map(|effect| match effect {
+        Effect::Answer(RequestId(request), Answer::Done { outcome, at, .. }) => {
+            Some((*request, *outcome, at.seq))
+        }
+        _ => None,
+    });
+    assert_eq!(answers.collect::<Vec<_>>(), [(1, 7, 1), (3, 7, 1), (4, 7, 1), (2, 16, 2), (5, 16, 2)]);
+    // Once it is committed it is a write like any other.
+    replica.submit(RequestId(6), 7, 3, &mut out);
+    assert_eq!(replica.end(), 3);
+}
+
+#[test]
+fn what_is_heavy_is_sent_again_less_and_less_often_until_there_is_progress() {
+    let mut replica = primary();
+    let resent_at = |replica: &mut Replica<Sum>, from_us: u64, to_us: u64| {
+        let ticks = (from_us..to_us).step_by(1_000);
+        let resends = ticks.filter(|now_us| {
+            let mut out = Vec::new();
+            replica.tick(*now_us, &mut out);
+            !sent(&out).is_empty()
+        });
+        resends.map(|now_us| now_us / 1_000).collect::<Vec<_>>()
+    };
+    let mut out = Vec::new();
+    replica.submit(RequestId(1), LIGHT, 0, &mut out);
+    assert_eq!(resent_at(&mut replica, 0, 100_000), [20, 40, 60, 80]);
+    let taken = |matched| Replication::Appended { matched, shown: 0 };
+    replica.receive(holder(2), Epoch(1), taken(1), 1_000_000, &mut out);
+    // A replica may take 30 ms over this one.
+    replica.submit(RequestId(2), HEAVY, 1_000_000, &mut out);
+    let resends = resent_at(&mut replica, 1_000_000, 2_500_000);
+    assert_eq!(resends, [1_050, 1_130, 1_270, 1_530, 2_030]);
+    // It is heard of: what else there is, is sent at once, and soon again.
+    replica.submit(RequestId(3), HEAVY + 1, 2_500_000, &mut out);
+    replica.receive(holder(2), Epoch(1), taken(2), 2_500_000, &mut out);
+    assert_eq!(resent_at(&mut replica, 2_500_000, 2_700_000), [2_550, 2_630]);
+}
