@@ -12,7 +12,7 @@ use crate::archive::{ArchivePlan, plan};
 use crate::contribution::Contribution;
 use crate::driver::run_tasks;
 use crate::error::Result;
-use crate::publish::{Published, blocks, publish, publish_files, published_at};
+use crate::publish::{Published, publish_files, publish_whole};
 use crate::source_run::World;
 use crate::task::{Given, Task, TaskResult, Work};
 
@@ -40,13 +40,13 @@ pub(crate) async fn publish_lifted(
     let partitions: BTreeSet<LogPartition> = manifest.newest.iter().map(|file| file.partition).collect();
     let partitions = Vec::from_iter(partitions);
     match world.executor.is_shared() {
-        true => publish_combined(world, views, manifest, &partitions).await,
-        false => publish_whole(world, views, manifest, partitions).await,
+        true => lifted_by_all(world, views, manifest, &partitions).await,
+        false => lifted_here(world, views, manifest, partitions).await,
     }
 }
 
 /// One process goes over all files at once, on all its processors, and has no use for pieces.
-async fn publish_whole(
+async fn lifted_here(
     world: &World<'_>,
     views: &[Arc<View>],
     manifest: &Arc<Manifest>,
@@ -60,15 +60,13 @@ async fn publish_whole(
     let mut published = Vec::with_capacity(views.len());
     for view in views {
         let parts = lifted.remove(&view.fingerprint).expect("a lift gives groups of each of its views");
-        let blocks = blocks(view, manifest, parts);
-        published.push(publish(world.dataset, view, manifest, blocks, None).await?.0);
+        published.push(publish_whole(world.dataset, view, manifest, parts).await?);
     }
     Ok(published)
 }
 
-/// Lifts by log partition, and combines by view partition. Only the blocks come here, to be extended by the versions
-/// to come.
-async fn publish_combined(
+/// Lifts by log partition, and combines by view partition. Nothing of it comes here but the names of files.
+async fn lifted_by_all(
     world: &World<'_>,
     views: &[Arc<View>],
     manifest: &Arc<Manifest>,
@@ -88,18 +86,15 @@ async fn publish_combined(
         tasks.extend((0..view.partitions).map(combine));
     }
     let mut combined = run_tasks(world, &tasks).await?.into_iter();
+    let mut published = Vec::with_capacity(views.len());
     for view in views {
         let files = combined.by_ref().take(view.partitions as usize);
         let file = |result: Arc<TaskResult>| result.block.clone().expect("who combines gives a block");
         let files = files.map(file).collect();
-        publish_files(dataset, view, manifest, files).await?;
+        published.push(publish_files(dataset, view, manifest, files).await?);
     }
     forget_pieces(world, manifest, views, &of).await?;
     forget_tasks(world, &tasks).await?;
-    let mut published = Vec::with_capacity(views.len());
-    for view in views {
-        published.push(published_at(dataset, view, manifest).await?);
-    }
     Ok(published)
 }
 

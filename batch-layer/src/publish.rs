@@ -1,8 +1,8 @@
 //! Batch views: computed, published, loaded.
 //!
-//! A published version names the manifest it was made from by fingerprint, so a view is loaded only
+//! A published version names the manifest it was made from by fingerprint, so a view is taken for published only
 //! when it is of the version in force; anything else, or anything damaged, is computed again from the
-//! newest-version table.
+//! newest-version table. Nobody here holds blocks: one is read where it is needed, and let go.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,23 +23,37 @@ use crate::error::{BatchError, Result};
 /// Most files beside a block: each costs a request when the view is loaded.
 const ADDED_MAX: usize = 16;
 
-/// A view at a version, as loaded or published.
-#[derive(Clone, Debug)]
-pub(crate) struct Published {
-    /// The version; 0 when nothing is archived yet.
-    pub(crate) version: u64,
-    /// One block for each view partition.
-    pub(crate) blocks: Vec<Arc<Block>>,
-    /// Their files; none for version 0.
-    files: Vec<PublishedBlock>,
-}
+/// A view at a version, as it is published; none for version 0, at which nothing is archived yet.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Published(Option<Arc<PublishedView>>);
 
 impl Published {
-    /// Returns the empty beginning of a view.
-    pub(crate) fn beginning(view: &View) -> Self {
-        let block = Arc::new(Block::empty(view.fingerprint, view.source.partitions));
-        Self { version: 0, blocks: vec![block; view.partitions as usize], files: Vec::new() }
+    /// Returns the version.
+    pub(crate) fn version(&self) -> u64 {
+        self.0.as_ref().map_or(0, |document| document.version)
     }
+
+    /// Reads one view partition's block.
+    pub(crate) async fn block(
+        &self,
+        dataset: &Dataset,
+        view: &View,
+        index: u32,
+    ) -> Result<Block, DatasetError> {
+        match &self.0 {
+            Some(document) => dataset.read_block(view_id(view), document, index).await,
+            None => Ok(Block::empty(view.fingerprint, view.source.partitions)),
+        }
+    }
+
+    fn files(&self, index: usize) -> Option<&PublishedBlock> {
+        self.0.as_ref().map(|document| &document.blocks[index])
+    }
+}
+
+/// Says whether what was published can't be had any longer: then it is to be computed again.
+pub(crate) fn is_lost(error: &DatasetError) -> bool {
+    matches!(error, DatasetError::Damaged { .. } | DatasetError::Missing { .. })
 }
 
 /// How many blocks a publication wrote and how many it carried by reference.
@@ -66,23 +80,13 @@ pub(crate) fn extensions(
     added: &[Contribution],
     manifest: &Manifest,
 ) -> Vec<Extension> {
-    assert_eq!(before.version + 1, manifest.version, "contributions extend the version before");
+    assert_eq!(before.version() + 1, manifest.version, "contributions extend the version before");
     let extension = |index: usize| {
         let mut groups = Groups::new();
         added.iter().for_each(|contribution| groups.combine(&contribution.parts[index]));
-        Extension { of: before.version, added: Arc::new(block_of(view, manifest, groups)) }
+        Extension { of: before.version(), added: Arc::new(block_of(view, manifest, groups)) }
     };
-    (0..before.blocks.len()).map(extension).collect()
-}
-
-/// Returns a version's blocks from those of the version before. Pure.
-pub(crate) fn extended(before: &Published, by: &[Extension]) -> Vec<Arc<Block>> {
-    let extended = |(block, extension): (&Arc<Block>, &Extension)| {
-        let mut block = Block::clone(block);
-        block.extend(&extension.added);
-        Arc::new(block)
-    };
-    before.blocks.iter().zip(by).map(extended).collect()
+    (0..view.partitions as usize).map(extension).collect()
 }
 
 pub(crate) fn block_of(view: &View, manifest: &Manifest, groups: Groups) -> Block {
@@ -102,38 +106,63 @@ fn watermarks_us(view: &View, manifest: &Manifest) -> Vec<Option<i64>> {
     manifest.watermarks.iter().map(watermark).collect()
 }
 
-/// Writes what is new of a version's blocks, then the version. `since`: the version before, if it was
-/// published, and what this one adds to it.
-pub(crate) async fn publish(
+/// Publishes what a version adds to the one before. Only a block that is written anew is read for that, one at a time.
+pub(crate) async fn publish_extended(
     dataset: &Dataset,
     view: &View,
     manifest: &Manifest,
-    blocks: Vec<Arc<Block>>,
-    since: Option<(&Published, &[Extension])>,
+    before: &Published,
+    by: &[Extension],
 ) -> Result<(Published, BlockCounts)> {
-    let mut files = Vec::with_capacity(blocks.len());
+    let mut blocks = Vec::with_capacity(by.len());
     let mut counts = BlockCounts::default();
-    for (index, block) in blocks.iter().enumerate() {
-        let held = since.and_then(|(before, by)| Some((before.files.get(index)?.clone(), &by[index].added)));
-        let put = async |block| dataset.put_block(view_id(view), index as u32, block).await;
-        files.push(match held {
-            Some((file, added)) if added.groups.is_empty() => {
+    for (index, Extension { added, .. }) in by.iter().enumerate() {
+        let held = before.files(index).cloned();
+        let put = async |block: &Arc<Block>| dataset.put_block(view_id(view), index as u32, block).await;
+        blocks.push(match held {
+            Some(file) if added.groups.is_empty() => {
                 counts.carried += 1;
                 file
             }
-            Some((mut file, added)) if is_worth_adding(&file, added) => {
+            Some(mut file) if is_worth_adding(&file, added) => {
                 counts.written += 1;
                 file.added.push(put(added).await?);
                 file
             }
             _ => {
                 counts.written += 1;
-                PublishedBlock { whole: put(block).await?, added: Vec::new() }
+                let block = Arc::new(before.block(dataset, view, index as u32).await?);
+                let whole = put(&extended(block, added).await).await?;
+                PublishedBlock { whole, added: Vec::new() }
             }
         });
     }
-    dataset.publish(&document(view, manifest, files.clone())).await?;
-    Ok((Published { version: manifest.version, blocks, files }, counts))
+    Ok((publish(dataset, view, manifest, blocks).await?, counts))
+}
+
+/// Returns a block with what a version adds to it: a copy, where others have it too.
+pub(crate) async fn extended(mut block: Arc<Block>, added: &Arc<Block>) -> Arc<Block> {
+    let added = Arc::clone(added);
+    blocking(move || {
+        Arc::make_mut(&mut block).extend(&added);
+        block
+    })
+    .await
+}
+
+/// Writes a view's groups by view partition, and publishes them.
+pub(crate) async fn publish_whole(
+    dataset: &Dataset,
+    view: &View,
+    manifest: &Manifest,
+    parts: Vec<Groups>,
+) -> Result<Published> {
+    let mut files = Vec::with_capacity(parts.len());
+    for (index, groups) in (0..).zip(parts) {
+        let block = Arc::new(block_of(view, manifest, groups));
+        files.push(dataset.put_block(view_id(view), index, &block).await?);
+    }
+    publish_files(dataset, view, manifest, files).await
 }
 
 /// Publishes a version whose blocks are written, one file for each view partition.
@@ -142,9 +171,20 @@ pub(crate) async fn publish_files(
     view: &View,
     manifest: &Manifest,
     files: Vec<BlockFile>,
-) -> Result<()> {
-    let files = files.into_iter().map(|whole| PublishedBlock { whole, added: Vec::new() }).collect();
-    Ok(dataset.publish(&document(view, manifest, files)).await?)
+) -> Result<Published> {
+    let blocks = files.into_iter().map(|whole| PublishedBlock { whole, added: Vec::new() }).collect();
+    publish(dataset, view, manifest, blocks).await
+}
+
+async fn publish(
+    dataset: &Dataset,
+    view: &View,
+    manifest: &Manifest,
+    blocks: Vec<PublishedBlock>,
+) -> Result<Published> {
+    let document = document(view, manifest, blocks);
+    dataset.publish(&document).await?;
+    Ok(Published(Some(Arc::new(document))))
 }
 
 fn document(view: &View, manifest: &Manifest, blocks: Vec<PublishedBlock>) -> PublishedView {
@@ -167,44 +207,19 @@ fn is_worth_adding(file: &PublishedBlock, added: &Block) -> bool {
     file.added.len() < ADDED_MAX && (since + added.groups.len() as u64) * 2 <= file.whole.groups
 }
 
-/// Loads a view at the version in force; None when it is not published there, or damaged.
-pub(crate) async fn load(dataset: &Dataset, view: &View, manifest: &Manifest) -> Result<Option<Published>> {
-    match load_blocks(dataset, view, manifest).await {
-        Err(error @ (DatasetError::Damaged { .. } | DatasetError::Missing { .. })) => {
-            tracing::warn!(view = view.name, %error, "a published view is recomputed");
-            Ok(None)
-        }
-        loaded => Ok(loaded?),
-    }
-}
-
-/// Loads a view that was published at the version in force just before.
-pub(crate) async fn published_at(dataset: &Dataset, view: &View, manifest: &Manifest) -> Result<Published> {
-    let lost = || {
-        let path = format!("{} at version {}", view.name, manifest.version);
-        BatchError::Dataset(DatasetError::Missing { path })
-    };
-    load_blocks(dataset, view, manifest).await?.ok_or_else(lost)
-}
-
-async fn load_blocks(
-    dataset: &Dataset,
-    view: &View,
-    manifest: &Manifest,
-) -> Result<Option<Published>, DatasetError> {
-    let id = view_id(view);
-    let document = match dataset.published(id, manifest.version).await {
+/// Looks for a view at the version in force; None when it is not published there, or its document is damaged.
+pub(crate) async fn find(dataset: &Dataset, view: &View, manifest: &Manifest) -> Result<Option<Published>> {
+    let document = match dataset.published(view_id(view), manifest.version).await {
         Err(DatasetError::Missing { .. }) => return Ok(None),
+        Err(error) if is_lost(&error) => {
+            tracing::warn!(view = view.name, %error, "a published view is recomputed");
+            return Ok(None);
+        }
         document => document?,
     };
-    if document.made_from != manifest.fingerprint() || document.blocks.len() != view.partitions as usize {
-        return Ok(None);
-    }
-    let mut blocks = Vec::with_capacity(document.blocks.len());
-    for index in 0..view.partitions {
-        blocks.push(Arc::new(dataset.read_block(id, &document, index).await?));
-    }
-    Ok(Some(Published { version: manifest.version, blocks, files: document.blocks }))
+    let is_of =
+        document.made_from == manifest.fingerprint() && document.blocks.len() == view.partitions as usize;
+    Ok(is_of.then(|| Published(Some(Arc::new(document)))))
 }
 
 /// Lifts rows of the newest-version table into views of one source, in one pass over some log
@@ -232,11 +247,6 @@ pub(crate) async fn lift(
     let parts = try_join_all((0..at_once).map(|_| lift_some().boxed())).await?;
     let total = blocking(move || parts.into_iter().reduce(combined)).await.unwrap_or_default();
     Ok(total.into_iter().map(Lifting::finish).collect())
-}
-
-/// Returns a view's blocks from groups by view partition.
-pub(crate) fn blocks(view: &View, manifest: &Manifest, parts: Vec<Groups>) -> Vec<Arc<Block>> {
-    parts.into_iter().map(|groups| Arc::new(block_of(view, manifest, groups))).collect()
 }
 
 fn combined(mut total: Vec<Lifting>, more: Vec<Lifting>) -> Vec<Lifting> {

@@ -9,7 +9,7 @@ use sanso_catalog::{CatalogHandle, StatusBoard};
 use sanso_core::PartitionStore;
 use sanso_dataset::Dataset;
 use sanso_log::Log;
-use sanso_state::{Block, Fingerprint};
+use sanso_state::Block;
 use sanso_view::{Source, View};
 use tokio::sync::Mutex;
 
@@ -69,7 +69,14 @@ impl BatchLayer {
     /// From then on every version extends the view. To be called before the view's partitions are
     /// created; waits for a run of the view's source to end.
     pub async fn ensure_published(&self, view: &Arc<View>) -> Result<Vec<Arc<Block>>> {
-        self.ensure(&view.source, std::slice::from_ref(view), |state| state.blocks(view)).await
+        let state = self.state(&view.source.name).await;
+        let mut state = state.lock().await;
+        self.ensure_in(&mut state, &view.source, std::slice::from_ref(view)).await?;
+        let mut blocks = Vec::new();
+        for index in 0..view.partitions {
+            blocks.push(self.block_in(&mut state, view, index).await?);
+        }
+        Ok(blocks)
     }
 
     /// Sees to it that views are published at the version in force, so that
@@ -77,41 +84,52 @@ impl BatchLayer {
     /// computed are computed in one pass over its rows.
     pub async fn ensure_all_published(&self, views: &[Arc<View>]) -> Result<()> {
         for views in by_source(views).values() {
-            self.ensure(&views[0].source, views, |_| ()).await?;
+            let state = self.state(&views[0].source.name).await;
+            self.ensure_in(&mut *state.lock().await, &views[0].source, views).await?;
         }
         Ok(())
     }
 
-    /// Sees to it that live views are published, as [`BatchLayer::ensure_all_published`] does, and returns the blocks of
-    /// each that is still live once a run of its source has ended: the others are neither computed, not even to their
-    /// end, nor extended.
-    pub async fn live_blocks(&self, views: &[Arc<View>]) -> Result<BTreeMap<Fingerprint, Vec<Arc<Block>>>> {
-        let mut all = BTreeMap::new();
+    /// Sees to it that live views are published, as [`BatchLayer::ensure_all_published`] does, but for those that are
+    /// live no longer once a run of their source has ended: these are neither computed, not even to their end, nor
+    /// extended.
+    pub async fn ensure_live(&self, views: &[Arc<View>]) -> Result<()> {
         for views in by_source(views).values() {
             let state = self.state(&views[0].source.name).await;
-            let mut state = state.lock().await;
-            let live = self.0.catalog.current();
-            let views: Vec<Arc<View>> =
-                views.iter().filter(|view| live.live.contains_key(&view.fingerprint)).cloned().collect();
-            let Some(first) = views.first() else { continue };
-            self.ensure_in(&mut state, &first.source, &views).await?;
-            state.note_live(&views);
-            let known = views.iter().filter(|view| state.knows(view));
-            all.extend(known.map(|view| (view.fingerprint, state.blocks(view))));
+            let _ = self.ensure_live_in(&mut *state.lock().await, views).await?;
         }
-        Ok(all)
+        Ok(())
     }
 
-    async fn ensure<T>(
-        &self,
-        source: &Arc<Source>,
-        views: &[Arc<View>],
-        answer: impl FnOnce(&SourceState) -> T,
-    ) -> Result<T> {
-        let state = self.state(&source.name).await;
+    /// Returns one view partition's block at the version in force; none where the view is not live.
+    pub async fn live_block(&self, view: &Arc<View>, index: u32) -> Result<Option<Arc<Block>>> {
+        let state = self.state(&view.source.name).await;
         let mut state = state.lock().await;
-        self.ensure_in(&mut state, source, views).await?;
-        Ok(answer(&state))
+        let live = self.ensure_live_in(&mut state, std::slice::from_ref(view)).await?;
+        match live.is_empty() {
+            true => Ok(None),
+            false => self.block_in(&mut state, view, index).await.map(Some),
+        }
+    }
+
+    /// Returns those that are live and known.
+    async fn ensure_live_in(&self, state: &mut SourceState, views: &[Arc<View>]) -> Result<Vec<Arc<View>>> {
+        let live = self.0.catalog.current();
+        let is_live = |view: &&Arc<View>| live.live.contains_key(&view.fingerprint);
+        let mut views: Vec<Arc<View>> = views.iter().filter(is_live).cloned().collect();
+        let Some(first) = views.first() else { return Ok(views) };
+        self.ensure_in(state, &first.source, &views).await?;
+        state.note_live(&views);
+        views.retain(|view| state.knows(view));
+        Ok(views)
+    }
+
+    async fn block_in(&self, state: &mut SourceState, view: &Arc<View>, index: u32) -> Result<Arc<Block>> {
+        let block = state.block(&self.0.world(&view.source), view, index).await;
+        if block.is_err() {
+            state.forget();
+        }
+        block
     }
 
     /// Sees to views of one source; after an error the next call begins from what is in the dataset.

@@ -17,10 +17,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sanso_catalog::{AuditCounts, BatchProgress, BatchQuarantine, Catalog, CatalogHandle, StatusBoard};
-use sanso_core::{PartitionId, PartitionStore, ReadRequest};
-use sanso_dataset::{Dataset, Manifest};
+use sanso_core::{PartitionId, PartitionStore, ReadRequest, StoreError};
+use sanso_dataset::{Dataset, DatasetError, Manifest};
 use sanso_log::{Log, LogError};
-use sanso_state::{Block, Cut, Extension, Fingerprint, Groups, Offset, Outcome, SegmentId};
+use sanso_state::{Block, Cut, Entry, Extension, Fingerprint, Groups, Offset, Outcome, SegmentId};
 use sanso_view::{Source, View};
 
 use crate::adoption::{Decision, decide};
@@ -32,7 +32,7 @@ use crate::error::{BatchError, Result};
 use crate::executor::Executor;
 use crate::jobs::{contributed, forget_tasks, planned, publish_lifted};
 use crate::lineage::TableRules;
-use crate::publish::{Published, extended, extensions, load, publish, view_id};
+use crate::publish::{Published, extended, extensions, find, is_lost, publish_extended, view_id};
 use crate::report::SourceReport;
 use crate::task::{Task, TaskResult, Work};
 use crate::version::assembled;
@@ -92,10 +92,10 @@ struct ViewState {
     was_live: bool,
 }
 
+/// The version in force, for one view partition.
 struct Offer {
     view: Arc<View>,
-    block: Arc<Block>,
-    /// What the block adds to the one before, where that is known.
+    /// What it adds to the version before, where that is known.
     extension: Option<Extension>,
     contributions: Vec<(SegmentId, Groups)>,
     waited: u32,
@@ -142,12 +142,12 @@ impl SourceState {
             if missing.iter().any(|missing: &Arc<View>| missing.fingerprint == view.fingerprint) {
                 continue;
             }
-            if known.is_some_and(|state| state.published.version == manifest.version) {
+            if known.is_some_and(|state| state.published.version() == manifest.version) {
                 continue;
             }
             if manifest.version == 0 {
-                self.know(view, Published::beginning(view));
-            } else if let Some(published) = load(world.dataset, view, &manifest).await? {
+                self.know(view, Published::default());
+            } else if let Some(published) = find(world.dataset, view, &manifest).await? {
                 self.know(view, published);
             } else {
                 missing.push(Arc::clone(view));
@@ -199,9 +199,25 @@ impl SourceState {
         self.views.contains_key(&view.fingerprint)
     }
 
-    /// Returns the blocks of a view that [`SourceState::ensure`] has seen to.
-    pub(crate) fn blocks(&self, view: &View) -> Vec<Arc<Block>> {
-        self.views.get(&view.fingerprint).map(|state| state.published.blocks.clone()).unwrap_or_default()
+    /// Reads a block of a view that [`SourceState::ensure`] has seen to; where it can't be had the view is computed
+    /// again.
+    pub(crate) async fn block(
+        &mut self,
+        world: &World<'_>,
+        view: &Arc<View>,
+        index: u32,
+    ) -> Result<Arc<Block>> {
+        let published = self.views[&view.fingerprint].published.clone();
+        let block = match published.block(world.dataset, view, index).await {
+            Err(error) if is_lost(&error) => {
+                let manifest = self.load_manifest(world).await?;
+                let published = computed_again(world, view, &manifest, &error).await?;
+                self.know(view, published.clone());
+                published.block(world.dataset, view, index).await?
+            }
+            block => block?,
+        };
+        Ok(Arc::new(block))
     }
 
     /// Runs one step. `live`: the live view versions of the source.
@@ -212,7 +228,7 @@ impl SourceState {
         report: &mut SourceReport,
     ) -> Result<()> {
         self.settle(world, live, report).await?;
-        self.adopt(world, report).await;
+        self.adopt(world, report).await?;
         if !self.offers.is_empty() {
             return Ok(());
         }
@@ -232,7 +248,7 @@ impl SourceState {
         report.quarantine_audit = audit_quarantine(world.board, &manifest, &report.segments);
         self.publish_all(world, &manifest, results, report).await?;
         forget_tasks(world, &tasks).await?;
-        self.adopt(world, report).await;
+        self.adopt(world, report).await?;
         self.clean(world, &manifest).await?;
         self.trim(world, &manifest).await
     }
@@ -270,10 +286,10 @@ impl SourceState {
         let mut views = BTreeMap::new();
         let mut is_published = true;
         for view in live {
-            is_published &= load(dataset, view, &manifest).await?.is_some();
+            is_published &= find(dataset, view, &manifest).await?.is_some();
             let published = match before.version {
-                0 => Some(Published::beginning(view)),
-                _ => load(dataset, view, &before).await?,
+                0 => Some(Published::default()),
+                _ => find(dataset, view, &before).await?,
             };
             let Some(published) = published else { return Ok(()) };
             let state = ViewState { view: Arc::clone(view), published, was_live: true };
@@ -303,8 +319,8 @@ impl SourceState {
         forget_tasks(world, &tasks).await
     }
 
-    /// Brings every live view to the version in force, forgets retired ones, and offers blocks to
-    /// view partitions that stand on an older version.
+    /// Brings every live view to the version in force, forgets retired ones, and offers that version to
+    /// view partitions that stand on an older one.
     async fn settle(
         &mut self,
         world: &World<'_>,
@@ -315,13 +331,14 @@ impl SourceState {
         self.views.retain(|id, state| !state.was_live || live.iter().any(|view| view.fingerprint == *id));
         self.ensure(world, live, report).await?;
         self.note_live(live);
+        let version = self.load_manifest(world).await?.version;
         for view in live {
-            for (index, block) in self.blocks(view).into_iter().enumerate() {
-                let id = PartitionId { view: view.fingerprint, index: index as u32 };
+            for index in 0..view.partitions {
+                let id = PartitionId { view: view.fingerprint, index };
                 let Ok(reply) = world.store.read(id, &ReadRequest::Progress).await else { continue };
-                if reply.progress.version < block.version {
+                if reply.progress.version < version {
                     let view = Arc::clone(view);
-                    let offer = Offer { view, block, extension: None, contributions: Vec::new(), waited: 0 };
+                    let offer = Offer { view, extension: None, contributions: Vec::new(), waited: 0 };
                     self.offers.entry(id).or_insert(offer);
                 }
             }
@@ -330,14 +347,19 @@ impl SourceState {
     }
 
     /// Adopts what can be adopted; the rest goes on waiting.
-    async fn adopt(&mut self, world: &World<'_>, report: &mut SourceReport) {
+    async fn adopt(&mut self, world: &World<'_>, report: &mut SourceReport) -> Result<()> {
+        let cut = self.load_manifest(world).await?.cut.clone();
         for (id, mut offer) in std::mem::take(&mut self.offers) {
-            // A partition that is gone needs nothing; one that comes later is offered anew.
+            // A partition that is gone needs nothing, nor does one of a view that is; one that comes later is
+            // offered anew.
+            if !self.knows(&offer.view) {
+                continue;
+            }
             let Ok(reply) = world.store.read(id, &ReadRequest::Progress).await else { continue };
             let auditable = !offer.contributions.is_empty();
             let wait_max = world.config.adoption_wait_runs;
             let applied = &reply.progress.applied;
-            match decide(applied, &offer.block.cut, auditable, offer.waited, wait_max) {
+            match decide(applied, &cut, auditable, offer.waited, wait_max) {
                 Decision::Wait => {
                     offer.waited += 1;
                     self.offers.insert(id, offer);
@@ -347,15 +369,23 @@ impl SourceState {
                         continue;
                     };
                     report.audit += counts;
-                    let outcome = world.store.adopt(id, offer.block, offer.extension).await;
+                    let mut outcome = Ok(Outcome::NotHeld);
+                    if let Some(extension) = offer.extension {
+                        outcome = extend(world.store, id, extension).await;
+                    }
+                    if matches!(outcome, Ok(Outcome::NotHeld)) {
+                        let block = self.block(world, &offer.view, id.index).await?;
+                        outcome = world.store.submit(id, Entry::Adopt(block)).await;
+                    }
                     report.adopted += u64::from(matches!(outcome, Ok(Outcome::Adopted)));
                 }
             }
         }
         report.waiting = self.offers.len() as u64;
+        Ok(())
     }
 
-    /// Publishes every view at a new version and offers its blocks.
+    /// Publishes every view at a new version, and offers it.
     async fn publish_all(
         &mut self,
         world: &World<'_>,
@@ -368,23 +398,32 @@ impl SourceState {
             let (view, before) = (Arc::clone(&state.view), state.published.clone());
             let contributions = contributed.remove(&fingerprint).unwrap_or_default();
             let manifest_of_view = Arc::clone(manifest);
-            let (contributions, extensions, blocks) = blocking(move || {
+            let (contributions, extensions) = blocking(move || {
                 let extensions = extensions(&view, &before, &contributions, &manifest_of_view);
-                let blocks = extended(&before, &extensions);
-                (contributions, extensions, blocks)
+                (contributions, extensions)
             })
             .await;
             report.contributions += contributions.len() as u64;
-            let since = Some((&state.published, &extensions[..]));
-            let (published, counts) = publish(world.dataset, &state.view, manifest, blocks, since).await?;
-            report.blocks.0 += counts.written;
-            report.blocks.1 += counts.carried;
-            for ((index, block), extension) in published.blocks.iter().enumerate().zip(extensions) {
+            let (dataset, view) = (world.dataset, &state.view);
+            let published =
+                match publish_extended(dataset, view, manifest, &state.published, &extensions).await {
+                    Err(BatchError::Dataset(error)) if is_lost(&error) => {
+                        report.recomputed.push(view.name.clone());
+                        computed_again(world, view, manifest, &error).await?
+                    }
+                    published => {
+                        let (published, counts) = published?;
+                        report.blocks.0 += counts.written;
+                        report.blocks.1 += counts.carried;
+                        published
+                    }
+                };
+            for (index, extension) in extensions.into_iter().enumerate() {
                 let id = PartitionId { view: fingerprint, index: index as u32 };
                 let mine = contributions.iter().map(|done| (done.segment, done.parts[index].clone()));
-                let (view, block) = (Arc::clone(&state.view), Arc::clone(block));
                 let (extension, contributions) = (Some(extension), mine.collect());
-                self.offers.insert(id, Offer { view, block, extension, contributions, waited: 0 });
+                let view = Arc::clone(view);
+                self.offers.insert(id, Offer { view, extension, contributions, waited: 0 });
             }
             state.published = published;
         }
@@ -454,6 +493,29 @@ impl SourceState {
         }
         progress
     }
+}
+
+/// Computes a view anew of which something that was published is lost.
+async fn computed_again(
+    world: &World<'_>,
+    view: &Arc<View>,
+    manifest: &Arc<Manifest>,
+    lost: &DatasetError,
+) -> Result<Published> {
+    tracing::warn!(view = view.name, error = %lost, "a published view is recomputed");
+    let published = publish_lifted(world, std::slice::from_ref(view), manifest).await?;
+    Ok(published.into_iter().next().expect("one view was asked for"))
+}
+
+/// Lets a view partition adopt a version by what that adds to the one before; it refuses where it stands on another.
+async fn extend(store: &PartitionStore, id: PartitionId, by: Extension) -> Result<Outcome, StoreError> {
+    let base = store.only_base(id).filter(|base| base.version == by.of);
+    let entry = match base {
+        // Nobody has to be sent anything, and nobody who reads waits for a copy.
+        Some(base) => Entry::Adopt(extended(base, &by.added).await),
+        None => Entry::Extend(by),
+    };
+    store.submit(id, entry).await
 }
 
 /// Returns the manifest that stands for nothing archived. It is never written.

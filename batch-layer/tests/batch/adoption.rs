@@ -2,11 +2,18 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
+use parking_lot::Mutex;
 use sanso_batch::BatchConfig;
 use sanso_catalog::AuditCounts;
-use sanso_core::PartitionId;
-use sanso_state::{Cut, Delta, Entry, Groups, LogPartition, Offset, Outcome};
+use sanso_core::{
+    Change, PartitionId, PartitionStore, Partitions, ReadReply, ReadRequest, Readable, StoreError,
+};
+use sanso_state::{
+    Block, Cut, Delta, Entry, Groups, LogPartition, Offset, Outcome, SegmentId, ViewPartition,
+};
 use sanso_view::View;
+use tokio::sync::broadcast;
 
 use crate::crash::round;
 use crate::support::{Life, SMALL, SOURCE, World, hasty};
@@ -145,9 +152,9 @@ async fn a_view_partition_that_was_left_behind_is_offered_the_version_in_force()
     // It comes back empty, as after losing every replica.
     let config = view.partition_config();
     for index in 0..view.partitions {
-        let block = std::sync::Arc::new(sanso_state::Block::empty(view.fingerprint, 2));
+        let block = Arc::new(Block::empty(view.fingerprint, 2));
         let id = PartitionId { view: view.fingerprint, index };
-        life.store.create(id, sanso_state::ViewPartition::new(config.clone(), block));
+        life.store.create(id, ViewPartition::new(config.clone(), block));
     }
     for _ in 0..3 {
         life.run().await;
@@ -175,12 +182,92 @@ async fn a_view_that_comes_and_goes_between_two_runs_is_not_extended() {
     );
     // It goes once it was asked for, or has gone when its turn comes.
     live(&goes, true);
-    let blocks = life.batch.live_blocks(&[Arc::clone(&goes)]).await.expect("computed");
-    assert_eq!(blocks[&goes.fingerprint].len(), goes.partitions as usize);
+    life.batch.ensure_live(&[Arc::clone(&goes)]).await.expect("computed");
+    assert!(life.batch.live_block(&goes, 0).await.expect("loaded").is_some());
     live(&goes, false);
-    assert!(life.batch.live_blocks(&[Arc::clone(&goes)]).await.expect("asked").is_empty());
+    assert!(life.batch.live_block(&goes, 0).await.expect("asked").is_none());
     round(&mut world, 1);
     let report = life.run().await;
     assert!(!report.segments.is_empty());
     assert_eq!(report.contributions, report.segments.len() as u64, "one view has contributions, not two");
+}
+
+/// Partitions of which others hold copies, that take note of what they are sent.
+struct Copied {
+    held: PartitionStore,
+    sent: Mutex<Vec<&'static str>>,
+}
+
+#[async_trait]
+impl Partitions for Copied {
+    async fn submit(&self, id: PartitionId, entry: Entry) -> Result<Outcome, StoreError> {
+        match &entry {
+            Entry::Extend(_) => self.sent.lock().push("what it adds"),
+            Entry::Adopt(_) => self.sent.lock().push("the block"),
+            _ => {}
+        }
+        self.held.submit(id, entry).await
+    }
+
+    async fn read(
+        &self,
+        id: PartitionId,
+        request: &ReadRequest,
+        _: &[Offset],
+    ) -> Result<ReadReply, StoreError> {
+        self.held.read(id, request).await
+    }
+
+    fn is_in_touch(&self) -> bool {
+        true
+    }
+
+    async fn segment(&self, _: PartitionId, _: SegmentId) -> Result<Option<Groups>, StoreError> {
+        Ok(None)
+    }
+
+    fn changes(&self, id: PartitionId) -> Result<broadcast::Receiver<Arc<Change>>, StoreError> {
+        self.held.changes(id)
+    }
+
+    fn groups(&self) -> u64 {
+        self.held.groups()
+    }
+
+    fn emits_here(&self) -> Vec<(PartitionId, Readable)> {
+        Vec::new()
+    }
+}
+
+#[tokio::test]
+async fn copies_are_sent_what_a_version_adds_and_the_block_only_where_that_does_not_do() {
+    let mut world = World::new(SMALL).await;
+    world.views.truncate(1);
+    let view = Arc::clone(&world.views[0]);
+    let copied = Arc::new(Copied { held: PartitionStore::new(), sent: Mutex::default() });
+    let life =
+        world.boot_with(hasty(), PartitionStore::of_cluster(Arc::clone(&copied) as Arc<dyn Partitions>));
+    let make = |index, block| {
+        let id = PartitionId { view: view.fingerprint, index };
+        copied.held.create(id, ViewPartition::new(view.partition_config(), block));
+    };
+    (0..3).for_each(|index| make(index, Arc::new(Block::empty(view.fingerprint, 2))));
+    life.catalog.update(|catalog| _ = catalog.live.insert(view.fingerprint, Arc::clone(&view)));
+    let sent = || {
+        let mut sent = std::mem::take(&mut *copied.sent.lock());
+        sent.sort_unstable();
+        sent
+    };
+    world.fill(3, 0);
+    life.run().await;
+    assert_eq!(sent(), ["what it adds"; 3]);
+    // One comes back empty, as after losing every replica, when the next version is there already.
+    world.fill(6, 0);
+    make(0, Arc::new(Block::empty(view.fingerprint, 2)));
+    life.run().await;
+    assert_eq!(sent(), ["the block", "what it adds", "what it adds", "what it adds"]);
+    for (index, block) in life.batch.ensure_published(&view).await.expect("published").iter().enumerate() {
+        let id = PartitionId { view: view.fingerprint, index: index as u32 };
+        assert_eq!(copied.held.only_base(id).expect("held").as_ref(), block.as_ref());
+    }
 }

@@ -194,12 +194,16 @@ impl World {
 
     /// Starts a process without live views.
     pub(crate) fn boot(&self, config: BatchConfig) -> Life {
+        self.boot_with(config, PartitionStore::new())
+    }
+
+    /// Starts a process without live views, whose view partitions are in a store.
+    pub(crate) fn boot_with(&self, config: BatchConfig, store: PartitionStore) -> Life {
         let source = Arc::clone(self.source());
         let catalog = CatalogHandle::new(Catalog {
             sources: [(source.name.clone(), source)].into(),
             ..Catalog::default()
         });
-        let store = PartitionStore::new();
         let batch = BatchLayer::new(
             config,
             Arc::clone(&self.log) as Arc<dyn Log>,

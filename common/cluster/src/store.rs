@@ -352,8 +352,9 @@ impl Partitions for ClusterStore {
         all
     }
 
-    fn is_replicated(&self) -> bool {
-        !self.0.is_alone
+    fn only_base(&self, id: PartitionId) -> Option<Arc<Block>> {
+        let engine = self.0.engine().filter(|_| self.0.is_alone)?;
+        engine.readable(engine.home_of(id))?.0.base(id)
     }
 
     fn groups(&self) -> u64 {

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sanso_state::{
-    Block, Difference, Entry, Extension, Fingerprint, Groups, Offset, Outcome, SegmentId, ViewPartition,
-    compare,
+    Block, Difference, Entry, Fingerprint, Groups, Offset, Outcome, SegmentId, ViewPartition, compare,
 };
 use tokio::sync::broadcast;
 
@@ -68,9 +67,9 @@ pub trait Partitions: Send + Sync {
     /// See [`PartitionStore::changes`].
     fn changes(&self, id: PartitionId) -> Result<broadcast::Receiver<Arc<Change>>, StoreError>;
 
-    /// Says whether others than this process hold copies, to which writes are sent.
-    fn is_replicated(&self) -> bool {
-        true
+    /// See [`PartitionStore::only_base`].
+    fn only_base(&self, _: PartitionId) -> Option<Arc<Block>> {
+        None
     }
 
     /// Returns how many groups this process holds.
@@ -131,23 +130,14 @@ impl PartitionStore {
         Ok(self.slot(id)?.apply(entry))
     }
 
-    /// Lets a partition adopt a batch version. `extension` tells it by what it adds to an older one:
-    /// enough for replicas elsewhere that stand on that one, while in this process alone the block
-    /// itself costs nothing.
-    pub async fn adopt(
-        &self,
-        id: PartitionId,
-        block: Arc<Block>,
-        extension: Option<Extension>,
-    ) -> Result<Outcome, StoreError> {
-        let is_sent = self.cluster.as_ref().is_some_and(|cluster| cluster.is_replicated());
-        if let Some(extension) = extension.filter(|_| is_sent) {
-            let outcome = self.submit(id, Entry::Extend(extension)).await?;
-            if outcome != Outcome::NotHeld {
-                return Ok(outcome);
-            }
+    /// Returns the block that a partition stands on where nobody but this process has a copy. A block that follows it
+    /// costs nothing to be adopted then, while what it adds would be added where others wait; where there are
+    /// copies, what it adds is what is sent.
+    pub fn only_base(&self, id: PartitionId) -> Option<Arc<Block>> {
+        match &self.cluster {
+            Some(cluster) => cluster.only_base(id),
+            None => Some(self.own.get(id)?.with(|partition| Arc::clone(partition.base()))),
         }
-        self.submit(id, Entry::Adopt(block)).await
     }
 
     /// Reads from a partition; groups and progress are of one instant. In a cluster another
@@ -220,78 +210,5 @@ impl PartitionStore {
 
     fn slot(&self, id: PartitionId) -> Result<Arc<Slot>, StoreError> {
         self.own.get(id).ok_or(StoreError::NotLive(id))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use parking_lot::Mutex;
-    use sanso_state::Cut;
-
-    use super::*;
-
-    /// Partitions elsewhere, that stand on one version and take note of what they are sent.
-    struct Elsewhere {
-        version: u64,
-        sent: Mutex<Vec<&'static str>>,
-    }
-
-    #[async_trait]
-    impl Partitions for Elsewhere {
-        async fn submit(&self, id: PartitionId, entry: Entry) -> Result<Outcome, StoreError> {
-            let (sent, outcome) = match entry {
-                Entry::Extend(by) if by.of == self.version => ("extension", Outcome::Adopted),
-                Entry::Extend(_) => ("extension", Outcome::NotHeld),
-                Entry::Adopt(_) => ("block", Outcome::Adopted),
-                _ => return Err(StoreError::NotLive(id)),
-            };
-            self.sent.lock().push(sent);
-            Ok(outcome)
-        }
-
-        async fn read(
-            &self,
-            id: PartitionId,
-            _: &ReadRequest,
-            _: &[Offset],
-        ) -> Result<ReadReply, StoreError> {
-            Err(StoreError::NotLive(id))
-        }
-
-        fn is_in_touch(&self) -> bool {
-            true
-        }
-
-        async fn segment(&self, id: PartitionId, _: SegmentId) -> Result<Option<Groups>, StoreError> {
-            Err(StoreError::NotLive(id))
-        }
-
-        fn changes(&self, id: PartitionId) -> Result<broadcast::Receiver<Arc<Change>>, StoreError> {
-            Err(StoreError::NotLive(id))
-        }
-
-        fn groups(&self) -> u64 {
-            0
-        }
-
-        fn emits_here(&self) -> Vec<(PartitionId, Readable)> {
-            Vec::new()
-        }
-    }
-
-    #[tokio::test]
-    async fn a_cluster_is_sent_what_a_version_adds_and_the_block_only_where_that_does_not_do() {
-        let view = Fingerprint::of(b"a view");
-        let block = Arc::new(Block { version: 3, cut: Cut::zero(1), ..Block::empty(view, 1) });
-        for (of, expected) in
-            [(Some(2), vec!["extension"]), (Some(1), vec!["extension", "block"]), (None, vec!["block"])]
-        {
-            let elsewhere = Arc::new(Elsewhere { version: 2, sent: Mutex::default() });
-            let store = PartitionStore::of_cluster(elsewhere.clone());
-            let extension = of.map(|of| Extension { of, added: Arc::clone(&block) });
-            let adopted = store.adopt(PartitionId { view, index: 0 }, Arc::clone(&block), extension).await;
-            assert_eq!(adopted.expect("it is there"), Outcome::Adopted);
-            assert_eq!(*elsewhere.sent.lock(), expected, "{of:?}");
-        }
     }
 }

@@ -136,12 +136,12 @@ impl World {
             return Ok(());
         }
         let views: Vec<Arc<View>> = missing.iter().map(|(view, _)| Arc::clone(view)).collect();
-        let blocks = batch.live_blocks(&views).await.context("load or compute the views")?;
+        batch.ensure_live(&views).await.context("find or compute the views")?;
         for (view, id) in missing {
+            let block = batch.live_block(view, id.index).await.context("load a view")?;
             // One that was retired meanwhile needs none.
-            let Some(blocks) = blocks.get(&view.fingerprint) else { continue };
-            let block = blocks.get(id.index as usize).context("a block is missing")?;
-            self.cluster.create(id, view.partition_config(), Arc::clone(block)).await?;
+            let Some(block) = block else { continue };
+            self.cluster.create(id, view.partition_config(), block).await?;
             tracing::info!(view = view.name, partition = id.index, "view partition is made");
         }
         Ok(())
