@@ -91,7 +91,7 @@ pub(crate) async fn advance_partition(
     let mut max_event_us = before.watermarks[partition.index()];
     let started = Instant::now();
     let Part { carried, rewritten, effects, conflicts, read } =
-        advance_table(means, before, partition, &archived, &mut max_event_us).await?;
+        advance_table(means, before, partition, &mut archived, &mut max_event_us).await?;
     let bytes = archived.iter().map(|file| file.bytes).sum();
     let earlier = before.segments.iter().filter(|file| file.segment.partition == partition);
     let all_bytes = bytes + earlier.map(|file| file.bytes).sum::<u64>();
@@ -146,12 +146,12 @@ struct Part {
     read: Taken,
 }
 
-/// Advances one log partition's part of the newest-version table over its new segments.
+/// Advances one log partition's part of the newest-version table over its new segments, of which it notes the dates.
 async fn advance_table(
     means: Means<'_>,
     before: &Manifest,
     partition: LogPartition,
-    files: &[SegmentFile],
+    files: &mut [SegmentFile],
     max_event_us: &mut Option<i64>,
 ) -> Result<Part> {
     let source = means.source;
@@ -159,13 +159,15 @@ async fn advance_table(
     let mut dates: BTreeMap<Option<i32>, Vec<(SegmentId, RecordBatch)>> = BTreeMap::new();
     let mut touched = Touched::new();
     let mut watermark = Watermark::new(source.lateness_us, source.ahead_us_max).resume(*max_event_us);
-    for file in files {
+    for file in files.iter_mut() {
         let rows = means.dataset.read_segment(&source.name, file).await?;
         let events = source.event_times(&rows);
         for (&event_us, append_us) in events.iter().zip(append_times(&rows).values()) {
             watermark.observe(event_us, *append_us);
         }
-        for (date, rows) in divide(source, &rules, &rows, &events)? {
+        let divided = divide(source, &rules, &rows, &events)?;
+        file.dates = divided.first().and_then(|(first, _)| (*first).zip(divided.last()?.0));
+        for (date, rows) in divided {
             dates.entry(date).or_default().push((file.segment, rows));
             touched.entry(date).or_default().push((file.segment, file.content));
         }
@@ -306,8 +308,8 @@ pub(crate) async fn rebuild_damaged(
     Ok(())
 }
 
-/// Makes one file again from the segments of its log partition. In memory: one segment, and the
-/// file's date of all of them.
+/// Makes one file again from those segments of its log partition that may hold its date. In memory: one segment, and
+/// the file's date of all of them.
 async fn rebuild(
     means: Means<'_>,
     manifest: &Manifest,
@@ -317,7 +319,9 @@ async fn rebuild(
     let source = means.source;
     let rules = TableRules::of(source);
     let mut rows = Vec::new();
-    for segment in manifest.segments.iter().filter(|segment| segment.segment.partition == file.partition) {
+    let may_hold =
+        |segment: &&SegmentFile| segment.segment.partition == file.partition && segment.may_hold(file.date);
+    for segment in manifest.segments.iter().filter(may_hold) {
         let archived = read_or_archive_again(means, segment).await?;
         let events = source.event_times(&archived);
         let divided = divide(source, &rules, &archived, &events)?;

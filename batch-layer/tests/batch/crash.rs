@@ -229,6 +229,56 @@ async fn a_damaged_block_is_computed_again() {
 }
 
 #[tokio::test]
+async fn a_block_that_is_damaged_while_the_process_runs_is_computed_again_once_it_is_needed() {
+    let mut world = World::new(SMALL).await;
+    let life = world.start(hasty()).await.expect("start");
+    round(&mut world, 0);
+    life.run_to_end().await.expect("run");
+    damage(&world, "/blocks/").await;
+    // As much again, so that the block is written anew.
+    round(&mut world, 1);
+    let mut recomputed = Vec::new();
+    loop {
+        let report = life.run().await;
+        recomputed.extend(report.recomputed);
+        if !report.backlog {
+            break;
+        }
+    }
+    assert_eq!(recomputed.len(), 1, "{recomputed:?}");
+    damage(&world, "/blocks/").await;
+    for view in &world.views {
+        world.check(view, &life.batch.ensure_published(view).await.expect("published"));
+    }
+}
+
+#[tokio::test]
+async fn a_newest_file_is_made_again_from_those_segments_alone_that_may_hold_its_date() {
+    let mut world = World::new(SMALL).await;
+    for (count, hour) in [(3, 0), (6, 24), (9, 48)] {
+        world.fill(count, hour);
+    }
+    world.start(hasty()).await.expect("start").run_to_end().await.expect("run");
+    let manifest = world.dataset().manifest(SOURCE).await.expect("whole").expect("committed");
+    let dates: Vec<_> = manifest.segments.iter().map(|file| file.dates).collect();
+    let date = manifest.newest[0].date.expect("the table is divided by date");
+    assert_eq!(dates, [0, 1, 2].map(|day| Some((date + day, date + day))));
+    world.log.trim(SOURCE, 0, 9).await.expect("trim");
+    let path = world.dataset().newest_files(&manifest).remove(1);
+    world.objects.put(&path, PutPayload::from_static(b"x")).await.expect("put");
+    for other in [0, 2] {
+        let path = world.dataset().segment_files(&manifest).remove(other);
+        world.objects.put(&path, PutPayload::from_static(b"x")).await.expect("put");
+    }
+    world.fill(12, 25);
+    let life = world.boot(hasty());
+    life.run_to_end().await.expect("run");
+    for view in &world.views {
+        world.check(view, &life.batch.ensure_published(view).await.expect("published"));
+    }
+}
+
+#[tokio::test]
 async fn a_damaged_newest_file_is_made_again_from_its_segments() {
     let (world, _) = damaged("/newest/").await;
     let life = world.start(hasty()).await.expect("start");

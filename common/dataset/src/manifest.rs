@@ -73,12 +73,23 @@ pub struct SegmentFile {
     pub segment: SegmentId,
     /// Rows in the file; fewer than offsets where records were holes or refused.
     pub rows: u64,
+    /// The first and the last UTC date of event time, in days since 1970-01-01; none where there are no rows, the
+    /// table is not divided by date, or the writer was a program that did not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dates: Option<(i32, i32)>,
     /// The file's size.
     pub bytes: u64,
     /// The fingerprint of the file's bytes.
     pub content: Fingerprint,
     /// The file, relative to the source's folder.
     pub path: String,
+}
+
+impl SegmentFile {
+    /// Says whether rows of a date may be in it.
+    pub fn may_hold(&self, date: Option<i32>) -> bool {
+        self.dates.zip(date).is_none_or(|((first, last), date)| (first..=last).contains(&date))
+    }
 }
 
 /// One file of the newest-version table.

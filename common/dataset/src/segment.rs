@@ -36,6 +36,7 @@ impl Dataset {
         let file = SegmentFile {
             segment,
             rows: count,
+            dates: None,
             bytes: bytes.len() as u64,
             content: Fingerprint::of(&bytes),
             path,
