@@ -34,7 +34,7 @@ pub struct Settings {
     pub hold: Duration,
     /// How long the load goes on after all nodes are well again.
     pub after: Duration,
-    /// Readings that are there when the load begins.
+    /// Readings that are there when the load begins; more where the fault asks for more.
     pub preload: u32,
     /// Shows progress on the terminal.
     pub progress: bool,
@@ -104,8 +104,9 @@ impl Outcome {
 /// call it from a thread that drives no other task, as `block_on` does.
 pub async fn run(target: &mut dyn Target, fault: &Fault, settings: &Settings) -> anyhow::Result<Outcome> {
     target.well().await.context("before the drill")?;
-    if settings.preload > 0 {
-        target.flood(settings.preload).await.context("put readings in before the drill")?;
+    let preload = settings.preload.max(fault.preload_min);
+    if preload > 0 {
+        target.flood(preload).await.context("put readings in before the drill")?;
         target.settle().await.context("wait for the readings put in before the drill")?;
         target.well().await.context("with readings in it")?;
     }
@@ -256,6 +257,8 @@ impl Inflict<'_> {
         match act {
             Act::Flood(readings) => self.target.flood(readings).await.context("send many readings")?,
             Act::Settle => self.target.settle().await.context("wait for many readings")?,
+            Act::DeclareView => self.target.declare_view().await.context("declare a view")?,
+            Act::AwaitView => self.target.await_view().await.context("wait for the view")?,
             _ => {}
         }
         for node in nodes {

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use crate::verdict::Bounds;
 
+/// The meters of readings that nobody asks for.
+pub const PRELOADED_METERS: u32 = 1_000;
+
 /// Which nodes a step means. The same pick means the same nodes throughout a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pick {
@@ -18,6 +21,8 @@ pub enum Pick {
     Leader,
     /// One of a role.
     Role(&'static str),
+    /// One that does a task of the batch layer, but does not drive it where there is another.
+    Worker,
     /// The node of this number.
     Node(usize),
     /// A broker of the log, which is no node.
@@ -76,6 +81,10 @@ pub enum Act {
     Flood(u32),
     /// Waits until all of them can be seen and are archived.
     Settle,
+    /// Declares a view over all that is archived, and waits until the batch layer works on it.
+    DeclareView,
+    /// Waits until it is there, and compares it with what was sent.
+    AwaitView,
 }
 
 impl fmt::Display for Act {
@@ -104,6 +113,8 @@ impl fmt::Display for Act {
             Act::SetClock => "set the clock",
             Act::Flood(readings) => return write!(f, "{readings} readings at once"),
             Act::Settle => "settle",
+            Act::DeclareView => "a view over all that is archived",
+            Act::AwaitView => "wait for the view",
         };
         f.write_str(name)
     }
@@ -123,6 +134,7 @@ impl Act {
                 | Act::EmptyDisk
                 | Act::SetClock
                 | Act::Settle
+                | Act::AwaitView
         )
     }
 }
@@ -149,6 +161,8 @@ pub struct Fault {
     pub steps: Vec<Step>,
     /// How long clients may wait; none where the whole cluster is gone for a while.
     pub bounds: Option<Bounds>,
+    /// The readings that are to be archived before it, at least.
+    pub preload_min: u32,
 }
 
 /// Returns all faults for a cluster of so many nodes.
@@ -161,11 +175,11 @@ pub fn all(nodes: usize) -> Vec<Fault> {
         about,
         steps: vec![Step::Do(harm, pick), Step::Hold(1), Step::Do(heal, pick), Step::Well],
         bounds: Some(Bounds::SINGLE),
+        preload_min: 0,
     };
     let start = Act::Start;
     let one = Pick::One;
-    let kill_of_one = [Step::Do(Kill, one), Step::Hold(1), Step::Do(start, one)];
-    vec![
+    let mut all = vec![
         single("kill", "kill -9 of a node, started again after a while", Kill, one, start),
         single("pause", "a node is frozen (SIGSTOP), and goes on after a while", Pause, one, Resume),
         single("restart", "a node is stopped in order, started again after a while", Act::Stop, one, start),
@@ -220,8 +234,19 @@ pub fn all(nodes: usize) -> Vec<Fault> {
             one,
             Act::SetClock,
         ),
+    ];
+    all.extend(with_much_to_do());
+    all
+}
+
+/// Returns the faults in which the batch layer is given much to do.
+fn with_much_to_do() -> [Fault; 4] {
+    let kill_of = |pick| [Step::Do(Act::Kill, pick), Step::Hold(1), Step::Do(Act::Start, pick)];
+    [
         flood("flood", "half a million readings come at once", &[Step::Hold(1)]),
-        flood("flood-kill", "kill -9 of a node while they are archived", &kill_of_one),
+        flood("flood-kill", "kill -9 of a node while they are archived", &kill_of(Pick::One)),
+        job("job", "a view is declared over a month of 1,000 meters", &[]),
+        job("job-kill", "kill -9 of a node that works on such a view", &kill_of(Pick::Worker)),
     ]
 }
 
@@ -233,7 +258,18 @@ fn flood(name: &'static str, about: &'static str, meanwhile: &[Step]) -> Fault {
     let begin = [Step::Do(FLOOD, Pick::Nobody)];
     let settle = [Step::Do(Act::Settle, Pick::Nobody), Step::Well];
     let steps = [&begin, meanwhile, &settle].concat();
-    Fault { name, about, steps, bounds: Some(Bounds::ALWAYS) }
+    Fault { name, about, steps, bounds: Some(Bounds::ALWAYS), preload_min: 0 }
+}
+
+/// Half-hourly readings of a month.
+const MONTH: u32 = 30 * 48 * PRELOADED_METERS;
+
+/// A fault in which a view is computed from all that is archived, and something else happens meanwhile.
+fn job(name: &'static str, about: &'static str, meanwhile: &[Step]) -> Fault {
+    let begin = [Step::Do(Act::DeclareView, Pick::Nobody)];
+    let end = [Step::Do(Act::AwaitView, Pick::Nobody), Step::Well];
+    let steps = [&begin, meanwhile, &end].concat();
+    Fault { name, about, steps, bounds: Some(Bounds::SINGLE), preload_min: MONTH }
 }
 
 fn rolling(nodes: usize) -> Vec<Step> {
@@ -288,6 +324,7 @@ mod tests {
                             Act::FillDisk => Act::EmptyDisk,
                             Act::JumpClock(_) => Act::SetClock,
                             Act::Flood(_) => Act::Settle,
+                            Act::DeclareView => Act::AwaitView,
                             _ => Act::Mend,
                         };
                         assert_eq!(act, undoes, "{}", fault.name);

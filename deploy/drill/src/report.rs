@@ -9,6 +9,11 @@ use crate::judge::{Judgement, Phase, Rule, Stall};
 /// From this on the instrument says that it was late itself.
 const LATE_MS: f64 = 50.0;
 
+/// How the batch layer begins to say that a task of a lost node is done.
+const RECOVERED: &str = " INFO recovered ";
+/// Those that are told of each node.
+const RECOVERIES_MAX: usize = 8;
+
 /// Writes the verdict of a drill for the terminal.
 pub fn verdict(outcome: &Outcome) -> String {
     let judgement = &outcome.judgement;
@@ -39,11 +44,28 @@ pub fn verdict(outcome: &Outcome) -> String {
     if judgement.instrument_late_ms >= LATE_MS {
         text.push_str("    NOTE    this machine was too busy: waits are partly the instrument's own\n");
     }
+    text.push_str(&recoveries(&outcome.logs));
     for broken in &outcome.broken {
         let _ = writeln!(text, "    BROKEN  {broken}");
     }
     if outcome.broken.is_empty() {
         text.push_str("    every promise was kept\n");
+    }
+    text
+}
+
+/// Returns what nodes said of the batch layer's tasks that they recovered.
+fn recoveries(logs: &[(String, String)]) -> String {
+    let mut text = String::new();
+    for (node, said) in logs {
+        let recovered = said.lines().filter_map(|line| line.split_once(RECOVERED));
+        let lines: Vec<&str> = recovered.map(|(_, what)| what).collect();
+        for what in lines.iter().take(RECOVERIES_MAX) {
+            let _ = writeln!(text, "    {node} recovered {what}");
+        }
+        if lines.len() > RECOVERIES_MAX {
+            let _ = writeln!(text, "    {node} recovered {} more", lines.len() - RECOVERIES_MAX);
+        }
     }
     text
 }
@@ -159,4 +181,20 @@ pub fn operations(history: &History) -> String {
 
 fn seconds(micros: u64) -> f64 {
     micros as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_recovered_is_told_by_node_and_not_without_end() {
+        let line = "2026-11-22T13:26:57.236325Z  INFO recovered task=\"lift\" of=node 2 by=node 1\n";
+        let logs =
+            [("node 1".to_owned(), line.repeat(10)), ("node 2".to_owned(), "INFO all is well\n".to_owned())];
+        let told = recoveries(&logs);
+        assert_eq!(told.lines().count(), 9);
+        assert_eq!(told.lines().next(), Some("    node 1 recovered task=\"lift\" of=node 2 by=node 1"));
+        assert_eq!(told.lines().last(), Some("    node 1 recovered 2 more"));
+    }
 }

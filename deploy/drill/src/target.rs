@@ -47,6 +47,16 @@ pub trait Target: Send + Sync {
         Ok(())
     }
 
+    /// Declares a view over all that is archived; returns when the batch layer works on it.
+    async fn declare_view(&mut self) -> anyhow::Result<()> {
+        bail!("{} is not given another view", self.name())
+    }
+
+    /// Waits until it is there, and compares it with the readings that nobody asks for.
+    async fn await_view(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
+
     /// Opens a session.
     async fn connect(&self) -> anyhow::Result<Box<dyn Connection>>;
 

@@ -27,7 +27,7 @@ async fn drill(harm: Act, heal: Act, hold: Duration) -> anyhow::Result<Outcome> 
         ..Settings::default()
     };
     let steps = vec![Step::Do(harm, Pick::One), Step::Hold(1), Step::Do(heal, Pick::One), Step::Well];
-    let fault = Fault { name: "test", about: "a test's own", steps, bounds: None };
+    let fault = Fault { name: "test", about: "a test's own", steps, bounds: None, preload_min: 0 };
     let mut node = Dev::start(&binary(), settings.patience.attempt)?;
     run(&mut node, &fault, &settings).await
 }

@@ -226,7 +226,7 @@ impl Target for Cluster {
             Pick::All => return Ok((0..NODES).collect()),
             Pick::Node(node) => return Ok(BTreeSet::from([node])),
             Pick::Nobody => return Ok(BTreeSet::new()),
-            Pick::Leader | Pick::Role(_) | Pick::Broker => {
+            Pick::Leader | Pick::Role(_) | Pick::Worker | Pick::Broker => {
                 bail!("Redis Cluster has no node that is {pick:?}")
             }
         };

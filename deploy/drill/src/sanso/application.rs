@@ -2,6 +2,7 @@
 
 use chrono::DateTime;
 
+use crate::fault::PRELOADED_METERS;
 use crate::history::Key;
 use crate::oracle::value_micro;
 
@@ -34,14 +35,24 @@ pub(super) fn usage_point(key: Key) -> String {
 /// What the names of meters that nobody asks for begin with; it comes after those of [`usage_point`].
 pub(super) const PRELOADED: &str = "P";
 
-/// Half hours of each of them.
-const PRELOADED_HALF_HOURS: u32 = 48;
+/// What each of their readings has, in millionths of a kWh.
+pub(super) const PRELOADED_MICRO: u64 = 125_000;
 
-/// Writes readings, by their numbers, of meters that nobody asks for.
+/// Writes readings, by their numbers, of meters that nobody asks for: a half hour of all of them after the other.
 pub(super) fn preloaded(numbers: std::ops::Range<u32>) -> Vec<String> {
-    let meter = |number: u32| format!("{PRELOADED}{:07}", number / PRELOADED_HALF_HOURS);
-    numbers.map(|number| line(&meter(number), number % PRELOADED_HALF_HOURS, 125_000)).collect()
+    let meter = |number: u32| format!("{PRELOADED}{:07}", number % PRELOADED_METERS);
+    numbers.map(|number| line(&meter(number), number / PRELOADED_METERS, PRELOADED_MICRO)).collect()
 }
+
+/// The view that is declared while the cluster runs.
+pub(super) const NEW_VIEW: &str = "
+CREATE VIEW daily AS
+  SELECT usage_point, TUMBLE(start_utc, INTERVAL '1 day') AS day, SUM(value) AS kwh, COUNT(*) AS readings
+  FROM readings GROUP BY usage_point, day;
+";
+
+/// Its name.
+pub(super) const NEW_NAME: &str = "daily";
 
 /// Writes a reading as a line of JSON.
 pub(super) fn reading(key: Key, sequence: u32) -> String {
@@ -95,9 +106,9 @@ mod tests {
 
     #[test]
     fn preloaded_readings_differ_and_come_after_those_that_are_asked_for() {
-        let lines: std::collections::BTreeSet<String> = preloaded(40..140).into_iter().collect();
-        assert_eq!(lines.len(), 100);
-        assert!(lines.iter().all(|line| line.contains(r#""usage_point":"P000000"#)));
+        let lines: std::collections::BTreeSet<String> = preloaded(990..2_090).into_iter().collect();
+        assert_eq!(lines.len(), 1_100);
+        assert!(lines.iter().all(|line| line.contains(r#""usage_point":"P0000"#)));
         assert!(usage_point(Key::MAX).as_str() < PRELOADED);
     }
 }

@@ -57,7 +57,7 @@ pub struct Cluster {
     clocks: Vec<Clock>,
     brokers: sanso_broker::Cluster,
     members: Members,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Cluster {
@@ -101,7 +101,7 @@ impl Cluster {
                 plan.patience,
                 plan.first,
             )?,
-            _folder: folder,
+            folder,
         })
     }
 
@@ -159,6 +159,19 @@ impl Target for Cluster {
 
     async fn settle(&mut self) -> anyhow::Result<()> {
         self.members.settle().await
+    }
+
+    async fn declare_view(&mut self) -> anyhow::Result<()> {
+        let sql = application::sql(LOG_PARTITIONS) + application::NEW_VIEW;
+        // In one step, for the nodes look at it at any time.
+        let (file, beside) = (self.folder.path().join("app.sql"), self.folder.path().join("app.sql.new"));
+        std::fs::write(&beside, sql).context("write the application")?;
+        std::fs::rename(&beside, &file).context("replace the application")?;
+        self.members.working().await.map(drop)
+    }
+
+    async fn await_view(&mut self) -> anyhow::Result<()> {
+        self.members.await_view().await
     }
 
     async fn connect(&self) -> anyhow::Result<Box<dyn Connection>> {

@@ -28,7 +28,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Readings in one request when there are to be many.
 const FLOOD_AT_ONCE: u32 = 20_000;
 /// How long it may take until they can be seen and are archived.
-const FLOOD_MAX: Duration = Duration::from_secs(120);
+const FLOOD_MAX: Duration = Duration::from_secs(300);
+/// How long it may take until a view that was declared is computed.
+const JOB_BEGINS: Duration = Duration::from_secs(30);
+/// Before it is looked at again: a job may be short.
+const JOB_LOOK: Duration = Duration::from_millis(5);
 /// What it takes to adopt what is archived, once that has begun.
 const ADOPTION: Duration = Duration::from_secs(5);
 
@@ -136,6 +140,7 @@ impl Members {
             Pick::Another => (self.first + 1) % self.len(),
             Pick::Leader => number(&self.described("control_leader").await?["control_leader"])?,
             Pick::Role(role) => with_role(&self.described("nodes").await?, role)?,
+            Pick::Worker => self.working().await?,
         };
         Ok(BTreeSet::from([node]))
     }
@@ -176,6 +181,46 @@ impl Members {
         Ok(())
     }
 
+    /// Waits until a view is computed from all that is archived; returns a node that works on it, but does not drive
+    /// the batch layer where there is another.
+    pub(super) async fn working(&self) -> anyhow::Result<usize> {
+        let (session, until) = (self.session(GLANCE)?, Instant::now() + JOB_BEGINS);
+        loop {
+            for node in 0..self.len() {
+                let Ok(jobs) = session.get(node, "/v1/jobs").await else { continue };
+                if let Some(worker) = worker(&jobs) {
+                    return number(&json!(worker));
+                }
+                let ended = jobs["ended"].as_array().into_iter().flatten();
+                let is_over = |job: &Value| {
+                    job["views"].as_array().is_some_and(|views| views.contains(&json!(application::NEW_NAME)))
+                };
+                ensure!(
+                    !ended.clone().any(is_over),
+                    "the view was there before anything could be done to a worker"
+                );
+            }
+            ensure!(Instant::now() < until, "nobody works on the view within {JOB_BEGINS:?}");
+            tokio::time::sleep(JOB_LOOK).await;
+        }
+    }
+
+    /// Waits until the new view has all readings that nobody asks for.
+    pub(super) async fn await_view(&self) -> anyhow::Result<()> {
+        let (until, all) = (Instant::now() + FLOOD_MAX, u64::from(self.flooded));
+        loop {
+            match self.flood.preloaded_in(0, application::NEW_NAME).await {
+                Ok(found) => {
+                    let sent = (all, all * application::PRELOADED_MICRO);
+                    ensure!(found == sent, "the view has {found:?}, not the {sent:?} that were sent");
+                    return Ok(());
+                }
+                Err(lacks) => ensure!(Instant::now() < until, "it is not there in {FLOOD_MAX:?}: {lacks}"),
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
     /// Says whether both views have begun to adopt all that can be archived.
     async fn is_archived(&self, session: &Session) -> bool {
         let views = ["meter", "half_hour"].map(|view| session.is_archived(0, view));
@@ -212,6 +257,18 @@ fn number(node: &Value) -> anyhow::Result<usize> {
     Ok(usize::try_from(number.with_context(|| format!("{node} is no node"))?)?)
 }
 
+/// Returns a node that does a task for views, another than who drives the job where there is one.
+fn worker(jobs: &Value) -> Option<u64> {
+    let jobs = jobs["running"].as_array().into_iter().flatten();
+    let of_views = jobs.filter(|job| job["kind"] == "views");
+    let works = |job: &Value| {
+        let runs = job["runs"].as_array().cloned().unwrap_or_default();
+        let nodes = runs.iter().filter_map(|run| run["node"].as_u64());
+        nodes.min_by_key(|node| (job["driver"] == *node, *node))
+    };
+    of_views.filter_map(works).next()
+}
+
 /// Returns the node with a role and the fewest others.
 fn with_role(cluster: &Value, role: &str) -> anyhow::Result<usize> {
     let roles = |node: &Value| node["roles"].as_array().cloned().unwrap_or_default();
@@ -242,6 +299,23 @@ fn lacking(cluster: &Value, nodes: usize) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_works_on_views_is_found_and_not_who_drives_if_there_is_another() {
+        let jobs = |kind: &str, nodes: &[u16]| {
+            let runs: Vec<Value> =
+                nodes.iter().map(|node| json!({ "task": "a task", "node": node })).collect();
+            json!({ "running": [{ "kind": kind, "driver": 1, "runs": runs }] })
+        };
+        for (kind, nodes, expected) in [
+            ("views", &[1_u16, 3, 2][..], Some(2)),
+            ("views", &[1], Some(1)),
+            ("views", &[], None),
+            ("version", &[2], None),
+        ] {
+            assert_eq!(worker(&jobs(kind, nodes)), expected, "{kind} {nodes:?}");
+        }
+    }
 
     #[test]
     fn a_role_is_found_where_it_is_most_alone() {

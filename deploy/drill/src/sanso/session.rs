@@ -132,6 +132,22 @@ impl Session {
         self.count(query.json(&serde_json::json!({ "sql": sql }))).await.map(|seen| seen.readings)
     }
 
+    /// Returns what a view has of the readings that nobody asks for: how many, and their millionths of a kWh.
+    pub(super) async fn preloaded_in(&self, node: usize, view: &str) -> Result<(u64, u64), String> {
+        let sql = format!(
+            "SELECT SUM(readings) AS readings, SUM(kwh) AS kwh FROM {view} WHERE usage_point >= '{PRELOADED}'"
+        );
+        let query = self.http.post(format!("{}/v1/query?{}", self.bases[node], self.parameters()));
+        let answer = self.send(query.json(&serde_json::json!({ "sql": sql }))).await?;
+        if answer["complete"] != true {
+            return Err(format!("the answer is not complete: {}", answer["freshness"]));
+        }
+        let rows = Rows::of(&answer)?;
+        let (readings, kwh) = (rows.column("readings")?.next(), rows.column("kwh")?.next());
+        let found = readings.and_then(Value::as_u64).zip(kwh.and_then(|kwh| micro(&kwh.to_string())));
+        found.ok_or_else(|| format!("{view} has no totals: {answer}"))
+    }
+
     /// Says whether a view stands on all segments of the log that are complete.
     pub(super) async fn is_archived(&self, node: usize, view: &str) -> Result<bool, String> {
         let answer =
