@@ -36,6 +36,9 @@ CREATE VIEW substation_load AS
   FROM readings r JOIN network n ON r.usage_point = n.usage_point GROUP BY n.substation, window;
 ";
 
+/// How long archiving what was sent may take.
+const ARCHIVED_WITHIN: Duration = Duration::from_secs(1_200);
+
 /// Number of rows and total of each view, then number and sum of the feeders' daily peaks.
 const ANSWERS: [&str; 4] = [
     "SELECT COUNT(*) AS n, SUM(kwh) AS s FROM transformer_load",
@@ -66,6 +69,8 @@ impl Size {
 pub(crate) struct Archive {
     folder: TempDir,
     session: String,
+    /// The most memory of the node that took the readings in, in MB.
+    pub(crate) intake_mb: f64,
 }
 
 impl Archive {
@@ -77,9 +82,10 @@ impl Archive {
         send(&node, bodies_of(size.meters, 0..size.days * 48)).await?;
         let session = fill(&node, size).await?;
         archived(&node).await?;
+        let intake_mb = peak_mb(node.pid())?;
         node.stop()?;
         write_application(folder.path(), size.meters, VIEWS)?;
-        Ok(Self { folder, session })
+        Ok(Self { folder, session, intake_mb })
     }
 
     /// Starts a node and asks it; returns the answers, the seconds from its start on and its peak memory in MB.
@@ -193,7 +199,7 @@ async fn is_archived(node: &Node) -> anyhow::Result<bool> {
 async fn archived(node: &Node) -> anyhow::Result<()> {
     let started = Instant::now();
     while !is_archived(node).await? {
-        ensure!(started.elapsed() < Duration::from_secs(600), "not archived after ten minutes");
+        ensure!(started.elapsed() < ARCHIVED_WITHIN, "not archived after {ARCHIVED_WITHIN:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     Ok(())

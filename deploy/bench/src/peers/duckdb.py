@@ -1,6 +1,8 @@
 import duckdb
 
 duckdb.sql("SET TimeZone = 'UTC'")
+# It goes to where the answers go, once a query takes long.
+duckdb.sql("SET enable_progress_bar = false")
 duckdb.sql(f"CREATE TABLE network AS SELECT * FROM read_csv('{NETWORK}', all_varchar=true)")
 
 
