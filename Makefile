@@ -12,7 +12,7 @@
 #   make simulate-mutants  breaks each rule of the core and of the layers on purpose; how many seeds until it is noticed
 #   make bench    how fast, against whom: make bench SECTIONS="http freshness"
 #   make bench-peers  against DuckDB, Polars, Spark and Flink on the same work: make bench-peers PARTS="load merge" METERS=100000 DAYS=10 TUPLES=20000000
-#   make experiments  the papers' experiments, with plots: make experiments EXPERIMENTS="shuffle recompute reload interval growth" QUICK=1 OUT=folder
+#   make experiments  the papers' experiments, with plots: make experiments EXPERIMENTS="shuffle recompute reload interval history growth" QUICK=1 OUT=folder
 #   make drill    a cluster under load loses a node, and more: make drill FAULTS="pause cut" NODES=5 REPEAT=5 RATE=180
 #   make drill-redis  what the clients of a Redis Cluster see when a master is killed or frozen: make drill-redis FAULTS="kill pause"
 #   make torture  kills, damages, millions, judged by a naive fold: make torture MINUTES=10 ROUNDS= SEED=
@@ -62,11 +62,13 @@ endif
 cluster-down cluster-erase:
 	OFFLINE=$(OFFLINE) deploy/cluster/cluster.sh $(@:cluster-%=%)
 
-# The tests of the packages, then those that drive the built binary from outside.
+# The tests of the packages, then those that drive the built binary from outside. That one is the product's; our packages
+# as tests have them are hardly optimised, which compiles in a fraction of the time.
 test: build
 	@deploy/setup/install.sh test
 	SANSO_BIN=$(CURDIR)/bin/sanso SANSO_PYTHON=$(CACHE)/python/bin/python3 SANSO_KAFKA_JARS=$(CACHE)/kafka/lib \
-		SANSO_MOTO_PYTHON=$(CACHE)/moto/bin/python3 SANSO_SCHEMATHESIS=$(CACHE)/schemathesis/bin/schemathesis $(CARGO) test --release --workspace --no-fail-fast
+		SANSO_MOTO_PYTHON=$(CACHE)/moto/bin/python3 SANSO_SCHEMATHESIS=$(CACHE)/schemathesis/bin/schemathesis \
+		$(CARGO) --config deploy/setup/test-profile.toml test --release --workspace --no-fail-fast
 
 verify: setup
 	@deploy/setup/install.sh verify
