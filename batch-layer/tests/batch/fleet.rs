@@ -116,6 +116,11 @@ impl Fleet {
         std::mem::take(&mut *self.computed.lock())
     }
 
+    /// Tells how many tasks were computed.
+    pub(crate) fn computed_tasks(&self) -> usize {
+        self.computed.lock().len()
+    }
+
     async fn answer(&self, at: WorkerId, task: &Task, outdated: bool) -> TaskAnswer {
         let (worker, other) = &self.nodes[&at];
         let call = task.call().encode();
