@@ -54,6 +54,6 @@ pub use error::{BatchError, Result};
 pub use executor::Executor;
 pub use report::{RunReport, SourceReport};
 pub use sanso_lineage::{Failure, WorkerId};
-pub use service::BatchLayer;
+pub use service::{BatchLayer, LiveViews};
 pub use task::{Task, TaskResult, Work};
 pub use worker::{TaskDone, TaskFailure, TaskWorker};

@@ -1,6 +1,6 @@
 //! The batch layer as the rest of the process sees it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -9,9 +9,9 @@ use sanso_catalog::{CatalogHandle, StatusBoard};
 use sanso_core::PartitionStore;
 use sanso_dataset::Dataset;
 use sanso_log::Log;
-use sanso_state::Block;
+use sanso_state::{Block, Fingerprint};
 use sanso_view::{Source, View};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::config::BatchConfig;
 use crate::error::{Result, chain};
@@ -80,8 +80,8 @@ impl BatchLayer {
     }
 
     /// Sees to it that views are published at the version in force, so that
-    /// [`BatchLayer::ensure_published`] of each returns at once: those of one source that must be
-    /// computed are computed in one pass over its rows.
+    /// [`BatchLayer::ensure_published`] of each has no more to do than to load it: those of one source that
+    /// must be computed are computed in one pass over its rows.
     pub async fn ensure_all_published(&self, views: &[Arc<View>]) -> Result<()> {
         for views in by_source(views).values() {
             let state = self.state(&views[0].source.name).await;
@@ -92,36 +92,21 @@ impl BatchLayer {
 
     /// Sees to it that live views are published, as [`BatchLayer::ensure_all_published`] does, but for those that are
     /// live no longer once a run of their source has ended: these are neither computed, not even to their end, nor
-    /// extended.
-    pub async fn ensure_live(&self, views: &[Arc<View>]) -> Result<()> {
-        for views in by_source(views).values() {
-            let state = self.state(&views[0].source.name).await;
-            let _ = self.ensure_live_in(&mut *state.lock().await, views).await?;
+    /// extended. What is returned keeps further runs of their sources waiting, so that its blocks are of one version.
+    pub async fn live_views(&self, views: &[Arc<View>]) -> Result<LiveViews> {
+        let mut sources = BTreeMap::new();
+        for (name, views) in by_source(views) {
+            let mut state = self.state(name).await.lock_owned().await;
+            let live = self.0.catalog.current();
+            let is_live = |view: &&Arc<View>| live.live.contains_key(&view.fingerprint);
+            let views: Vec<Arc<View>> = views.iter().filter(is_live).cloned().collect();
+            let Some(first) = views.first() else { continue };
+            self.ensure_in(&mut state, &first.source, &views).await?;
+            state.note_live(&views);
+            let known = views.iter().filter(|view| state.knows(view)).map(|view| view.fingerprint);
+            sources.insert(name.to_owned(), (known.collect(), state));
         }
-        Ok(())
-    }
-
-    /// Returns one view partition's block at the version in force; none where the view is not live.
-    pub async fn live_block(&self, view: &Arc<View>, index: u32) -> Result<Option<Arc<Block>>> {
-        let state = self.state(&view.source.name).await;
-        let mut state = state.lock().await;
-        let live = self.ensure_live_in(&mut state, std::slice::from_ref(view)).await?;
-        match live.is_empty() {
-            true => Ok(None),
-            false => self.block_in(&mut state, view, index).await.map(Some),
-        }
-    }
-
-    /// Returns those that are live and known.
-    async fn ensure_live_in(&self, state: &mut SourceState, views: &[Arc<View>]) -> Result<Vec<Arc<View>>> {
-        let live = self.0.catalog.current();
-        let is_live = |view: &&Arc<View>| live.live.contains_key(&view.fingerprint);
-        let mut views: Vec<Arc<View>> = views.iter().filter(is_live).cloned().collect();
-        let Some(first) = views.first() else { return Ok(views) };
-        self.ensure_in(state, &first.source, &views).await?;
-        state.note_live(&views);
-        views.retain(|view| state.knows(view));
-        Ok(views)
+        Ok(LiveViews { batch: self.clone(), sources })
     }
 
     async fn block_in(&self, state: &mut SourceState, view: &Arc<View>, index: u32) -> Result<Arc<Block>> {
@@ -243,6 +228,25 @@ impl BatchLayer {
 
     async fn state(&self, source: &str) -> Arc<Mutex<SourceState>> {
         Arc::clone(self.0.sources.lock().await.entry(source.to_owned()).or_default())
+    }
+}
+
+/// Live views that are published, of which blocks are to be had.
+pub struct LiveViews {
+    batch: BatchLayer,
+    /// By source: the views, and what is known of it.
+    sources: BTreeMap<String, (BTreeSet<Fingerprint>, OwnedMutexGuard<SourceState>)>,
+}
+
+impl LiveViews {
+    /// Reads one view partition's block at the version in force; none where the view is not live.
+    pub async fn block(&mut self, view: &Arc<View>, index: u32) -> Result<Option<Arc<Block>>> {
+        match self.sources.get_mut(&view.source.name) {
+            Some((live, state)) if live.contains(&view.fingerprint) => {
+                self.batch.block_in(state, view, index).await.map(Some)
+            }
+            _ => Ok(None),
+        }
     }
 }
 

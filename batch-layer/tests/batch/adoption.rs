@@ -181,11 +181,11 @@ async fn a_view_that_comes_and_goes_between_two_runs_is_not_extended() {
         (report.segments.len() as u64, report.segments.len())
     );
     // It goes once it was asked for, or has gone when its turn comes.
-    live(&goes, true);
-    life.batch.ensure_live(&[Arc::clone(&goes)]).await.expect("computed");
-    assert!(life.batch.live_block(&goes, 0).await.expect("loaded").is_some());
-    live(&goes, false);
-    assert!(life.batch.live_block(&goes, 0).await.expect("asked").is_none());
+    for is_live in [true, false] {
+        live(&goes, is_live);
+        let mut views = life.batch.live_views(&[Arc::clone(&goes)]).await.expect("computed");
+        assert_eq!(views.block(&goes, 0).await.expect("loaded").is_some(), is_live);
+    }
     round(&mut world, 1);
     let report = life.run().await;
     assert!(!report.segments.is_empty());

@@ -136,9 +136,9 @@ impl World {
             return Ok(());
         }
         let views: Vec<Arc<View>> = missing.iter().map(|(view, _)| Arc::clone(view)).collect();
-        batch.ensure_live(&views).await.context("find or compute the views")?;
+        let mut live = batch.live_views(&views).await.context("find or compute the views")?;
         for (view, id) in missing {
-            let block = batch.live_block(view, id.index).await.context("load a view")?;
+            let block = live.block(view, id.index).await.context("load a view")?;
             // One that was retired meanwhile needs none.
             let Some(block) = block else { continue };
             self.cluster.create(id, view.partition_config(), block).await?;

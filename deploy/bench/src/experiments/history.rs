@@ -7,13 +7,12 @@ use tokio::runtime::Runtime;
 
 use super::Found;
 use crate::batch::{Archive, Size};
+use crate::load::reading;
 use crate::peers::engine::{DUCKDB, Engine, How, POLARS, SPARK};
 use crate::plot::{Plot, Scale};
 use crate::table::{Table, number, short};
 
 const METERS: u32 = 2_000;
-/// What a line of JSON takes, about.
-const LINE_BYTES: f64 = 150.0;
 const OURS: &str = "Sanso";
 
 /// Measures; see the head of the file.
@@ -41,7 +40,7 @@ pub(crate) fn run(quick: bool) -> anyhow::Result<Found> {
             run.compared(&answers).with_context(|| engine.name)?;
             costs.push((run.first_s, run.peak_mb));
         }
-        let sent_mb = size.readings() * LINE_BYTES / 1e6;
+        let sent_mb = size.readings() * (reading(0, 0).len() + 1) as f64 / 1e6;
         let mut row = vec![days.to_string(), short(size.readings()), format!("{sent_mb:.0}")];
         row.push(format!("{:.0}", archive.intake_mb));
         row.extend(costs.iter().flat_map(|(s, mb)| [format!("{s:.2}"), format!("{mb:.0}")]));
@@ -56,7 +55,7 @@ pub(crate) fn run(quick: bool) -> anyhow::Result<Found> {
     let here = format!(
         "Here {} days of {} meters, {} readings and {sent_mb:.0} MB of JSON, are in all views {ours_s:.1} s after the \
          node's start, {} readings a second, with {ours_mb:.0} MB of memory at most; it took them in with {intake_mb:.0} \
-         MB. Nothing is spread over disks: a piece of what is exchanged is as large as the totals, not as the readings.",
+         MB. One process has nothing to exchange: what it adds up to is in memory.",
         size.days,
         METERS,
         short(size.readings()),

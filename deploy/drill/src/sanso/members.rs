@@ -176,7 +176,7 @@ impl Members {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         tokio::time::sleep(ADOPTION).await;
-        let found = self.flood.preloaded(0).await.map_err(anyhow::Error::msg)?;
+        let (found, _) = self.flood.preloaded(0, "meter").await.map_err(anyhow::Error::msg)?;
         ensure!(found == u64::from(self.flooded), "{found} of {} readings can be seen", self.flooded);
         Ok(())
     }
@@ -209,7 +209,7 @@ impl Members {
     pub(super) async fn await_view(&self) -> anyhow::Result<()> {
         let (until, all) = (Instant::now() + FLOOD_MAX, u64::from(self.flooded));
         loop {
-            match self.flood.preloaded_in(0, application::NEW_NAME).await {
+            match self.flood.preloaded(0, application::NEW_NAME).await {
                 Ok(found) => {
                     let sent = (all, all * application::PRELOADED_MICRO);
                     ensure!(found == sent, "the view has {found:?}, not the {sent:?} that were sent");
@@ -311,7 +311,7 @@ mod tests {
             ("views", &[1_u16, 3, 2][..], Some(2)),
             ("views", &[1], Some(1)),
             ("views", &[], None),
-            ("version", &[2], None),
+            ("advance", &[2], None),
         ] {
             assert_eq!(worker(&jobs(kind, nodes)), expected, "{kind} {nodes:?}");
         }

@@ -125,15 +125,8 @@ impl Session {
         self.remember(&answer["session"])
     }
 
-    /// Returns how many of the readings that nobody asks for a node has.
-    pub(super) async fn preloaded(&self, node: usize) -> Result<u64, String> {
-        let sql = format!("SELECT SUM(readings) AS readings FROM meter WHERE usage_point >= '{PRELOADED}'");
-        let query = self.http.post(format!("{}/v1/query?{}", self.bases[node], self.parameters()));
-        self.count(query.json(&serde_json::json!({ "sql": sql }))).await.map(|seen| seen.readings)
-    }
-
     /// Returns what a view has of the readings that nobody asks for: how many, and their millionths of a kWh.
-    pub(super) async fn preloaded_in(&self, node: usize, view: &str) -> Result<(u64, u64), String> {
+    pub(super) async fn preloaded(&self, node: usize, view: &str) -> Result<(u64, u64), String> {
         let sql = format!(
             "SELECT SUM(readings) AS readings, SUM(kwh) AS kwh FROM {view} WHERE usage_point >= '{PRELOADED}'"
         );
