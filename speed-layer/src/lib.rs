@@ -33,6 +33,7 @@ mod open_index;
 mod quarantine;
 mod rocks;
 mod service;
+mod session;
 mod task;
 mod turn;
 mod worker;

@@ -2,17 +2,20 @@
 //! it asks the index and hands refused records to a sink, nothing else.
 //!
 //! ```text
-//!                 ┌────────────── Worker(l) ──────────────┐
-//!   chunks ──────▶│ judge ─▶ effects ─▶ lift per view     │──▶ outgoing deltas ─▶ view partitions
-//!   in order      │   │ as of                  │          │
-//!   from          │   ▼                        ▼          │◀── outcomes
-//!   next_read_    │ index (floor, position)  targets      │
-//!   offset()      └───────────────────────────────────────┘
+//!                  ┌────────────── Worker(l) ──────────────┐
+//!   chunks from ──▶│ judge ─▶ effects ─▶ lift per view     │──▶ outgoing deltas ─▶ view partitions
+//!   next_read_     │   │ as of                  │          │
+//!   offset() and   │   ▼                        ▼          │◀── outcomes
+//!   behind()       │ index (floor, position)  targets      │
+//!                  └───────────────────────────────────────┘
 //! ```
 //!
+//! Two places are read: the *head*, where the index ends, and, as long as targets lag, the place from which
+//! these are caught up. A view that is new, or one that refused, so never holds up the others.
+//!
 //! Invariants:
-//! - every offset is read consecutively into the index; a refusal moves only
-//!   the point from which a target emits, and with it the read position back;
+//! - every offset is read consecutively into the index, at the head; a refusal moves only
+//!   the point from which a target emits, and with it the place where it is caught up;
 //! - a delta is a pure function of the log's prefix and the view's version:
 //!   the index answers as of each offset, so offsets read again give the same
 //!   effects, and a target ignores those below its `next`;
@@ -86,6 +89,13 @@ impl TargetStart {
     }
 }
 
+/// From where targets that lag are caught up, below the head.
+#[derive(Clone, Copy, Debug)]
+struct Behind {
+    at: Offset,
+    watermark: Watermark,
+}
+
 /// The engine of one log partition.
 #[derive(Clone, Debug)]
 pub struct Worker<I> {
@@ -93,9 +103,10 @@ pub struct Worker<I> {
     partition: LogPartition,
     index: I,
     queue_max: usize,
-    position: Offset,
     readable_from: Offset,
+    /// As of the head.
     watermark: Watermark,
+    behind: Option<Behind>,
     idle: bool,
     rewound: u64,
     views: BTreeMap<Fingerprint, Arc<View>>,
@@ -109,9 +120,9 @@ impl<I: NewestIndex> Worker<I> {
     pub fn new(source: Arc<Source>, partition: LogPartition, index: I, queue_max: usize) -> Self {
         let blank = Watermark::new(source.lateness_us, source.ahead_us_max);
         Self {
-            position: index.position(),
             readable_from: index.floor(),
             watermark: blank.resume(index.max_event_us()),
+            behind: None,
             source,
             partition,
             index,
@@ -123,9 +134,18 @@ impl<I: NewestIndex> Worker<I> {
         }
     }
 
-    /// Returns the offset that the next chunk must start at.
+    /// Returns the offset at which to read on: the head, or, where all targets lag, [`Worker::behind`].
     pub fn next_read_offset(&self) -> Offset {
-        self.position
+        let head = self.index.position();
+        match self.behind() {
+            Some(behind) if self.targets.values().all(|target| target.next() < head) => behind,
+            _ => head,
+        }
+    }
+
+    /// Returns the offset from which targets that lag are to be caught up; none when none does.
+    pub fn behind(&self) -> Option<Offset> {
+        self.behind.map(|behind| behind.at)
     }
 
     /// Returns the index.
@@ -138,7 +158,7 @@ impl<I: NewestIndex> Worker<I> {
         self.index
     }
 
-    /// Returns the watermark as of the read position, in microseconds.
+    /// Returns the watermark as of the head, in microseconds.
     pub fn watermark_us(&self) -> Option<i64> {
         self.watermark.value()
     }
@@ -188,6 +208,10 @@ impl<I: NewestIndex> Worker<I> {
             self.targets.insert(id, Target::new(id, self.partition, start.applied));
             self.rewind(start.applied);
         }
+        let head = self.index.position();
+        if self.targets.values().all(|target| target.next() >= head) {
+            self.behind = None;
+        }
     }
 
     /// Raises the lowest offset that can be read: the log no longer holds what
@@ -198,10 +222,10 @@ impl<I: NewestIndex> Worker<I> {
     pub fn log_starts_at(&mut self, start: Offset) {
         assert!(start <= self.index.position(), "an index behind the log's start is rebuilt");
         self.readable_from = self.readable_from.max(start);
-        if self.position < self.readable_from {
-            self.seek(self.index.position());
-            let heads: Vec<Offset> = self.targets.values().map(Target::next).collect();
-            heads.into_iter().for_each(|next| self.rewind(next));
+        if self.behind().is_some_and(|behind| behind < self.readable_from) {
+            self.behind = None;
+            let lag: Vec<Offset> = self.targets.values().map(Target::next).collect();
+            lag.into_iter().for_each(|next| self.rewind(next));
         }
     }
 
@@ -212,35 +236,30 @@ impl<I: NewestIndex> Worker<I> {
         Ok(())
     }
 
-    /// Reads again from `offset`, when that is below the read position and can be read.
+    /// Catches up from `offset`, when that is below where this is done and can be read.
     fn rewind(&mut self, offset: Offset) {
-        if offset < self.position && offset >= self.readable_from {
-            self.rewound += self.position - offset;
-            self.seek(offset);
+        let from = self.behind().unwrap_or(self.index.position());
+        if offset >= from || offset < self.readable_from {
+            return;
         }
-    }
-
-    fn seek(&mut self, offset: Offset) {
-        self.position = offset;
+        self.rewound += from - offset;
         let blank = Watermark::new(self.source.lateness_us, self.source.ahead_us_max);
         // The checkpoint may be below the offset. What the watermark misses in
         // between, every view partition that stands at the offset has already.
-        let max = if offset == self.index.position() {
-            self.index.max_event_us()
-        } else {
-            self.index.checkpoint(offset).unwrap_or_default()
-        };
-        self.watermark = blank.resume(max);
+        let max = self.index.checkpoint(offset).unwrap_or_default();
+        self.behind = Some(Behind { at: offset, watermark: blank.resume(max) });
     }
 
-    /// Reads one chunk, which must start at [`Worker::next_read_offset`].
+    /// Reads one chunk, which must start at [`Worker::next_read_offset`], at the head, or at [`Worker::behind`].
+    /// One that starts below the head and goes beyond is read as both.
     ///
     /// After an error nothing of the failing span has taken effect; feed again
-    /// from [`Worker::next_read_offset`].
+    /// from there.
     pub fn feed(&mut self, chunk: &Chunk, sink: &mut dyn QuarantineSink) -> Result<()> {
-        assert_eq!(chunk.from, self.position, "the log is read consecutively");
-        while self.position < chunk.to {
-            let from = self.position;
+        let mut from = chunk.from;
+        let is_next = from == self.index.position() || self.behind() == Some(from);
+        assert!(is_next, "the log is read consecutively");
+        while from < chunk.to {
             let mut to = chunk.to.min(self.source.segments().end_of(from));
             if from < self.index.position() {
                 to = to.min(self.index.position());
@@ -248,18 +267,21 @@ impl<I: NewestIndex> Worker<I> {
             let first = chunk.records.partition_point(|record| record.offset < from);
             let last = chunk.records.partition_point(|record| record.offset < to);
             self.feed_span(from..to, &chunk.records[first..last], sink)?;
+            from = to;
         }
         Ok(())
     }
 
-    /// Reads a span that lies in one segment and on one side of the index's position.
+    /// Reads a span that lies in one segment and on one side of the head.
     fn feed_span(
         &mut self,
         span: Range<Offset>,
         records: &[Record],
         sink: &mut dyn QuarantineSink,
     ) -> Result<()> {
-        let mut judged = judge_span(&self.source, self.partition, &self.index, records, self.watermark)?;
+        let behind = self.behind.filter(|_| span.start < self.index.position());
+        let watermark = behind.map_or(self.watermark, |behind| behind.watermark);
+        let mut judged = judge_span(&self.source, self.partition, &self.index, records, watermark)?;
         let lifted = self.lift(&span, &judged);
         let mut refused = judged.quarantined.clone();
         for (view, added, _) in &lifted {
@@ -269,21 +291,24 @@ impl<I: NewestIndex> Worker<I> {
             sink.put(&refused)?;
         }
         let at_boundary = self.source.segments().floor(span.end) == span.end;
-        self.watermark = judged.watermark;
-        if span.start == self.index.position() {
+        if behind.is_none() {
             self.commit(&span, &mut judged, at_boundary)?;
         }
         for (view, added, retracted) in &lifted {
-            self.apply(view, added, &judged.added, 1);
-            self.apply(view, retracted, &judged.retracted, -1);
+            self.apply(view, &span, added, &judged.added, 1);
+            self.apply(view, &span, retracted, &judged.retracted, -1);
         }
-        self.position = span.end;
-        if span.end == self.index.position() {
-            // A rewind may have resumed the watermark too low; here it is known exactly.
-            self.watermark =
-                self.watermark.resume(self.watermark.max_event_us().max(self.index.max_event_us()));
+        let mut watermark = judged.watermark;
+        if behind.is_none() {
+            self.watermark = watermark;
+        } else if span.end < self.index.position() {
+            self.behind = Some(Behind { at: span.end, watermark });
+        } else {
+            self.behind = None;
+            // That of who caught up may have begun too low; here it is known exactly.
+            watermark = self.watermark;
         }
-        let (watermark_us, idle, queue_max) = (self.watermark.value(), self.idle, self.queue_max);
+        let (watermark_us, idle, queue_max) = (watermark.value(), self.idle, self.queue_max);
         for target in self.targets.values_mut() {
             if target.next() >= span.start && target.queue().len() < queue_max {
                 target.cover(span.end, watermark_us);
@@ -298,18 +323,14 @@ impl<I: NewestIndex> Worker<I> {
     fn commit(&mut self, span: &Range<Offset>, judged: &mut Judged, checkpoint: bool) -> Result<()> {
         let mut counts = self.index.counts();
         add_counts(&mut counts, &judged.counts);
-        let result = self.index.commit(Commit {
+        self.index.commit(Commit {
             from: span.start,
             to: span.end,
             accepted: std::mem::take(&mut judged.accepted),
             counts,
             max_event_us: judged.watermark.max_event_us(),
             checkpoint,
-        });
-        if result.is_err() {
-            self.seek(self.position);
-        }
-        result
+        })
     }
 
     /// Lifts the effects through each view that has a target for this span.
@@ -351,14 +372,14 @@ impl<I: NewestIndex> Worker<I> {
         added.errors.iter().map(error).collect()
     }
 
-    fn apply(&mut self, view: &View, lifted: &Lifted, effects: &Effects, sign: i64) {
+    fn apply(&mut self, view: &View, span: &Range<Offset>, lifted: &Lifted, effects: &Effects, sign: i64) {
         for (index, rows) in (0..).zip(lifted.by_view_partition(view.partitions)) {
             let id = PartitionId { view: view.fingerprint, index };
             let Some(target) = self.targets.get_mut(&id) else { continue };
             // Cover moves `next` only after the span, so a target that is in the
             // span takes from its `next` on, and one that lags takes nothing.
             let next = target.next();
-            if next >= self.position && target.queue().len() < self.queue_max {
+            if next >= span.start && target.queue().len() < self.queue_max {
                 let taken = rows.iter().filter(|lifted| effects.offsets[lifted.row] >= next);
                 let chosen: Vec<u32> = taken.map(|lifted| lifted.at).collect();
                 target.open_mut().update(&view.kinds, &lifted.grouped, &chosen, sign);

@@ -155,7 +155,8 @@ impl World {
 
     fn feed(&mut self, l: usize, w: usize, most: u64) {
         let worker = &mut self.workers[l][w];
-        let from = worker.next_read_offset();
+        let behind = worker.behind().filter(|_| self.dice.chance(50));
+        let from = behind.unwrap_or(worker.next_read_offset());
         let to = (from + most).min(self.logs[l].len() as u64);
         let records = self.logs[l][from as usize..to as usize].iter().flatten().cloned().collect();
         worker.feed(&Chunk { from, to, records }, &mut Vec::new()).expect("memory does not fail");
@@ -406,7 +407,10 @@ fn only_a_refusal_of_the_head_moves_the_worker() {
     assert_eq!(worker.next_read_offset(), 3);
     let refused = Outcome::Refused { from: 0, applied: 1 };
     assert_eq!(worker.on_outcome(id, &refused), Answer::Resumed(1));
-    assert_eq!((worker.next_read_offset(), worker.index().position()), (1, 3));
+    assert_eq!((worker.behind(), worker.next_read_offset()), (Some(1), 3));
+    // With the others behind too, what follows is read once for all.
+    worker.targets().into_iter().skip(1).for_each(|id| _ = worker.on_outcome(id, &refused));
+    assert_eq!((worker.behind(), worker.next_read_offset()), (Some(1), 1));
 }
 
 #[test]
@@ -417,12 +421,12 @@ fn a_target_below_the_floor_waits_and_learns_by_heartbeat() {
     worker.flush();
     let behind = Outcome::Refused { from: 0, applied: 2 };
     worker.on_outcome(id, &behind);
-    assert_eq!(worker.next_read_offset(), 5, "offset 2 can't be answered for any longer");
+    assert_eq!(worker.behind(), None, "offset 2 can't be answered for any longer");
     assert_eq!(worker.outgoing(id).count(), 0);
     let heartbeat = worker.heartbeat(id).expect("it still asks");
     assert_eq!((heartbeat.from, heartbeat.to), (2, 2));
     worker.on_outcome(id, &Outcome::Refused { from: 2, applied: 4 });
-    assert_eq!(worker.next_read_offset(), 4);
+    assert_eq!(worker.behind(), Some(4));
 }
 
 #[test]
@@ -436,7 +440,42 @@ fn a_full_queue_holds_back_one_target_only_and_it_is_caught_up() {
         let head = worker.outgoing(ids[0]).next().cloned().expect("four wait");
         worker.on_outcome(ids[0], &Outcome::Accepted { applied: head.to });
     }
-    assert_eq!(worker.next_read_offset(), 16, "it reads again what was left out");
+    assert_eq!(worker.behind(), Some(16), "it reads again what was left out");
+}
+
+#[test]
+fn a_new_view_is_caught_up_while_the_others_go_on() {
+    let payloads: Vec<String> = (0..9).map(|at| reading(&meter(0, 0), 8 + at, 1, 1, 1)).collect();
+    let records: Vec<_> = payloads.iter().enumerate().map(|(o, p)| record(o as u64, p)).collect();
+    let chunk =
+        |from: u64, to: u64| Chunk { from, to, records: records[from as usize..to as usize].to_vec() };
+    let feed = |worker: &mut Sender, from, to| {
+        worker.feed(&chunk(from, to), &mut Vec::new()).expect("memory does not fail");
+        worker.flush();
+    };
+    let views = views();
+    let start = |view: &Arc<View>| TargetStart { view: Arc::clone(view), index: 0, applied: 0 };
+    let mut worker = Worker::new(source(&views), LogPartition(0), Planted::default(), 4);
+    worker.targets_changed(vec![start(&views[0])]);
+    feed(&mut worker, 0, 8);
+    worker.targets_changed(views[..2].iter().map(start).collect());
+    assert_eq!((worker.next_read_offset(), worker.behind()), (8, Some(0)));
+    let [old, new] = [0, 1].map(|view: usize| PartitionId { view: views[view].fingerprint, index: 0 });
+    let last = |worker: &Sender, id| worker.outgoing(id).last().map(|delta| (delta.to, delta.watermark_us));
+    feed(&mut worker, 8, 9);
+    let at_head = last(&worker, old);
+    assert_eq!((at_head.map(|(to, _)| to), last(&worker, new)), (Some(9), None));
+    feed(&mut worker, 0, 3);
+    assert_eq!((worker.next_read_offset(), worker.behind()), (9, Some(3)));
+    assert_eq!(last(&worker, new).map(|(to, _)| to), Some(3));
+    feed(&mut worker, 3, 9);
+    assert_eq!((worker.behind(), last(&worker, new)), (None, at_head));
+    // A view that goes takes along what it lags.
+    worker.targets_changed(vec![start(&views[0])]);
+    worker.targets_changed(views[..2].iter().map(start).collect());
+    assert_eq!(worker.behind(), Some(0));
+    worker.targets_changed(vec![start(&views[0])]);
+    assert_eq!(worker.behind(), None);
 }
 
 #[test]

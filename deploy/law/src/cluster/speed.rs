@@ -1,5 +1,5 @@
 //! The speed layer on one node: for each log partition a task that drives the real worker as
-//! `speed-layer/src/task.rs` does, as long as the map says that this node feeds or follows it.
+//! `speed-layer/src/session.rs` does, as long as the map says that this node feeds or follows it.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -157,7 +157,11 @@ impl Session<'_> {
             if self.followed != share || self.unresolved {
                 self.follow(share).await;
             }
-            let read = self.read_and_feed().await;
+            let head = self.read_and_feed(self.worker.next_read_offset()).await;
+            let read = match self.worker.behind() {
+                Some(behind) => head + self.read_and_feed(behind).await,
+                None => head,
+            };
             self.flush_if_due(read);
             self.send().await;
             self.heartbeat().await;
@@ -194,8 +198,8 @@ impl Session<'_> {
         self.worker.targets_changed(self.live.clone());
     }
 
-    async fn read_and_feed(&mut self) -> u64 {
-        let (l, from) = (self.work.partition, self.worker.next_read_offset());
+    async fn read_and_feed(&mut self, from: Offset) -> u64 {
+        let l = self.work.partition;
         let read = self.work.process.outside(move |outside| {
             let end = outside.history.end(l);
             let to = end.min(from + CHUNK_MAX);

@@ -62,7 +62,8 @@ impl World {
 
     pub(super) fn work_on(&mut self, id: usize, most: u64) -> Result<(), Failure> {
         let actor = self.actors.get_mut(&id).expect("hired");
-        let from = actor.worker.next_read_offset();
+        let head = actor.worker.next_read_offset();
+        let from = actor.worker.behind().filter(|_| self.rng.random_bool(0.5)).unwrap_or(head);
         let to = (from + most).min(self.history.end(actor.partition));
         if from >= to {
             return Ok(());
