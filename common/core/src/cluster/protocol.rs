@@ -151,8 +151,8 @@ pub struct ReplicaConfig {
     /// What any replica takes in a microsecond, at least: who has more to take is given more time, and twice as much
     /// each time that it was not enough.
     pub weight_per_us: u64,
-    /// Wait after which what was not acknowledged is sent again.
-    pub resend_us: u64,
+    /// Wait after which a replica that has not acknowledged is asked how far it is.
+    pub ask_us: u64,
     /// Wait after which the state is sent again, doubled likewise.
     pub snapshot_resend_us: u64,
     /// Wait after which control is asked to remove who doesn't acknowledge.
@@ -170,8 +170,8 @@ impl Default for ReplicaConfig {
             kept_weight_max: 8 << 20,
             entries_max: 256,
             entries_weight_max: 4 << 20,
-            weight_per_us: 50,
-            resend_us: 20_000,
+            weight_per_us: 10,
+            ask_us: 20_000,
             snapshot_resend_us: 1_000_000,
             eject_us: 80_000,
             readmit_us: 1_000_000,

@@ -19,6 +19,8 @@
 //! - **Log matching.** A backup takes entries only after one that it has at the
 //!   same position, so equal positions mean equal histories. What it has beyond,
 //!   of an older primary and never acknowledged, gives way.
+//! - **Asked before sent again.** Messages to a replica stay in their order, so one that has not answered is asked
+//!   how far it is, behind what was sent; only what it then lacks is sent again.
 //! - **Grow before asking, shrink after being told.** A learner that has caught up
 //!   is waited for before control is asked to admit it; a slow replica is waited
 //!   for until control has removed it.
@@ -54,9 +56,11 @@ struct Peer {
     heard: bool,
     /// Since when it has made no progress although something was sent; none when all is acknowledged.
     waiting_since_us: Option<u64>,
-    /// When it is time to send again.
-    resend_at_us: u64,
-    /// How often that was done since it last made progress: what is heavy may be waiting behind what was
+    /// When it is asked how far it is.
+    ask_at_us: u64,
+    /// Before then nothing is sent a second time: what it says it lacks may be on its way.
+    again_at_us: u64,
+    /// How often something was since it last made progress: what is heavy may be waiting behind what was
     /// sent before, and each copy of it would make that worse.
     resent: u32,
     /// Before then its admission is not proposed.
@@ -75,6 +79,14 @@ pub struct Owed {
     pub entries: u64,
     /// The bytes of those that are kept.
     pub bytes: usize,
+}
+
+impl Peer {
+    /// Takes note that something is sent that was sent before, and that takes so long.
+    fn sends_again(&mut self, now_us: u64, taking_us: u64) {
+        self.again_at_us = now_us + (taking_us << self.resent);
+        self.resent = (self.resent + 1).min(DOUBLED_MAX);
+    }
 }
 
 /// A replica of one partition on one node.
@@ -179,7 +191,8 @@ impl<S: State> Replica<S> {
                     shown: 0,
                     heard: false,
                     waiting_since_us: Some(now_us),
-                    resend_at_us: now_us + self.config.resend_us,
+                    ask_at_us: now_us + self.config.ask_us,
+                    again_at_us: now_us,
                     resent: 0,
                     admit_at_us: now_us,
                     in_sync: false,
@@ -240,17 +253,17 @@ impl<S: State> Replica<S> {
         let peer = self.peers.get_mut(&other).expect("only peers are sent to");
         if from < self.entries.base().seq {
             peer.sent = self.commit;
-            peer.resend_at_us = now_us + (self.config.snapshot_resend_us << peer.resent);
+            peer.ask_at_us = now_us + self.config.ask_us;
+            peer.sends_again(now_us, self.config.snapshot_resend_us);
             let at = self.position(self.commit).expect("the commit is in the log");
             out.push(Effect::Send(other, Replication::Snapshot { at, state: self.state.clone() }));
             return;
         }
         let to = to.min(from + self.config.entries_max as u64);
         let to = self.entries.within(from, to, self.config.entries_weight_max);
-        let taking_us = self.taking_us(from, to);
         let peer = self.peers.get_mut(&other).expect("only peers are sent to");
         peer.sent = to;
-        peer.resend_at_us = now_us + self.config.resend_us + (taking_us << peer.resent);
+        peer.ask_at_us = now_us + self.config.ask_us;
         let entries = self.entries.between(from, to);
         let previous = self.position(from).expect("it is in the log");
         out.push(Effect::Send(other, Replication::Append { previous, entries, commit: self.commit }));
@@ -346,18 +359,26 @@ impl<S: State> Replica<S> {
         now_us: u64,
         out: &mut Vec<Effect<S>>,
     ) {
-        let end = self.end();
-        let Some(sent) = self.peers.get(&from).map(|peer| peer.sent) else { return };
-        let on_its_way_us = self.taking_us(matched, sent);
+        let (end, base) = (self.end(), self.entries.base().seq);
+        let Some(Peer { matched: had, sent, .. }) = self.peers.get(&from).copied() else { return };
+        let taking_us = self.config.ask_us + self.taking_us(had.max(matched), sent);
         let peer = self.peers.get_mut(&from).expect("it was just there");
         if !peer.heard || matched > peer.matched {
             peer.waiting_since_us = Some(now_us);
             peer.resent = 0;
-            peer.resend_at_us = now_us + self.config.resend_us + on_its_way_us;
+            peer.ask_at_us = now_us + self.config.ask_us;
+            peer.again_at_us = now_us;
         }
         peer.heard = true;
         peer.matched = peer.matched.max(matched);
-        peer.sent = if again { peer.matched } else { peer.sent.max(peer.matched) };
+        peer.sent = peer.sent.max(peer.matched);
+        if again && now_us >= peer.again_at_us {
+            peer.sent = peer.matched;
+            // The state, where it is sent, counts for itself.
+            if peer.matched >= base {
+                peer.sends_again(now_us, taking_us);
+            }
+        }
         if peer.matched == end {
             peer.waiting_since_us = None;
         }
@@ -458,7 +479,7 @@ impl<S: State> Replica<S> {
         }
         let peers: Vec<(Holder, Peer)> = self.peers.iter().map(|(at, peer)| (*at, *peer)).collect();
         for (other, peer) in peers {
-            if now_us < peer.resend_at_us {
+            if now_us < peer.ask_at_us {
                 continue;
             }
             let Some(since_us) = peer.waiting_since_us else {
@@ -468,10 +489,10 @@ impl<S: State> Replica<S> {
                 self.propose_admission(other, now_us, out);
                 continue;
             };
+            if peer.sent >= self.entries.base().seq || now_us >= peer.again_at_us {
+                self.append(other, peer.sent, peer.sent, now_us, out);
+            }
             let end = self.end();
-            let resent = (peer.resent + 1).min(DOUBLED_MAX);
-            self.peers.get_mut(&other).expect("it was listed").resent = resent;
-            self.append(other, if peer.heard { peer.matched } else { end }, end, now_us, out);
             let waited_for = peer.proposed.is_some() || self.assignment.in_sync.contains(&other);
             let patience_us = self.config.eject_us + self.taking_us(peer.matched, end);
             if waited_for && now_us >= since_us + patience_us {

@@ -82,28 +82,51 @@ fn a_write_that_is_sent_again_before_it_is_committed_takes_no_place_and_is_answe
 }
 
 #[test]
+fn who_has_not_answered_is_asked_and_sent_again_only_what_it_says_it_lacks() {
+    let mut replica = primary();
+    let mut out = Vec::new();
+    replica.submit(RequestId(1), LIGHT, 0, &mut out);
+    assert_eq!(sent(&out), [1]);
+    out.clear();
+    // Nothing is ejected within this time.
+    for now_us in (0..80_000).step_by(1_000) {
+        replica.tick(now_us, &mut out);
+    }
+    let asked = |effect: &Effect<Sum>| match effect {
+        Effect::Send(_, Replication::Append { previous, entries, .. }) => {
+            assert!(entries.is_empty(), "it may be on its way");
+            previous.seq
+        }
+        other => panic!("it is asked only: {other:?}"),
+    };
+    assert_eq!(out.iter().map(asked).collect::<Vec<_>>(), [1, 1, 1]);
+    out.clear();
+    replica.receive(holder(2), Epoch(1), Replication::Mismatched { commit: 0 }, 80_000, &mut out);
+    assert_eq!(sent(&out), [1]);
+    // The other questions are answered alike.
+    replica.receive(holder(2), Epoch(1), Replication::Mismatched { commit: 0 }, 80_001, &mut out);
+    assert_eq!(sent(&out), [1]);
+}
+
+#[test]
 fn what_is_heavy_is_sent_again_less_and_less_often_until_there_is_progress() {
     let mut replica = primary();
     let resent_at = |replica: &mut Replica<Sum>, from_us: u64, to_us: u64| {
-        let ticks = (from_us..to_us).step_by(1_000);
-        let resends = ticks.filter(|now_us| {
+        let answers = (from_us..to_us).step_by(10_000);
+        let resends = answers.filter(|now_us| {
             let mut out = Vec::new();
-            replica.tick(*now_us, &mut out);
+            replica.receive(holder(2), Epoch(1), Replication::Mismatched { commit: 0 }, *now_us, &mut out);
             !sent(&out).is_empty()
         });
         resends.map(|now_us| now_us / 1_000).collect::<Vec<_>>()
     };
     let mut out = Vec::new();
-    replica.submit(RequestId(1), LIGHT, 0, &mut out);
-    assert_eq!(resent_at(&mut replica, 0, 100_000), [20, 40, 60, 80]);
-    let taken = |matched| Replication::Appended { matched, shown: 0 };
-    replica.receive(holder(2), Epoch(1), taken(1), 1_000_000, &mut out);
-    // A replica may take 30 ms over this one.
-    replica.submit(RequestId(2), HEAVY, 1_000_000, &mut out);
-    let resends = resent_at(&mut replica, 1_000_000, 2_500_000);
-    assert_eq!(resends, [1_050, 1_130, 1_270, 1_530, 2_030]);
+    // A replica may take 150 ms over this one.
+    replica.submit(RequestId(1), HEAVY, 1_000_000, &mut out);
+    assert_eq!(resent_at(&mut replica, 1_010_000, 4_000_000), [1_010, 1_180, 1_520, 2_200, 3_560]);
     // It is heard of: what else there is, is sent at once, and soon again.
-    replica.submit(RequestId(3), HEAVY + 1, 2_500_000, &mut out);
-    replica.receive(holder(2), Epoch(1), taken(2), 2_500_000, &mut out);
-    assert_eq!(resent_at(&mut replica, 2_500_000, 2_700_000), [2_550, 2_630]);
+    let taken = Replication::Appended { matched: 1, shown: 0 };
+    replica.receive(holder(2), Epoch(1), taken, 4_000_000, &mut out);
+    replica.submit(RequestId(2), HEAVY + 1, 4_000_000, &mut out);
+    assert_eq!(resent_at(&mut replica, 4_010_000, 4_400_000), [4_010, 4_180]);
 }
