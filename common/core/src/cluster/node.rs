@@ -296,9 +296,17 @@ impl<S: State> Node<S> {
         seen: Position,
         now_us: u64,
     ) -> Result<Shown<'_, S>, ReadRefusal> {
+        let (me, within_us) = (self.me, self.config.in_touch_us);
         let in_touch = self.is_in_touch(now_us);
-        let shown = self.replicas.get_mut(&partition).ok_or(ReadRefusal::NotInSync)?.read(seen)?;
-        Ok(Shown { fresh: shown.fresh && in_touch, ..shown })
+        let detector = &self.detector;
+        let replica = self.replicas.get_mut(&partition).ok_or(ReadRefusal::NotInSync)?;
+        let primary = replica.assignment().primary.map(|primary| primary.instance);
+        // What the primary acknowledged before it fell silent, only its next message would have told; and those who
+        // would put another in its place may themselves have been away.
+        let hears_primary =
+            primary.is_some_and(|primary| primary == me || detector.is_in_touch(primary, within_us, now_us));
+        let shown = replica.read(seen)?;
+        Ok(Shown { fresh: shown.fresh && in_touch && hears_primary, ..shown })
     }
 
     /// Says whether this node has heard from most members so lately that a map

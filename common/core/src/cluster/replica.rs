@@ -100,7 +100,7 @@ pub struct Replica<S: State> {
     entries: Entries<S::Op>,
     commit: u64,
     state: S,
-    /// As primary: the end of the log it began with. The primary before may have
+    /// The end of the log that the epoch began with. The primary before may have
     /// acknowledged all of that.
     inherited: u64,
     /// As primary: the others.
@@ -141,21 +141,22 @@ impl<S: State> Replica<S> {
             return;
         }
         let led = self.is_primary().then_some(self.assignment.epoch);
+        let begins = (assignment.life, assignment.epoch) != (self.assignment.life, self.assignment.epoch);
         if assignment.life != self.assignment.life {
             self.entries = Entries::after(Position { life: assignment.life, ..Position::default() });
             self.commit = 0;
             self.state.replace(empty.clone());
         }
         self.assignment = assignment.clone();
+        if begins {
+            self.inherited = self.end();
+        }
         if led.is_some() && led != self.leads() {
             let waiting = std::mem::take(&mut self.waiting);
             out.extend(waiting.into_iter().map(|(_, request)| Effect::Answer(request, Answer::Unknown)));
             self.peers.clear();
         }
         if self.is_primary() {
-            if led != self.leads() {
-                self.inherited = self.end();
-            }
             self.meet_peers(now_us, out);
             let in_sync = &self.assignment.in_sync;
             self.peers.iter_mut().for_each(|(at, peer)| peer.in_sync = in_sync.contains(at));
@@ -267,6 +268,20 @@ impl<S: State> Replica<S> {
         let entries = self.entries.between(from, to);
         let previous = self.position(from).expect("it is in the log");
         out.push(Effect::Send(other, Replication::Append { previous, entries, commit: self.commit }));
+    }
+
+    /// Asks one that has not answered how far it is. If it lacks what was sent it can't say so and show more at once, so what it may show
+    /// it is told as of what it has.
+    fn ask(&mut self, other: Holder, peer: Peer, now_us: u64, out: &mut Vec<Effect<S>>) {
+        let base = self.entries.base().seq;
+        if (base..peer.sent).contains(&peer.matched) && peer.shown < self.commit.min(peer.matched) {
+            let previous = self.position(peer.matched).expect("it is in the log");
+            let says = Replication::Append { previous, entries: Vec::new(), commit: self.commit };
+            out.push(Effect::Send(other, says));
+        }
+        if peer.sent >= base || now_us >= peer.again_at_us {
+            self.append(other, peer.sent, peer.sent, now_us, out);
+        }
     }
 
     /// Returns how long any replica takes at most over the entries `(from, to]`, as far as they are kept.
@@ -489,9 +504,7 @@ impl<S: State> Replica<S> {
                 self.propose_admission(other, now_us, out);
                 continue;
             };
-            if peer.sent >= self.entries.base().seq || now_us >= peer.again_at_us {
-                self.append(other, peer.sent, peer.sent, now_us, out);
-            }
+            self.ask(other, peer, now_us, out);
             let end = self.end();
             let waited_for = peer.proposed.is_some() || self.assignment.in_sync.contains(&other);
             let patience_us = self.config.eject_us + self.taking_us(peer.matched, end);
@@ -529,7 +542,7 @@ impl<S: State> Replica<S> {
         // While no write can be committed, one that was acknowledged before may not be shown yet.
         let commits = self.assignment.primary.is_some()
             && self.assignment.in_sync.len() >= self.config.copies_min
-            && (!self.is_primary() || self.commit >= self.inherited);
+            && self.commit >= self.inherited.min(self.end());
         Ok(Shown { at, state: &self.state, fresh: commits })
     }
 

@@ -130,3 +130,44 @@ fn what_is_heavy_is_sent_again_less_and_less_often_until_there_is_progress() {
     replica.submit(RequestId(2), HEAVY + 1, 4_000_000, &mut out);
     assert_eq!(resent_at(&mut replica, 4_010_000, 4_400_000), [4_010, 4_180]);
 }
+
+#[test]
+fn a_backup_may_lack_what_was_acknowledged_until_its_new_primary_has_committed_what_both_inherited() {
+    let mut replica = Replica::new(holder(2), Partition(0), ReplicaConfig::default(), Sum::default());
+    let mut out = Vec::new();
+    let mut epoch = |replica: &mut Replica<Sum>, epoch: u64, primary: u16| {
+        let in_sync = [1, 2, 3].map(holder).to_vec();
+        let primary = Some(holder(primary));
+        let assignment = Assignment {
+            life: 1,
+            epoch: Epoch(epoch),
+            version: epoch,
+            primary,
+            in_sync,
+            ..Assignment::default()
+        };
+        replica.adopt(&assignment, &Sum::default(), 0, &mut out);
+    };
+    let append = |replica: &mut Replica<Sum>, epoch: u64, primary: u16, entries: &[u64], commit: u64| {
+        let end = replica.end();
+        let previous = replica.position(end).expect("it is in the log");
+        let logged = |op: &u64| Logged { epoch: Epoch(epoch), op: *op };
+        let entries = entries.iter().map(logged).collect();
+        let message = Replication::Append { previous, entries, commit };
+        replica.receive(holder(primary), Epoch(epoch), message, 0, &mut Vec::new());
+    };
+    let shown = |replica: &mut Replica<Sum>| {
+        let shown = replica.read(Position::default()).expect("it is in sync");
+        (shown.at.seq, shown.fresh)
+    };
+    epoch(&mut replica, 1, 1);
+    append(&mut replica, 1, 1, &[5, 6], 1);
+    // In an epoch the primary says it again until it is shown.
+    assert_eq!(shown(&mut replica), (1, true));
+    epoch(&mut replica, 2, 3);
+    assert_eq!(shown(&mut replica), (1, false), "the second may have been acknowledged");
+    append(&mut replica, 2, 3, &[], 1);
+    assert_eq!(shown(&mut replica), (1, false));
+    append(&mut replica, 2, 3, &[7], 2);
+    assert_eq!(shown(&mut replica), (2, true));
+}

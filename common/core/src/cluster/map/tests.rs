@@ -3,6 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::cluster::mutant::Mutant;
+use crate::cluster::protocol::{Effect, ReplicaConfig, Replication, RequestId, State};
+use crate::cluster::replica::Replica;
 
 fn instance(node: u16, incarnation: u64) -> Instance {
     Instance { node: NodeId(node), incarnation: Incarnation(incarnation) }
@@ -25,7 +28,11 @@ fn admission(map: &ClusterMap) -> Option<Change> {
 
 /// A cluster of five in which all is well.
 fn five() -> ClusterMap {
-    let mut map = ClusterMap::new(8, 3);
+    five_broken_by(Mutants::default())
+}
+
+fn five_broken_by(mutants: Mutants) -> ClusterMap {
+    let mut map = ClusterMap { mutants, ..ClusterMap::new(8, 3) };
     for node in 1..=5 {
         map.apply(&Change::Join(instance(node, 1))).expect("it is new");
     }
@@ -65,6 +72,53 @@ fn one_change_moves_all_that_a_lost_node_held() {
         assert!(!nodes(&assignment.in_sync).contains(&2), "two others have every write");
         assert_eq!(assignment.holders().count(), 3, "another catches up");
     }
+}
+
+/// Counts what is written.
+#[derive(Clone, Debug, Default)]
+struct Count(u64);
+
+impl State for Count {
+    type Op = ();
+    type Outcome = u64;
+
+    fn apply(&mut self, (): &()) -> u64 {
+        self.0 += 1;
+        self.0
+    }
+}
+
+/// A replica lets go of a partition and gets it again, which the primary hears of at once only. Says whether it
+/// proposes to admit the replica that is there now, and has nothing.
+fn admits_one_that_has_nothing(mutants: Mutants) -> bool {
+    let mut map = five_broken_by(mutants);
+    let before = map.partitions[0].clone();
+    let primary = before.primary.expect("all is well");
+    let backups: Vec<Holder> = before.in_sync.iter().copied().filter(|holder| *holder != primary).collect();
+    let (config, mut out) = (ReplicaConfig::default(), Vec::new());
+    let mut replica = Replica::new(primary, Partition(0), config, Count::default());
+    replica.adopt(&before, &Count::default(), 0, &mut out);
+    replica.submit(RequestId(1), (), 1, &mut out);
+    for backup in &backups {
+        replica.receive(*backup, before.epoch, Replication::Appended { matched: 1, shown: 1 }, 1, &mut out);
+    }
+    let gone = backups[0].instance;
+    map.apply(&Change::Down(gone)).expect("it was up");
+    map.apply(&Change::Join(gone)).expect("it answers again");
+    let stood_in = map.partitions[0].learners[0].instance;
+    map.apply(&Change::Down(stood_in)).expect("it was up");
+    let after = map.partitions[0].clone();
+    assert_eq!(nodes(&after.learners), [gone.node.0], "it has least to do");
+    out.clear();
+    replica.adopt(&after, &Count::default(), 2, &mut out);
+    (0..100).for_each(|tick| replica.tick(tick * 20_000, &mut out));
+    out.iter().any(|effect| matches!(effect, Effect::Propose(Change::Admit { .. })))
+}
+
+#[test]
+fn a_replica_that_was_let_go_of_counts_for_nothing_when_its_node_holds_the_partition_again() {
+    assert!(!admits_one_that_has_nothing(Mutants::default()));
+    assert!(admits_one_that_has_nothing(Mutants(Some(Mutant::AnyTenure))), "its tenure tells them apart");
 }
 
 #[test]
