@@ -9,7 +9,7 @@ const HEAVY: u64 = 1_000;
 
 /// Adds up what is written.
 #[derive(Clone, Debug, Default)]
-struct Sum(u64);
+pub(crate) struct Sum(u64);
 
 impl State for Sum {
     type Op = u64;

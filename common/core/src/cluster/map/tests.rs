@@ -4,8 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::cluster::mutant::Mutant;
-use crate::cluster::protocol::{Effect, ReplicaConfig, Replication, RequestId, State};
+use crate::cluster::protocol::{Effect, ReplicaConfig, Replication, RequestId};
 use crate::cluster::replica::Replica;
+use crate::cluster::replica::tests::Sum;
 
 fn instance(node: u16, incarnation: u64) -> Instance {
     Instance { node: NodeId(node), incarnation: Incarnation(incarnation) }
@@ -74,20 +75,6 @@ fn one_change_moves_all_that_a_lost_node_held() {
     }
 }
 
-/// Counts what is written.
-#[derive(Clone, Debug, Default)]
-struct Count(u64);
-
-impl State for Count {
-    type Op = ();
-    type Outcome = u64;
-
-    fn apply(&mut self, (): &()) -> u64 {
-        self.0 += 1;
-        self.0
-    }
-}
-
 /// A replica lets go of a partition and gets it again, which the primary hears of at once only. Says whether it
 /// proposes to admit the replica that is there now, and has nothing.
 fn admits_one_that_has_nothing(mutants: Mutants) -> bool {
@@ -96,9 +83,9 @@ fn admits_one_that_has_nothing(mutants: Mutants) -> bool {
     let primary = before.primary.expect("all is well");
     let backups: Vec<Holder> = before.in_sync.iter().copied().filter(|holder| *holder != primary).collect();
     let (config, mut out) = (ReplicaConfig::default(), Vec::new());
-    let mut replica = Replica::new(primary, Partition(0), config, Count::default());
-    replica.adopt(&before, &Count::default(), 0, &mut out);
-    replica.submit(RequestId(1), (), 1, &mut out);
+    let mut replica = Replica::new(primary, Partition(0), config, Sum::default());
+    replica.adopt(&before, &Sum::default(), 0, &mut out);
+    replica.submit(RequestId(1), 7, 1, &mut out);
     for backup in &backups {
         replica.receive(*backup, before.epoch, Replication::Appended { matched: 1, shown: 1 }, 1, &mut out);
     }
@@ -110,7 +97,7 @@ fn admits_one_that_has_nothing(mutants: Mutants) -> bool {
     let after = map.partitions[0].clone();
     assert_eq!(nodes(&after.learners), [gone.node.0], "it has least to do");
     out.clear();
-    replica.adopt(&after, &Count::default(), 2, &mut out);
+    replica.adopt(&after, &Sum::default(), 2, &mut out);
     (0..100).for_each(|tick| replica.tick(tick * 20_000, &mut out));
     out.iter().any(|effect| matches!(effect, Effect::Propose(Change::Admit { .. })))
 }
