@@ -83,13 +83,13 @@ fn long_runs_of_aborted_records_hide_nothing_between_them() {
             (0..ABORTED).for_each(|_| send(&producer, topic, "aborted"));
             producer.flush(TIMEOUT).expect("flush");
             producer.abort_transaction(TIMEOUT).expect("abort");
-            // A plain record between markers, by a producer that knows of no transactions.
+            // A plain record by a producer that knows of no transactions, before this round's
+            // marker or after it: the coordinator writes markers after it has answered.
             let offsets = append(log, topic, [format!("kept {round}")]).await;
             expected.push((offsets[0], format!("kept {round}")));
         }
         let end = ROUNDS * (ABORTED + 2);
         reach(log, topic, end).await;
-        assert_eq!(expected.last().map(|(offset, _)| offset + 1), Some(end));
         for from in [0, 1, ABORTED, ABORTED + 1, end / 2, end - 1, end] {
             let (read, error) = read_on(log, topic, from).await;
             assert!(error.is_none(), "from {from}: {error:?}");
