@@ -518,23 +518,11 @@ async fn extend(store: &PartitionStore, id: PartitionId, by: Extension) -> Resul
     store.submit(id, entry).await
 }
 
-/// Returns the manifest that stands for nothing archived. It is never written.
+/// Returns the manifest of a source that stands for nothing archived.
 pub(crate) fn beginning(source: &Source) -> Manifest {
-    let rules = TableRules::of(source);
-    Manifest {
-        source: source.name.clone(),
-        version: 0,
-        cut: Cut::zero(source.partitions),
-        segment_size: source.segment_size,
-        columns: rules.columns,
-        rules: rules.rules,
-        watermarks: vec![None; source.partitions as usize],
-        rows: 0,
-        segments: Vec::new(),
-        newest: Vec::new(),
-        quarantine_from: Some(Cut::zero(source.partitions)),
-        quarantine: Vec::new(),
-    }
+    let TableRules { columns, rules, .. } = TableRules::of(source);
+    let beginning = Manifest::beginning(&source.name, source.partitions, source.segment_size);
+    Manifest { columns, rules, ..beginning }
 }
 
 fn check_declaration(source: &Source, manifest: &Manifest, rules: &TableRules) -> Result<()> {

@@ -60,6 +60,24 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// Returns what stands for nothing archived. It is never written.
+    pub fn beginning(source: &str, partitions: u32, segment_size: u64) -> Self {
+        Self {
+            source: source.to_owned(),
+            version: 0,
+            cut: Cut::zero(partitions),
+            segment_size,
+            columns: Vec::new(),
+            rules: String::new(),
+            watermarks: vec![None; partitions as usize],
+            rows: 0,
+            segments: Vec::new(),
+            newest: Vec::new(),
+            quarantine_from: Some(Cut::zero(partitions)),
+            quarantine: Vec::new(),
+        }
+    }
+
     /// Returns the fingerprint of all that the manifest says, and so of all files of the version.
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(text_of(self).get().as_bytes())

@@ -50,18 +50,14 @@ async fn commit(dataset: &Dataset, version: u64) -> Manifest {
     let made_from = Fingerprint::of(&version.to_le_bytes());
     let newest = dataset.put_newest(SOURCE, 1, LogPartition(0), Some(20_484), made_from, archived).await;
     let manifest = Manifest {
-        source: SOURCE.to_owned(),
         version,
         cut: Cut::new(vec![version]),
-        segment_size: 1,
         columns: vec!["usage_point text".to_owned(), "value bigint".to_owned()],
-        rules: String::new(),
         watermarks: vec![Some(7)],
         rows: 1,
         segments,
         newest: vec![newest.expect("put")],
-        quarantine_from: Some(Cut::zero(1)),
-        quarantine: Vec::new(),
+        ..Manifest::beginning(SOURCE, 1, 1)
     };
     dataset.commit(&manifest).await.expect("commit");
     manifest

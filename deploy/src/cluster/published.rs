@@ -66,20 +66,7 @@ mod tests {
     use super::*;
 
     fn manifest(version: u64, cut: u64) -> Manifest {
-        Manifest {
-            source: "readings".to_owned(),
-            version,
-            cut: Cut::new(vec![cut]),
-            segment_size: 8,
-            columns: Vec::new(),
-            rules: String::new(),
-            watermarks: vec![None],
-            rows: 0,
-            segments: Vec::new(),
-            newest: Vec::new(),
-            quarantine_from: Some(Cut::zero(1)),
-            quarantine: Vec::new(),
-        }
+        Manifest { version, cut: Cut::new(vec![cut]), ..Manifest::beginning("readings", 1, 8) }
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 use sanso_dataset::{Dataset, DatasetError, Manifest, ViewId};
-use sanso_state::{AggregateFunction, AggregateKind, Cut, Fingerprint};
+use sanso_state::{AggregateFunction, AggregateKind, Fingerprint};
 use tokio::runtime::{Builder, Runtime};
 
 const SOURCE: &str = "s";
@@ -91,20 +91,7 @@ async fn pointer(document: Vec<u8>) -> bool {
 }
 
 fn empty(version: u64) -> Manifest {
-    Manifest {
-        source: SOURCE.to_owned(),
-        version,
-        cut: Cut::zero(1),
-        segment_size: 4,
-        columns: Vec::new(),
-        rules: String::new(),
-        watermarks: vec![None],
-        rows: 0,
-        segments: Vec::new(),
-        newest: Vec::new(),
-        quarantine_from: Some(Cut::zero(1)),
-        quarantine: Vec::new(),
-    }
+    Manifest { version, ..Manifest::beginning(SOURCE, 1, 4) }
 }
 
 async fn published(document: Vec<u8>) -> bool {

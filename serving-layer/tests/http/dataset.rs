@@ -29,18 +29,12 @@ async fn archive(world: &World) {
         .await
         .expect("writes");
     let manifest = Manifest {
-        source: "readings".to_owned(),
         version: 1,
         cut: Cut::new(vec![8, 0]),
-        segment_size: 8,
-        columns: Vec::new(),
-        rules: String::new(),
-        watermarks: vec![None, None],
         rows: 2,
         segments: vec![segment],
         newest: vec![newest],
-        quarantine_from: Some(Cut::zero(2)),
-        quarantine: Vec::new(),
+        ..Manifest::beginning("readings", 2, 8)
     };
     world.dataset.commit(&manifest).await.expect("commits");
 }

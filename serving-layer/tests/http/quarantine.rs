@@ -100,18 +100,10 @@ async fn divided(world: &World) {
     let segment = SegmentId { partition: LogPartition(0), index: 0 };
     let file = world.dataset.put_quarantine("readings", segment, &batch).await.expect("writes");
     let manifest = Manifest {
-        source: "readings".to_owned(),
         version: 1,
         cut: Cut::new(vec![8, 0]),
-        segment_size: 8,
-        columns: Vec::new(),
-        rules: String::new(),
-        watermarks: vec![None, None],
-        rows: 0,
-        segments: Vec::new(),
-        newest: Vec::new(),
-        quarantine_from: Some(Cut::zero(2)),
         quarantine: file.into_iter().collect(),
+        ..Manifest::beginning("readings", 2, 8)
     };
     world.dataset.commit(&manifest).await.expect("commits");
     let view = |name: &str, offset| Quarantined {
