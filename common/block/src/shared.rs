@@ -6,15 +6,16 @@
 //!
 //! Nobody waits for it: a block that is not copied yet is had in another way. Of each part of a dataset
 //! a node keeps the newest block that it knows, and a place that has a newer one fetches nothing, so
-//! offers may come late, twice or not at all.
+//! offers may come late, twice or not at all. What fails is tried again as long as the map has both nodes.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::Duration;
 
-use bytes::Bytes;
 use futures::future::join_all;
 use sanso_state::{LogPartition, StorageLevel};
 use tokio::sync::Notify;
+use tokio::time::sleep;
 
 use crate::BlockId;
 use crate::ledger::Found;
@@ -22,6 +23,9 @@ use crate::neighbours::{BlockNode, Neighbours, OfferedBlock, PartId};
 use crate::replicas::Share;
 use crate::rows::Rows;
 use crate::store::{BlockStore, Reading};
+
+/// The pause before what failed is tried again.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// How the blocks of datasets are to be kept.
 pub trait Keeping: Send + Sync {
@@ -72,13 +76,27 @@ impl<T> Waiting<T> {
     }
 
     fn put(&self, part: PartId, what: T) {
-        self.waiting.lock().expect("no panic while it is held").insert(part, what);
+        self.waiting().insert(part, what);
         self.came.notify_one();
     }
 
+    /// Puts back what failed, unless something else has come for the part.
+    fn put_back(&self, part: PartId, what: T) {
+        self.waiting().entry(part).or_insert(what);
+    }
+
+    /// Takes all once something comes; what was put back also after a pause.
     async fn take(&self) -> BTreeMap<PartId, T> {
-        self.came.notified().await;
-        std::mem::take(&mut self.waiting.lock().expect("no panic while it is held"))
+        let was_put_back = !self.waiting().is_empty();
+        tokio::select! {
+            () = self.came.notified() => {}
+            () = sleep(AGAIN_AFTER), if was_put_back => {}
+        }
+        std::mem::take(&mut self.waiting())
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<PartId, T>> {
+        self.waiting.lock().expect("no panic while it is held")
     }
 }
 
@@ -146,17 +164,36 @@ impl SharedBlocks {
         level: StorageLevel,
     ) -> Option<Arc<Rows>> {
         for node in from {
-            let Some(bytes) = self.fetched(*node, wanted.id).await else { continue };
-            let made = Made { id: wanted.id, version: wanted.version, file_bytes: bytes.len() as u64 };
-            match BlockStore::decoded(wanted.id, bytes).await {
-                Ok(rows) => {
-                    self.keep(&wanted.part, made, level, Arc::clone(&rows)).await;
-                    return Some(rows);
-                }
-                Err(what) => tell_damaged(*node, wanted.id, &what),
+            match self.fetch_from(*node, wanted, level).await {
+                Ok(Some(rows)) => return Some(rows),
+                Ok(None) => {}
+                Err(error) => tell_unfetched(*node, wanted.id, &error),
             }
         }
         None
+    }
+
+    /// Fetches a part's block from a node, and keeps it; none when that doesn't have it, or not as it was put. Says why
+    /// when it can't be asked.
+    async fn fetch_from(
+        &self,
+        node: BlockNode,
+        wanted: &OfferedBlock,
+        level: StorageLevel,
+    ) -> Result<Option<Arc<Rows>>, String> {
+        let neighbours = self.neighbours.get().ok_or("this node knows no other one")?;
+        let Some(bytes) = neighbours.fetch(node, wanted.id).await? else { return Ok(None) };
+        let made = Made { id: wanted.id, version: wanted.version, file_bytes: bytes.len() as u64 };
+        match BlockStore::decoded(wanted.id, bytes).await {
+            Ok(rows) => {
+                self.keep(&wanted.part, made, level, Arc::clone(&rows)).await;
+                Ok(Some(rows))
+            }
+            Err(what) => {
+                tell_damaged(node, wanted.id, &what);
+                Ok(None)
+            }
+        }
     }
 
     /// Returns a block that is on one node, this one or another; none when that doesn't have it, or not as it was
@@ -221,8 +258,9 @@ impl SharedBlocks {
                 }
             }
             for (to, blocks) in offers {
-                if let Err(error) = neighbours.offer(to, blocks).await {
+                if let Err(error) = neighbours.offer(to, blocks.clone()).await {
                     tracing::debug!(%to, error, "blocks can't be offered");
+                    blocks.into_iter().for_each(|block| self.made.put_back(block.part.clone(), block));
                 }
             }
         }
@@ -232,19 +270,22 @@ impl SharedBlocks {
         loop {
             for (from, block) in self.offered.take().await.into_values() {
                 let level = keeping.level(&block.part.source).filter(|level| *level != StorageLevel::None);
-                if let Some(level) = level.filter(|_| self.wants(&block)) {
-                    self.fetch(&[from], &block, level).await;
+                let Some(level) = level.filter(|_| self.wants(&block)) else { continue };
+                if let Err(error) = self.fetch_from(from, &block, level).await {
+                    tell_unfetched(from, block.id, &error);
+                    // One that the map has no longer offers again what it has, once it is back.
+                    if self.has_place(from, &block.part) {
+                        self.offered.put_back(block.part.clone(), (from, block));
+                    }
                 }
             }
         }
     }
 
-    async fn fetched(&self, from: BlockNode, id: BlockId) -> Option<Bytes> {
-        let fetched = self.neighbours.get()?.fetch(from, id).await;
-        fetched.unwrap_or_else(|error| {
-            tracing::debug!(%from, block = %id.0, error, "a block can't be fetched");
-            None
-        })
+    /// Says whether a node is among those that are to keep a part's blocks, all that are there being among them.
+    fn has_place(&self, node: BlockNode, part: &PartId) -> bool {
+        let neighbours = self.neighbours.get();
+        neighbours.is_some_and(|all| all.places(&part.source, part.partition).contains(&node))
     }
 
     /// Keeps a part's block, if it is no older than the one that is known.
@@ -272,6 +313,10 @@ impl SharedBlocks {
     fn parts(&self) -> MutexGuard<'_, BTreeMap<PartId, Known>> {
         self.parts.lock().expect("no panic while it is held")
     }
+}
+
+fn tell_unfetched(from: BlockNode, id: BlockId, error: &str) {
+    tracing::debug!(%from, block = %id.0, error, "a block can't be fetched");
 }
 
 fn tell_damaged(from: BlockNode, id: BlockId, what: &str) {

@@ -26,7 +26,17 @@ struct Net {
     places: Mutex<Vec<BlockNode>>,
     is_cut: AtomicBool,
     flips_bits: AtomicBool,
+    /// So many offers, and so many fetches, fail before one succeeds.
+    failing_offers: AtomicUsize,
+    failing_fetches: AtomicUsize,
     fetched: AtomicUsize,
+}
+
+/// Fails as long as it is to.
+fn fail(failing: &AtomicUsize) -> Result<(), String> {
+    let one_less = |left: usize| left.checked_sub(1);
+    let failed = failing.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok();
+    if failed { Err("lost".to_owned()) } else { Ok(()) }
 }
 
 /// A node's view of the others.
@@ -63,11 +73,13 @@ impl Neighbours for Seen {
     }
 
     async fn offer(&self, to: BlockNode, blocks: Vec<OfferedBlock>) -> Result<(), String> {
+        fail(&self.net.failing_offers)?;
         self.node(to)?.blocks_offered(self.me, blocks);
         Ok(())
     }
 
     async fn fetch(&self, from: BlockNode, id: BlockId) -> Result<Option<Bytes>, String> {
+        fail(&self.net.failing_fetches)?;
         let Some(bytes) = self.node(from)?.exported_block(id).await else { return Ok(None) };
         self.net.fetched.fetch_add(1, Ordering::Relaxed);
         let mut bytes = bytes.to_vec();
@@ -164,6 +176,17 @@ async fn who_would_go_on_has_the_rows_although_all_else_is_lost() {
     world.net.is_cut.store(true, Ordering::Relaxed);
     assert_eq!(world.at_hand(1, &files[1]).await, Some((20, Way::Memory)));
     assert_eq!(world.at_hand(2, &files[1]).await, None);
+}
+
+#[tokio::test]
+async fn an_offer_and_a_fetch_that_fail_are_tried_again() {
+    let world = world(2, Replicas::Count(2));
+    world.net.failing_offers.store(1, Ordering::Relaxed);
+    world.net.failing_fetches.store(1, Ordering::Relaxed);
+    let file = put(&world.nodes[0], 1, 1, 10).await;
+    world.until(|| world.has(1, &file)).await;
+    let failing = [&world.net.failing_offers, &world.net.failing_fetches];
+    assert!(failing.iter().all(|left| left.load(Ordering::Relaxed) == 0));
 }
 
 #[tokio::test]
