@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use sanso_lineage::SchedulerConfig;
 use serde::{Deserialize, Serialize};
 
 /// How the batch layer runs.
@@ -15,6 +16,9 @@ pub struct BatchConfig {
     pub segments_per_version_max: usize,
     /// Parts of a version, each of one log partition, that a node computes at the same time. At least 1.
     pub tasks_at_once: usize,
+    /// Milliseconds after which a task that takes three times as long as others of its stage is begun at another
+    /// node, too.
+    pub twin_ms_min: u64,
     /// Bytes of keys and payloads in one read of the log.
     pub read_bytes_max: usize,
     /// Runs that a version waits for the speed layer to reach its cut, so that the audit can compare
@@ -41,6 +45,7 @@ impl Default for BatchConfig {
             interval_ms: 5_000,
             segments_per_version_max: 8,
             tasks_at_once: 2,
+            twin_ms_min: SchedulerConfig::default().twin_ms_min,
             read_bytes_max: 8 << 20,
             adoption_wait_runs: 240,
             adoption_poll_ms: 250,

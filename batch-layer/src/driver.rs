@@ -48,13 +48,14 @@ pub(crate) async fn run_tasks(world: &World<'_>, tasks: &[Task]) -> Result<Vec<A
         needs: task.inputs().map(|(of, _)| places[&of]).collect(),
     };
     let plans: Vec<TaskPlan> = tasks.iter().map(plan).collect();
+    let config = SchedulerConfig { twin_ms_min: world.config.twin_ms_min, ..SchedulerConfig::default() };
     let combined: BTreeSet<usize> = plans.iter().flat_map(|plan| &plan.needs).map(|need| need.0).collect();
     let job = Job {
         world,
         tasks,
         places,
         again: vec![false; tasks.len()],
-        scheduler: Scheduler::new(SchedulerConfig::default(), plans, 0),
+        scheduler: Scheduler::new(config, plans, 0),
         results,
         started: Instant::now(),
         runs: FuturesUnordered::new(),

@@ -52,7 +52,7 @@ impl SpeedConfig {
             heartbeat_ms: 1_000,
             chunk_records_max: 8_192,
             chunk_bytes_max: 4 << 20,
-            queue_max: 64,
+            queue_max: 8,
             index_cache_bytes_max: 64 << 20,
             index_write_bytes_max: 64 << 20,
             collapse_every_ms: 600_000,

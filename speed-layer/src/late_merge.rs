@@ -39,6 +39,8 @@ pub struct Target {
     open_from: Offset,
     open: Groups,
     queue: VecDeque<Delta>,
+    /// Whether the open delta is closed as soon as nothing waits.
+    due: bool,
     watermark_us: Option<i64>,
 }
 
@@ -52,6 +54,7 @@ impl Target {
             open_from: applied,
             open: Groups::new(),
             queue: VecDeque::new(),
+            due: false,
             watermark_us: None,
         }
     }
@@ -90,9 +93,23 @@ impl Target {
         }
     }
 
+    /// Closes the open delta once nothing waits before it, which may be now. So who takes long is sent the
+    /// more at a time.
+    pub(crate) fn flush(&mut self, idle: bool) {
+        self.due = true;
+        self.close_if_due(idle);
+    }
+
+    fn close_if_due(&mut self, idle: bool) {
+        if self.due && self.queue.is_empty() {
+            self.close(idle);
+        }
+    }
+
     /// Closes the open delta, if it covers any offset. Empty of groups it is
     /// still sent: the offsets count.
     pub(crate) fn close(&mut self, idle: bool) {
+        self.due = false;
         if self.open_from == self.next {
             return;
         }
@@ -115,7 +132,13 @@ impl Target {
 
     /// Takes the answer of the view partition to a delta or heartbeat; it may
     /// be late, doubled or out of order.
-    pub(crate) fn on_outcome(&mut self, outcome: &Outcome) -> Answer {
+    pub(crate) fn on_outcome(&mut self, outcome: &Outcome, idle: bool) -> Answer {
+        let answer = self.take(outcome);
+        self.close_if_due(idle);
+        answer
+    }
+
+    fn take(&mut self, outcome: &Outcome) -> Answer {
         match *outcome {
             Outcome::Accepted { applied } => self.acknowledge(applied),
             // Only a refusal of the present head says where the view partition

@@ -2,24 +2,29 @@
 //!
 //! ```text
 //!   ┌─▶ targets from the catalog ─▶ read ─▶ feed ─▶ flush? ─▶ send ─▶ heartbeats ─▶ post ─┐
-//!   └──────────────── wait for records, a change of the catalog, a deadline ◀───────────┘
+//!   └──────── wait for records, an answer, a change of the catalog, a deadline ◀───────────┘
 //! ```
+//!
+//! A view partition that takes long is not waited for: the others go on, and it is sent the more at a time.
 
-use std::collections::BTreeSet;
+mod targets;
+mod under_way;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::stream::{FuturesUnordered, StreamExt};
 use sanso_catalog::{Catalog, PartitionProgress};
-use sanso_core::{PartitionId, StoreError};
+use sanso_core::PartitionId;
 use sanso_log::{Batch, LogError};
-use sanso_state::{Delta, Entry, Fingerprint, Offset, Outcome};
+use sanso_state::{Fingerprint, Offset};
+use sanso_view::View;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{Notify, oneshot, watch};
 
+use self::under_way::UnderWay;
 use crate::error::{Error, Result};
-use crate::late_merge::Answer;
 use crate::limits::WorkerLimits;
 use crate::metrics::WorkerMetrics;
 use crate::newest::NewestIndex;
@@ -31,6 +36,9 @@ use crate::worker::{Chunk, TargetStart, Worker};
 
 /// How many records are read at once for targets that lag, so that the others wait little.
 const CATCH_UP_RECORDS: usize = 2_048;
+
+/// How long a view partition is waited for before the others go on without it.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// What is being read for targets that lag.
 struct Lagging {
@@ -48,10 +56,14 @@ pub(crate) struct Session<'a> {
     catalog: watch::Receiver<Arc<Catalog>>,
     metrics: WorkerMetrics,
     limits: WorkerLimits,
-    live: Vec<TargetStart>,
+    /// The view partitions to feed.
+    wanted: BTreeMap<PartitionId, Arc<View>>,
+    /// Those of which it is known where they stand.
+    live: BTreeMap<PartitionId, TargetStart>,
+    under_way: UnderWay,
+    /// When those that are not live were asked last.
+    last_asked: Option<Instant>,
     turn: Turn,
-    /// Whether some live view partition could not be reached yet.
-    unresolved: bool,
     /// Offsets fed since the last flush.
     unflushed: u64,
     /// When the first of them came.
@@ -83,9 +95,11 @@ impl<'a> Session<'a> {
             metrics,
             limits: WorkerLimits::new(&task.board.limits(), &task.config),
             worker,
-            live: Vec::new(),
+            wanted: BTreeMap::new(),
+            live: BTreeMap::new(),
+            under_way: UnderWay::new(task.store.clone(), task.runtime.clone()),
+            last_asked: None,
             turn: Turn::default(),
-            unresolved: true,
             unflushed: 0,
             first_unflushed: now,
             lagging: None,
@@ -103,7 +117,7 @@ impl<'a> Session<'a> {
     pub(crate) fn run(mut self) -> Result<()> {
         self.catalog.mark_changed();
         while !self.task.stop.is_cancelled() {
-            if self.catalog.has_changed().unwrap_or(false) || self.unresolved {
+            if self.catalog.has_changed().unwrap_or(false) {
                 let catalog = self.catalog.borrow_and_update().clone();
                 if !catalog.sources.contains_key(self.task.source()) {
                     return Ok(());
@@ -112,13 +126,13 @@ impl<'a> Session<'a> {
                     return Ok(());
                 }
             }
+            self.ask();
             let began = Instant::now();
             let read = self.read_and_feed()? + self.catch_up()?;
-            if self.flush_if_due(read) {
-                self.send();
+            let flushed = self.flush_if_due(read);
+            self.send(PATIENCE);
+            if flushed {
                 self.metrics.flush_seconds.record(began.elapsed().as_secs_f64());
-            } else {
-                self.send();
             }
             self.heartbeat();
             self.post();
@@ -128,8 +142,7 @@ impl<'a> Session<'a> {
                 self.wait()?;
             }
         }
-        self.worker.flush();
-        self.send();
+        self.send_all();
         self.post();
         Ok(())
     }
@@ -137,30 +150,20 @@ impl<'a> Session<'a> {
     /// Takes the live view partitions from the catalog as targets, if this worker feeds them; says whether
     /// there is anything left for it to do.
     fn follow(&mut self, catalog: &Catalog) -> Result<bool> {
-        let mut live = Vec::new();
-        self.unresolved = false;
         let share = catalog.share(self.task.source(), self.task.partition());
         self.turn = self.turn.with(share);
         if share.is_none() && !self.turn.feeds() {
             return Ok(false);
         }
-        let feeds = self.turn.feeds();
-        for view in catalog.live_of(self.task.source()).into_iter().filter(|_| feeds) {
-            for id in partitions_of(view.fingerprint, view.partitions) {
-                match self.task.progress(id) {
-                    Ok(progress) => live.push(TargetStart {
-                        view: Arc::clone(&view),
-                        index: id.index,
-                        applied: progress.applied[self.task.partition().index()],
-                    }),
-                    Err(StoreError::NotLive(_) | StoreError::Unreachable { .. }) => self.unresolved = true,
-                }
-            }
-        }
-        self.live = live;
-        self.worker.targets_changed(self.live.clone());
-        let live: Vec<Fingerprint> =
-            catalog.live_of(self.task.source()).iter().map(|view| view.fingerprint).collect();
+        let views = catalog.live_of(self.task.source());
+        let fed = views.iter().filter(|_| self.turn.feeds()).flat_map(|view| {
+            partitions_of(view.fingerprint, view.partitions).map(|id| (id, Arc::clone(view)))
+        });
+        self.wanted = fed.collect();
+        self.live.retain(|id, _| self.wanted.contains_key(id));
+        self.worker.targets_changed(self.live.values().cloned().collect());
+        self.last_asked = None;
+        let live: Vec<Fingerprint> = views.iter().map(|view| view.fingerprint).collect();
         self.sink.retain_views(self.task.partition(), &live)?;
         Ok(true)
     }
@@ -264,9 +267,7 @@ impl<'a> Session<'a> {
     /// Sends all that was read, since nothing may follow for long: the log may withhold a record until
     /// its schema is registered, and what lies before it must not wait.
     fn hand_over(&mut self) {
-        self.worker.flush();
-        self.unflushed = 0;
-        self.send();
+        self.send_all();
         // Before the first read it is not known how much there is to do.
         if self.end > 0 {
             self.post();
@@ -292,87 +293,6 @@ impl<'a> Session<'a> {
         true
     }
 
-    /// Sends the closed deltas: each target's one after the other, those of all targets at once.
-    fn send(&mut self) {
-        let rewound = self.worker.rewound();
-        let heads = self.worker.targets().into_iter().filter_map(|id| Some((id, self.head(id)?)));
-        self.submit(heads.collect(), Self::head);
-        self.metrics.rewound.increment(self.worker.rewound() - rewound);
-    }
-
-    /// Returns the closed delta that a target waits for.
-    fn head(&self, id: PartitionId) -> Option<Delta> {
-        self.worker.outgoing(id).next().cloned()
-    }
-
-    /// Submits deltas to their targets at once, and to each that moved on what is `then` to be sent.
-    fn submit(
-        &mut self,
-        deltas: Vec<(PartitionId, Delta)>,
-        then: impl Fn(&Self, PartitionId) -> Option<Delta>,
-    ) {
-        let task = self.task;
-        let submit = |(id, delta)| async move { (id, task.store.submit(id, Entry::Delta(delta)).await) };
-        task.runtime.block_on(async {
-            let mut submitted: FuturesUnordered<_> = deltas.into_iter().map(submit).collect();
-            while let Some((id, outcome)) = submitted.next().await {
-                if self.answered(id, outcome) {
-                    submitted.extend(then(self, id).map(|delta| submit((id, delta))));
-                }
-            }
-        });
-    }
-
-    /// Takes the answer of a target; says whether it moved on.
-    fn answered(&mut self, id: PartitionId, outcome: Result<Outcome, StoreError>) -> bool {
-        let Ok(outcome) = outcome else {
-            self.drop_target(id);
-            return false;
-        };
-        match self.worker.on_outcome(id, &outcome) {
-            Answer::Advanced => {
-                self.metrics.deltas.increment(1);
-                true
-            }
-            Answer::Resumed(applied) => {
-                tracing::debug!(target = %id, applied, "resumed");
-                self.metrics.refused.increment(1);
-                if self.turn.refused() != self.turn {
-                    tracing::info!("another node feeds the log partition now");
-                    self.turn = self.turn.refused();
-                    self.drop_target(id);
-                }
-                false
-            }
-            Answer::Ignored => false,
-            Answer::Invalid(reason) => {
-                tracing::error!(target = %id, reason, "a view partition will not take this worker's deltas");
-                self.drop_target(id);
-                false
-            }
-        }
-    }
-
-    /// Drops a target until the catalog's view partitions are looked at again.
-    fn drop_target(&mut self, id: PartitionId) {
-        self.live.retain(|target| target.id() != id);
-        self.worker.targets_changed(self.live.clone());
-        self.unresolved = true;
-    }
-
-    fn heartbeat(&mut self) {
-        let config = &self.task.config;
-        let quiet = self.last_record.elapsed() >= Duration::from_millis(config.idle_after_ms);
-        self.worker.set_idle(quiet);
-        if self.last_heartbeat.elapsed() < Duration::from_millis(config.heartbeat_ms) {
-            return;
-        }
-        self.last_heartbeat = Instant::now();
-        let deltas =
-            self.worker.targets().into_iter().filter_map(|id| Some((id, self.worker.heartbeat(id)?)));
-        self.submit(deltas.collect(), |_, _| None);
-    }
-
     fn post(&mut self) {
         let task = self.task;
         let position = self.worker.index().position();
@@ -389,12 +309,8 @@ impl<'a> Session<'a> {
             counts,
         };
         task.board.post_speed(task.source(), task.partition(), progress);
-        let held = |view: &Fingerprint| {
-            let wanted = self.live.iter().find(|target| target.view.fingerprint == *view);
-            let count = self.live.iter().filter(|target| target.view.fingerprint == *view).count();
-            wanted.is_some_and(|target| target.view.partitions as usize == count)
-        };
-        let views: BTreeSet<_> = self.live.iter().map(|t| t.view.fingerprint).filter(held).collect();
+        let mut views: BTreeSet<Fingerprint> = self.wanted.keys().map(|id| id.view).collect();
+        self.wanted.keys().filter(|id| !self.live.contains_key(id)).for_each(|id| _ = views.remove(&id.view));
         let status =
             WorkerStatus { acknowledged: self.worker.acknowledged(), views, checked: true, stopped: None };
         task.status.send_if_modified(|current| {
@@ -406,7 +322,7 @@ impl<'a> Session<'a> {
 
     fn collapse(&mut self) -> Result<()> {
         let every = Duration::from_millis(self.task.config.collapse_every_ms);
-        if self.last_collapse.elapsed() < every || self.unresolved {
+        if self.last_collapse.elapsed() < every || !self.all_live() {
             return Ok(());
         }
         self.last_collapse = Instant::now();
@@ -427,11 +343,11 @@ impl<'a> Session<'a> {
         if self.unflushed > 0 {
             pause = pause.min(until(self.gathers_since(), task.config.flush_ms));
         }
-        if self.unresolved {
+        if !self.all_live() {
             pause = pause.min(Duration::from_millis(task.config.flush_ms));
         }
         let (topic, partition) = (&task.place.source.topic, task.partition().0);
-        let Self { catalog, end, lagging, .. } = self;
+        let Self { catalog, end, lagging, under_way, .. } = self;
         let arrived = async {
             match lagging {
                 Some(lagging) => lagging.arrived.notified().await,
@@ -452,6 +368,7 @@ impl<'a> Session<'a> {
                     Ok(())
                 }
                 () = arrived => Ok(()),
+                () = under_way.arrives() => Ok(()),
                 () = task.stop.cancelled() => Ok(()),
                 () = tokio::time::sleep(pause) => Ok(()),
             }

@@ -387,9 +387,9 @@ impl<I: NewestIndex> Worker<I> {
         }
     }
 
-    /// Closes every open delta, so that it can be sent.
+    /// Closes every open delta, so that it can be sent: where others wait before it, once they are acknowledged.
     pub fn flush(&mut self) {
-        self.targets.values_mut().for_each(|target| target.close(self.idle));
+        self.targets.values_mut().for_each(|target| target.flush(self.idle));
     }
 
     /// Returns the closed deltas waiting for a target, oldest first. They stay
@@ -406,7 +406,7 @@ impl<I: NewestIndex> Worker<I> {
     /// Takes a view partition's answer to a delta or heartbeat.
     pub fn on_outcome(&mut self, id: PartitionId, outcome: &Outcome) -> Answer {
         let Some(target) = self.targets.get_mut(&id) else { return Answer::Ignored };
-        let answer = target.on_outcome(outcome);
+        let answer = target.on_outcome(outcome, self.idle);
         match answer {
             Answer::Resumed(applied) => self.rewind(applied),
             Answer::Advanced if target.queue().is_empty() => {

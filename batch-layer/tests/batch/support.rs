@@ -343,7 +343,8 @@ impl Life {
     }
 }
 
-/// A configuration that adopts without waiting for the speed layer.
+/// A configuration that adopts without waiting for the speed layer, and in which no task is begun twice because
+/// the machine stood still.
 pub(crate) fn hasty() -> BatchConfig {
-    BatchConfig { adoption_wait_runs: 0, ..BatchConfig::default() }
+    BatchConfig { adoption_wait_runs: 0, twin_ms_min: u32::MAX.into(), ..BatchConfig::default() }
 }

@@ -8,11 +8,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sanso_catalog::{Catalog, CatalogHandle, Order, StatusBoard};
-use sanso_core::{PartitionId, PartitionStore, ReadRequest};
+use sanso_core::{
+    Change, PartitionId, PartitionStore, Partitions, ReadReply, ReadRequest, Readable, StoreError,
+};
 use sanso_dataset::{Dataset, Manifest};
 use sanso_log::{Append, Batch, Log, LogError, MemoryLog, Record, TopicSpec};
-use sanso_state::{Block, Cut, Division, Groups, LogPartition, Offset, SegmentId, ViewPartition};
+use sanso_state::{
+    Block, Cut, Division, Entry, Groups, LogPartition, Offset, Outcome, SegmentId, ViewPartition,
+};
 use sanso_view::View;
+use tokio::sync::{Notify, broadcast};
+use tokio_util::sync::CancellationToken;
 
 use super::{Dice, LOG_PARTITIONS, append, expected, history, meter, reading, views};
 use crate::config::SpeedConfig;
@@ -95,6 +101,10 @@ impl World {
     }
 
     async fn start_on(&mut self, log: Arc<dyn Log>, flush_ms: u64) -> SpeedHandle {
+        self.start_with(log, self.store.clone(), flush_ms).await
+    }
+
+    async fn start_with(&mut self, log: Arc<dyn Log>, store: PartitionStore, flush_ms: u64) -> SpeedHandle {
         self.board = StatusBoard::new();
         let mut config = SpeedConfig::new(self.folder.path());
         (config.flush_ms, config.chunk_records_max, config.heartbeat_ms) = (flush_ms, 7, 20);
@@ -103,7 +113,7 @@ impl World {
             log,
             self.dataset.clone(),
             self.catalog.clone(),
-            self.store.clone(),
+            store,
             self.board.clone(),
         );
         started.await.expect("start")
@@ -132,18 +142,10 @@ impl World {
             newest.extend(self.newest_file(partition, to).await);
         }
         let manifest = Manifest {
-            source: source.name.clone(),
             version: 1,
             cut: Cut::new(cut.clone()),
-            segment_size: source.segment_size,
-            columns: Vec::new(),
-            watermarks: vec![None; LOG_PARTITIONS as usize],
-            rules: String::new(),
-            rows: 0,
-            segments: Vec::new(),
             newest,
-            quarantine_from: None,
-            quarantine: Vec::new(),
+            ..Manifest::beginning(&source.name, LOG_PARTITIONS, source.segment_size)
         };
         self.dataset.commit(&manifest).await.expect("commit");
         let logs: Vec<_> = self.logs.iter().zip(&cut).map(|(log, &to)| &log[..to as usize]).collect();
@@ -306,6 +308,89 @@ async fn what_lies_before_a_withheld_record_is_visible_and_what_holds_the_rest_i
     handle.caught_up().await.expect("caught up");
     world.assert_exact().await;
     assert!(world.board.troubles()["readings"].is_empty());
+    handle.shutdown().await;
+}
+
+/// View partitions of which one takes no delta until it is let go.
+struct Held {
+    store: PartitionStore,
+    held: PartitionId,
+    /// Told of each delta for that one.
+    asked: Notify,
+    let_go: CancellationToken,
+}
+
+#[async_trait::async_trait]
+impl Partitions for Held {
+    async fn submit(&self, id: PartitionId, entry: Entry) -> Result<Outcome, StoreError> {
+        if id == self.held {
+            self.asked.notify_one();
+            self.let_go.cancelled().await;
+        }
+        self.store.submit(id, entry).await
+    }
+
+    async fn read(
+        &self,
+        id: PartitionId,
+        request: &ReadRequest,
+        _: &[Offset],
+    ) -> Result<ReadReply, StoreError> {
+        self.store.read(id, request).await
+    }
+
+    fn is_in_touch(&self) -> bool {
+        true
+    }
+
+    async fn segment(&self, id: PartitionId, _: SegmentId) -> Result<Option<Groups>, StoreError> {
+        Err(StoreError::NotLive(id))
+    }
+
+    fn changes(&self, id: PartitionId) -> Result<broadcast::Receiver<Arc<Change>>, StoreError> {
+        self.store.changes(id)
+    }
+
+    fn groups(&self) -> u64 {
+        self.store.groups()
+    }
+
+    fn emits_here(&self) -> Vec<(PartitionId, Readable)> {
+        Vec::new()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_partition_that_does_not_answer_holds_up_no_other_and_then_has_everything() {
+    let mut world = World::new().await;
+    world.fill(10, 11);
+    let held = PartitionId { view: world.views[0].fingerprint, index: 0 };
+    let (asked, let_go) = (Notify::new(), CancellationToken::new());
+    let partitions = Arc::new(Held { store: world.store.clone(), held, asked, let_go });
+    let store = PartitionStore::of_cluster(partitions.clone());
+    let handle = world.start_with(world.log.clone(), store, 1).await;
+    partitions.asked.notified().await;
+    // More than once, so that what comes later finds it waiting.
+    for seed in 12..15 {
+        world.fill(10, seed);
+        let end = world.logs[0].len() as Offset;
+        let others = world
+            .views
+            .iter()
+            .flat_map(|view| (0..view.partitions).map(|index| PartitionId { view: view.fingerprint, index }));
+        for id in others.filter(|id| *id != held) {
+            while world.store.read(id, &ReadRequest::Progress).await.expect("live").progress.applied
+                != [end; 2]
+            {
+                tokio::task::yield_now().await;
+            }
+        }
+        let waits = world.store.read(held, &ReadRequest::Progress).await.expect("live");
+        assert_eq!(waits.progress.applied, [0; 2]);
+    }
+    partitions.let_go.cancel();
+    handle.caught_up().await.expect("caught up");
+    world.assert_exact().await;
     handle.shutdown().await;
 }
 

@@ -392,9 +392,53 @@ fn a_delta_ends_at_the_segment_and_empty_ones_are_sent_too() {
     let (mut worker, _) = fed(&[&reading(&meter(0, 0), 8, 1, 1, 1), "{}", "{}", "{}", "{}", "{}"]);
     worker.flush();
     for id in worker.targets() {
-        let ranges: Vec<_> = worker.outgoing(id).map(|delta| (delta.from, delta.to)).collect();
-        assert_eq!(ranges, [(0, 4), (4, 6)]);
+        for (from, to) in [(0, 4), (4, 6)] {
+            assert_eq!(waiting(&worker, id), [(from, to)]);
+            worker.on_outcome(id, &Outcome::Accepted { applied: to });
+        }
+        assert_eq!(waiting(&worker, id), []);
     }
+}
+
+/// The ranges of the closed deltas of a target.
+fn waiting(worker: &Sender, id: PartitionId) -> Vec<(Offset, Offset)> {
+    worker.outgoing(id).map(|delta| (delta.from, delta.to)).collect()
+}
+
+/// Returns the end and the watermark of the delta that a target is to be sent next.
+fn head_of(worker: &Sender, id: PartitionId) -> Option<(Offset, Option<i64>)> {
+    worker.outgoing(id).next().map(|delta| (delta.to, delta.watermark_us))
+}
+
+/// Acknowledges all that is to be sent to a target; returns the end and the watermark of the last delta.
+fn acknowledged(worker: &mut Sender, id: PartitionId) -> Option<(Offset, Option<i64>)> {
+    let mut last = None;
+    while let Some(delta) = head_of(worker, id) {
+        last = Some(delta);
+        worker.on_outcome(id, &Outcome::Accepted { applied: delta.0 });
+    }
+    last
+}
+
+#[test]
+fn who_takes_long_is_sent_the_more_at_once_and_the_others_are_sent_all_meanwhile() {
+    let (mut worker, _) = fed(&["{}"]);
+    let ids = worker.targets();
+    let (slow, quick) = (ids[0], ids[1]);
+    let records = |range: std::ops::Range<u64>| range.map(|offset| record(offset, "{}")).collect();
+    for to in 1..4 {
+        if to > 1 {
+            let chunk = Chunk { from: to - 1, to, records: records(to - 1..to) };
+            worker.feed(&chunk, &mut Vec::new()).expect("memory does not fail");
+        }
+        worker.flush();
+        assert_eq!((waiting(&worker, slow), waiting(&worker, quick)), (vec![(0, 1)], vec![(to - 1, to)]));
+        assert_eq!(worker.on_outcome(quick, &Outcome::Accepted { applied: to }), Answer::Advanced);
+    }
+    worker.on_outcome(slow, &Outcome::Accepted { applied: 1 });
+    assert_eq!(waiting(&worker, slow), [(1, 3)], "all flushes since, nobody has to ask for it");
+    worker.on_outcome(slow, &Outcome::Accepted { applied: 3 });
+    assert!(waiting(&worker, slow).is_empty() && worker.target(slow).expect("it is one").is_settled());
 }
 
 #[test]
@@ -461,15 +505,14 @@ fn a_new_view_is_caught_up_while_the_others_go_on() {
     worker.targets_changed(views[..2].iter().map(start).collect());
     assert_eq!((worker.next_read_offset(), worker.behind()), (8, Some(0)));
     let [old, new] = [0, 1].map(|view: usize| PartitionId { view: views[view].fingerprint, index: 0 });
-    let last = |worker: &Sender, id| worker.outgoing(id).last().map(|delta| (delta.to, delta.watermark_us));
     feed(&mut worker, 8, 9);
-    let at_head = last(&worker, old);
-    assert_eq!((at_head.map(|(to, _)| to), last(&worker, new)), (Some(9), None));
+    let at_head = acknowledged(&mut worker, old);
+    assert_eq!((at_head.map(|(to, _)| to), acknowledged(&mut worker, new)), (Some(9), None));
     feed(&mut worker, 0, 3);
     assert_eq!((worker.next_read_offset(), worker.behind()), (9, Some(3)));
-    assert_eq!(last(&worker, new).map(|(to, _)| to), Some(3));
+    assert_eq!(acknowledged(&mut worker, new).map(|(to, _)| to), Some(3));
     feed(&mut worker, 3, 9);
-    assert_eq!((worker.behind(), last(&worker, new)), (None, at_head));
+    assert_eq!((worker.behind(), acknowledged(&mut worker, new)), (None, at_head));
     // A view that goes takes along what it lags.
     worker.targets_changed(vec![start(&views[0])]);
     worker.targets_changed(views[..2].iter().map(start).collect());
