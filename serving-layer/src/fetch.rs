@@ -159,6 +159,10 @@ fn check_session(view: &View, session: &Session) -> Result<(), Problem> {
     ))
 }
 
+/// How long a node that does not hear from its cluster is waited for: after a moment in which the whole machine stood
+/// still, it hears again at once.
+const ALONE: Duration = Duration::from_millis(100);
+
 /// Waits until every partition of the plan meets the need; not where it would be in vain.
 async fn wait(
     shared: &Shared,
@@ -169,6 +173,7 @@ async fn wait(
 ) -> Result<(), Problem> {
     let store = &shared.context.store;
     let seen = need.session.seen(&view.source.name).unwrap_or_default();
+    let mut alone_since = None;
     loop {
         if need.staleness.is_some() {
             shared.look_at_end(&view.source).await?;
@@ -182,7 +187,9 @@ async fn wait(
         if next >= deadline {
             return Err(unmet);
         }
-        if !store.is_in_touch() {
+        if store.is_in_touch() {
+            alone_since = None;
+        } else if now >= *alone_since.get_or_insert(now) + ALONE {
             return Err(unmet.hint("ask another node: this one does not hear from its cluster"));
         }
         sleep_until(next).await;

@@ -200,7 +200,7 @@ impl Load {
                 "answers to writes and reads: {before:?}, then {:?}",
                 counts()
             );
-            tokio::task::yield_now().await;
+            tokio::time::sleep(world::LOOK).await;
         }
     }
 }

@@ -41,5 +41,5 @@ pub use sanso_core::cluster::{
 };
 pub use sanso_peer::{CallError, Link, LinkFilter, Tls, VERSIONS};
 pub use start::{ClusterConfig, ClusterError, ClusterNode, MemberAddress, Replicas};
-pub use voters::{ControlPart, Voters, VotersError};
+pub use voters::{ControlPart, Voters, VotersError, VotersPatience};
 pub use wire::WireError;

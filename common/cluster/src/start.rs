@@ -23,7 +23,7 @@ use crate::hub::{Hub, KindsOf};
 use crate::life;
 use crate::seat::{self, Seat};
 use crate::store::ClusterStore;
-use crate::voters::{self, Voters, VotersError};
+use crate::voters::{self, Voters, VotersError, VotersPatience};
 
 /// Where another node is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +61,8 @@ pub struct ClusterConfig {
     pub core: NodeConfig,
     /// Control's times.
     pub control: Timings,
+    /// The times of those who look at the voters or change them.
+    pub patience: VotersPatience,
 }
 
 /// Why a node can't take part.
@@ -115,6 +117,7 @@ pub struct ClusterNode {
     pub(crate) hub: Arc<Hub>,
     me: Instance,
     pub(crate) all: BTreeSet<NodeId>,
+    patience: VotersPatience,
     follows: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -140,7 +143,8 @@ impl ClusterNode {
         map.apply(&Change::Join(me)).expect("it is the first to join");
         engine.knows(Arc::new(map), &*hub);
         let _ = hub.engine.set(engine);
-        Ok(Self { hub, me, all: BTreeSet::from([me.node]), follows: Mutex::default() })
+        let (all, patience) = (BTreeSet::from([me.node]), VotersPatience::default());
+        Ok(Self { hub, me, all, patience, follows: Mutex::default() })
     }
 
     /// Starts, with what `faces` makes of the hub between this node and the others.
@@ -169,8 +173,8 @@ impl ClusterNode {
         let peers = Peers::start(peer_config(&config, me), handler)?;
         let _ = hub.peers.set(peers);
         let follows = take_part(&config, &hub, maps).await?;
-        let all = config.members.into_keys().collect();
-        Ok(Self { hub, me, all, follows: Mutex::new(follows) })
+        let (all, patience) = (config.members.into_keys().collect(), config.patience);
+        Ok(Self { hub, me, all, patience, follows: Mutex::new(follows) })
     }
 
     /// Returns this life's name.
@@ -218,9 +222,9 @@ impl ClusterNode {
         self.hub.part().leader
     }
 
-    /// Asks all nodes who votes in control; takes no longer than half a second.
+    /// Asks all nodes who votes in control; takes no longer than [`VotersPatience::answer_ms_max`].
     pub async fn voters(&self) -> Voters {
-        voters::look(&self.hub, &self.all).await
+        voters::look(&self.hub, &self.all, self.patience).await
     }
 
     /// Makes these the voters of control, unless that would do harm; less is harm with `force`. Returns
@@ -231,7 +235,7 @@ impl ClusterNode {
         voters: &BTreeSet<NodeId>,
         force: bool,
     ) -> Result<Option<String>, VotersError> {
-        voters::change(&self.hub, &self.all, voters, force).await
+        voters::change(&self.hub, &self.all, voters, force, self.patience).await
     }
 
     /// Proposes a change of the map; gives the version that has it.

@@ -13,13 +13,23 @@ use crate::engine::Outside;
 use crate::hub::{Hub, PART};
 use crate::wire;
 
-/// How long a node may take to say how it takes part.
-const ANSWER_MAX: Duration = Duration::from_millis(500);
-
-/// How long a leader is looked for.
-const ELECTION_MAX: Duration = Duration::from_secs(3);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// How long is waited for others when the voters are looked at or changed, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VotersPatience {
+    /// For a node to say how it takes part.
+    pub answer_ms_max: u64,
+    /// For somebody to lead.
+    pub leader_ms_max: u64,
+}
+
+impl Default for VotersPatience {
+    fn default() -> Self {
+        Self { answer_ms_max: 500, leader_ms_max: 3_000 }
+    }
+}
 
 /// How a node takes part in control; what it says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,12 +171,13 @@ pub(crate) fn news(me: NodeId, status: &Status, map: &ClusterMap) -> Option<Chan
 }
 
 /// Asks all nodes how they take part in control.
-pub(crate) async fn look(hub: &Hub, all: &BTreeSet<NodeId>) -> Voters {
+pub(crate) async fn look(hub: &Hub, all: &BTreeSet<NodeId>, patience: VotersPatience) -> Voters {
+    let within = Duration::from_millis(patience.answer_ms_max);
     let asked = all.iter().map(async |node| {
         if *node == hub.me {
             return (*node, Some(hub.part()));
         }
-        let answer = hub.ask(*node, PART, Vec::new(), ANSWER_MAX).await.ok();
+        let answer = hub.ask(*node, PART, Vec::new(), within).await.ok();
         (*node, answer.and_then(|answer| wire::decode(&answer).ok()))
     });
     let nodes = join_all(asked).await.into_iter().collect();
@@ -184,10 +195,11 @@ pub(crate) async fn change(
     all: &BTreeSet<NodeId>,
     asked: &BTreeSet<NodeId>,
     force: bool,
+    patience: VotersPatience,
 ) -> Result<Option<String>, VotersError> {
-    let began = Instant::now();
+    let end = Instant::now() + Duration::from_millis(patience.leader_ms_max);
     loop {
-        let now = look(hub, all).await;
+        let now = look(hub, all, patience).await;
         if let Some(leader) = now.leader {
             let warning = now.judge(asked, force).map_err(VotersError::Refused)?;
             tracing::info!(%leader, from = list(&now.voters), to = list(asked), "the voters of control change");
@@ -202,7 +214,7 @@ pub(crate) async fn change(
             }
         }
         // One that was lost is soon followed by another.
-        if began.elapsed() >= ELECTION_MAX {
+        if Instant::now() >= end {
             return Err(ControlError::NoLeader.into());
         }
         tokio::time::sleep(PAUSE).await;

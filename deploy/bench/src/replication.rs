@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use sanso_cluster::{
-    ClusterConfig, ClusterNode, KindsOf, MemberAddress, NodeConfig, NodeId, Timings, VERSIONS,
+    ClusterConfig, ClusterNode, KindsOf, MemberAddress, NodeConfig, NodeId, Timings, VERSIONS, VotersPatience,
 };
 use sanso_core::{PartitionId, PartitionStore, home_of};
 use sanso_state::{
@@ -100,6 +100,7 @@ impl Cluster {
                 insecure: false,
                 core: NodeConfig::default(),
                 control: Timings::default(),
+                patience: VotersPatience::default(),
                 versions: VERSIONS,
             };
             let kinds_of: KindsOf = Arc::new(|_| Some(kinds()));

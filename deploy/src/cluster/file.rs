@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
-use sanso_cluster::{MemberAddress, NodeId, Tls};
+use sanso_cluster::{MemberAddress, NodeConfig, NodeId, Tls};
 use serde::Deserialize;
 
 use crate::config::Settings;
@@ -65,6 +65,9 @@ pub(crate) struct ClusterSection {
     /// The replicas of each.
     #[serde(default = "default_replicas")]
     pub(crate) replicas: usize,
+    /// Silence after which a node is taken for lost, in milliseconds.
+    #[serde(default = "default_suspect_ms")]
+    pub(crate) suspect_ms: u64,
     /// Where this node listens to the others, if not at its own `peer` address.
     pub(crate) listen: Option<SocketAddr>,
     /// Its nodes.
@@ -121,6 +124,10 @@ fn default_replicas() -> usize {
     3
 }
 
+fn default_suspect_ms() -> u64 {
+    NodeConfig::default().detector.suspect_us / 1_000
+}
+
 fn all_roles() -> BTreeSet<Role> {
     BTreeSet::from([Role::Batch, Role::Speed, Role::Serving])
 }
@@ -140,6 +147,7 @@ impl NodeFile {
             name: "alone".to_owned(),
             partitions: 1,
             replicas: 1,
+            suspect_ms: default_suspect_ms(),
             listen: None,
             nodes: vec![member],
             tls: None,
@@ -183,6 +191,11 @@ impl NodeFile {
         for (role, name) in [(Role::Batch, "batch"), (Role::Speed, "speed"), (Role::Serving, "serving")] {
             ensure!(runs(role), "cluster.nodes: no node has the role \"{name}\"");
         }
+        ensure!(
+            (60..=60_000).contains(&cluster.suspect_ms),
+            "cluster.suspect_ms: {} is not from 60 to 60000",
+            cluster.suspect_ms
+        );
         let log = sanso_log::without_secrets(&self.own.log.url);
         ensure!(
             self.own.log.url.starts_with("kafka://"),
@@ -248,6 +261,8 @@ mod tests {
             ("url = \"/srv/sanso/dataset\"", "", "dataset.url"),
             ("voter = true", "votes = true", "votes"),
             ("drill = false", "drills = false", "drills"),
+            ("suspect_ms = 120", "suspect_ms = 59", "suspect_ms"),
+            ("suspect_ms = 120", "suspect_ms = 60001", "suspect_ms"),
         ];
         for (right, wrong, says) in wrong {
             assert!(EXAMPLE.contains(right), "{right}");

@@ -48,6 +48,22 @@ impl Default for NodeConfig {
     }
 }
 
+impl NodeConfig {
+    /// Suspects a peer after so long a silence. Where that is longer than by default, whatever else waits for a silent
+    /// node waits the longer.
+    #[must_use]
+    pub fn suspecting_after(self, suspect_us: u64) -> Self {
+        let default = DetectorConfig::default().suspect_us;
+        let longer = |us: u64| us.max(us * suspect_us / default);
+        Self {
+            detector: DetectorConfig { suspect_us, ..self.detector },
+            replica: ReplicaConfig { eject_us: longer(self.replica.eject_us), ..self.replica },
+            in_touch_us: self.in_touch_us.max(suspect_us),
+            ..self
+        }
+    }
+}
+
 /// What nodes tell each other.
 #[derive(Clone, Debug)]
 pub enum Message<S: State> {

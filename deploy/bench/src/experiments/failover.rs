@@ -22,7 +22,7 @@ use sanso_block::{
 };
 use sanso_cluster::{
     Answers, BlockHost, ClusterBlocks, ClusterConfig, ClusterNode, KindsOf, MemberAddress, NodeConfig,
-    NodeId, Timings, VERSIONS,
+    NodeId, Timings, VERSIONS, VotersPatience,
 };
 use sanso_state::{Fingerprint, LogPartition, StorageLevel};
 use tokio::runtime::Runtime;
@@ -209,6 +209,7 @@ fn start(folder: &Path, work: Work, mode: Mode) -> anyhow::Result<BTreeMap<u16, 
             insecure: false,
             core: NodeConfig::default(),
             control: Timings::default(),
+            patience: VotersPatience::default(),
             versions: VERSIONS,
         };
         let (all, dataset) = (all.clone(), dataset.clone());
