@@ -63,10 +63,11 @@ cluster-down cluster-erase:
 	OFFLINE=$(OFFLINE) deploy/cluster/cluster.sh $(@:cluster-%=%)
 
 # The tests of the packages, then those that drive the built binary from outside. That one is the product's; our packages
-# as tests have them are hardly optimised, which compiles in a fraction of the time.
+# as tests have them are hardly optimised, which compiles in a fraction of the time. Properties are tried on the same
+# cases in each run; other ones are for `make law` and `make simulate`.
 test: build
 	@deploy/setup/install.sh test
-	SANSO_BIN=$(CURDIR)/bin/sanso SANSO_PYTHON=$(CACHE)/python/bin/python3 SANSO_KAFKA_JARS=$(CACHE)/kafka/lib \
+	PROPTEST_RNG_SEED=1 SANSO_BIN=$(CURDIR)/bin/sanso SANSO_PYTHON=$(CACHE)/python/bin/python3 SANSO_KAFKA_JARS=$(CACHE)/kafka/lib \
 		SANSO_MOTO_PYTHON=$(CACHE)/moto/bin/python3 SANSO_SCHEMATHESIS=$(CACHE)/schemathesis/bin/schemathesis \
 		$(CARGO) --config deploy/setup/test-profile.toml test --release --workspace --no-fail-fast
 

@@ -118,9 +118,7 @@ impl Node {
 
     /// Returns the messages of a level, `WARN` or `ERROR`, with their fields.
     pub fn logged(&self, level: &str) -> Vec<String> {
-        let documents = self.log().into_iter().filter_map(|line| serde_json::from_str(&line).ok());
-        let documents = documents.filter(|document: &serde_json::Value| document["level"] == level);
-        documents.map(|document| document["fields"].to_string()).collect()
+        messages(&self.log(), level)
     }
 
     /// Says whether the process is still there.
@@ -137,17 +135,17 @@ impl Node {
         Ok(status)
     }
 
-    /// Takes the log of a node that has ended by itself or is about to.
+    /// Returns how a node has ended that has by itself or is about to, and its log.
     ///
     /// One that still runs after a while is killed, and an error.
-    pub fn ended(mut self) -> anyhow::Result<Vec<String>> {
+    pub fn ended(mut self) -> anyhow::Result<(ExitStatus, Vec<String>)> {
         let patience = Instant::now() + PATIENCE;
         while self.is_running() {
             ensure!(Instant::now() < patience, "the node still runs");
             std::thread::yield_now();
         }
-        self.end()?;
-        Ok(self.log())
+        let status = self.end()?;
+        Ok((status, self.log()))
     }
 
     /// Kills the node as a power cut would (SIGKILL).
@@ -160,6 +158,16 @@ impl Node {
 
     /// Asks the node to stop (SIGTERM) and waits for it.
     pub fn stop(mut self) -> anyhow::Result<()> {
+        self.terminate()
+    }
+
+    /// Stops the node, and returns all that it has logged to its end, however it ended.
+    pub fn stop_and_tell(mut self) -> (Vec<String>, anyhow::Result<()>) {
+        let stopped = self.terminate();
+        (self.log(), stopped)
+    }
+
+    fn terminate(&mut self) -> anyhow::Result<()> {
         let pid = self.child.id().to_string();
         ensure!(Command::new("kill").arg(&pid).status()?.success(), "send SIGTERM");
         let status = self.end()?;
@@ -188,6 +196,13 @@ fn status_bytes(pid: u32, name: &str) -> anyhow::Result<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
     kilobytes.map(|kilobytes| kilobytes * 1024).with_context(|| format!("the system does not tell {name}"))
+}
+
+/// Returns the messages of a level in a log, with their fields.
+pub(crate) fn messages(log: &[String], level: &str) -> Vec<String> {
+    let documents = log.iter().filter_map(|line| serde_json::from_str(line).ok());
+    let documents = documents.filter(|document: &serde_json::Value| document["level"] == level);
+    documents.map(|document| document["fields"].to_string()).collect()
 }
 
 /// Says whether a log tells of a panic.

@@ -16,6 +16,11 @@ impl Session {
         Ok(())
     }
 
+    /// Returns where what was acknowledged ends in each log partition; nothing before the first acknowledgement.
+    pub(crate) fn ends(&self) -> &[u64] {
+        &self.0
+    }
+
     /// Returns a token of everything in the source `readings`; empty before the first acknowledgement.
     pub(crate) fn token(&self) -> String {
         if self.0.is_empty() {

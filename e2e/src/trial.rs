@@ -1,17 +1,20 @@
 //! One trial: a node on a damaged file, damaged before it starts or while it runs. It may heal, or refuse and say so; all else is broken.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 
 use crate::damage::{Damage, FileKind, files_of};
-use crate::node::Node;
+use crate::node::{Node, messages};
 use crate::random::Random;
 use crate::world::World;
 
 /// The longest that archiving may take.
 const ARCHIVED_WITHIN: Duration = Duration::from_secs(10);
+/// The longest that a file is sought which a node leaves where it is.
+const CHOSEN_WITHIN: Duration = Duration::from_secs(60);
 
 /// What came of damage.
 #[derive(Clone, Debug)]
@@ -91,7 +94,23 @@ struct Damaged {
 }
 
 impl Damaged {
+    /// Damages a file of a kind. A node that runs may remove it between two looks: then another one is chosen.
     fn choose(
+        world: &World,
+        kind: FileKind,
+        damage: Damage,
+        random: &mut Random,
+    ) -> anyhow::Result<Option<Damaged>> {
+        let patience = Instant::now() + CHOSEN_WITHIN;
+        loop {
+            match Self::choose_listed(world, kind, damage, random) {
+                Err(error) if is_gone(&error) && Instant::now() < patience => {}
+                chosen => return chosen,
+            }
+        }
+    }
+
+    fn choose_listed(
         world: &World,
         kind: FileKind,
         damage: Damage,
@@ -118,6 +137,11 @@ impl Damaged {
     }
 }
 
+/// Says whether an error is that a file or folder is not there.
+fn is_gone(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::NotFound)
+}
+
 /// A node's whole life in a world with a damaged file.
 async fn life(world: &mut World, damaged: &Damaged) -> Trial {
     let node = match world.start() {
@@ -140,10 +164,13 @@ async fn life(world: &mut World, damaged: &Damaged) -> Trial {
 /// What comes of a running node in a world with a damaged file.
 async fn live(world: &mut World, node: Node, damaged: &Damaged) -> Trial {
     let judged = judge(world, &node).await;
-    let mut said = node.logged("WARN");
-    said.extend(node.logged("ERROR"));
-    let errors = !node.logged("ERROR").is_empty();
-    if let Err(error) = node.stop() {
+    // Only of a node that has ended all of the log is here.
+    let (log, stopped) = node.stop_and_tell();
+    let mut said = messages(&log, "WARN");
+    let logged = messages(&log, "ERROR");
+    let errors = !logged.is_empty();
+    said.extend(logged);
+    if let Err(error) = stopped {
         said.push(format!("{error:#}"));
         return damaged.broken("a bad end", said);
     }

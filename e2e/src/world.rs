@@ -192,7 +192,7 @@ impl World {
         Ok(archive(client).await?.is_some())
     }
 
-    /// Waits until all complete segments are archived and adopted by all view partitions.
+    /// Waits until all complete segments of what was acknowledged are archived, and adopted by all view partitions.
     pub async fn archived(&self, client: &Client) -> anyhow::Result<()> {
         loop {
             let status = client.get("/v1/status").await?;
@@ -201,8 +201,12 @@ impl World {
             let list = |value: &serde_json::Value| value.as_array().cloned().unwrap_or_default();
             let (ends, cut) = (list(&source["partitions"]), list(&source["batch"]["cut"]));
             let whole = |end: &serde_json::Value| end["end"].as_u64().map(|end| end / size * size);
-            let done =
-                ends.len() == cut.len() && ends.iter().zip(&cut).all(|(end, cut)| whole(end) == cut.as_u64());
+            // Ends are posted after what they are of was acknowledged.
+            let mut posted = ends.iter().zip(self.session.ends());
+            let are_posted = posted.all(|(end, acknowledged)| end["end"].as_u64() >= Some(*acknowledged));
+            let done = are_posted
+                && ends.len() == cut.len()
+                && ends.iter().zip(&cut).all(|(end, cut)| whole(end) == cut.as_u64());
             let adopted = |view: &serde_json::Value| {
                 let partitions = view["partitions"].as_array().map(Vec::as_slice).unwrap_or_default();
                 partitions.iter().all(|partition| partition["batch_version"] == source["batch"]["version"])

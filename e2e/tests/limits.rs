@@ -32,7 +32,8 @@ async fn files_that_may_not_grow_are_like_a_full_disk() -> anyhow::Result<()> {
     suffers("--fsize=60000").await
 }
 
-/// Asking for more than there is ends the node by a message; nothing else comes of it.
+/// Asking for more than there is ends the node, and nothing else comes of it. What it says last depends on
+/// who asked: a vector, RocksDB, or a thread that could not begin.
 #[tokio::test]
 async fn too_little_memory_ends_the_node_and_more_memory_has_all_that_was_acknowledged() -> anyhow::Result<()>
 {
@@ -41,7 +42,7 @@ async fn too_little_memory_ends_the_node_and_more_memory_has_all_that_was_acknow
     let node = mass.start()?;
     let allowed = node.data_bytes()? + MORE_BYTES;
     node.stop()?;
-    let node = mass.start_as(limited(&format!("--data={allowed}")))?;
+    let mut node = mass.start_as(limited(&format!("--data={allowed}")))?;
     for _ in 0..USAGE_POINTS_MAX / 20_000 {
         let answered = match mass.add_usage_points(&node.client, 20_000).await {
             Ok(()) => mass.verdict(&node.client).await,
@@ -49,14 +50,13 @@ async fn too_little_memory_ends_the_node_and_more_memory_has_all_that_was_acknow
         };
         let Err(error) = answered else { continue };
         assert!(!format!("{error:#}").contains("WRONG"), "{error:#}");
-        if error.is::<reqwest::Error>() {
-            // Nobody answers any more.
+        // It may have cost one request or one thread only: then there is memory for more.
+        if !node.is_running() {
             break;
         }
     }
-    let ended = node.ended()?;
-    let says = |line: &String| line.contains("memory allocation of") || line.contains("terminate called");
-    assert!(ended.iter().any(says), "{ended:?}");
+    let (ended, said) = node.ended()?;
+    assert!(!ended.success(), "{ended}: {said:?}");
     let node = mass.start()?;
     // The request under way when it ended was not acknowledged: it is sent again.
     mass.add_usage_points(&node.client, 5_000).await?;

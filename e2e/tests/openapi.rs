@@ -37,7 +37,7 @@ fn every_answer_is_as_the_openapi_document_says() -> anyhow::Result<()> {
         .arg("run")
         .arg(format!("{}/openapi.json", node.client.base()))
         .args(["--seed", SEED, "--max-examples", EXAMPLES, "--phases", "coverage,fuzzing"])
-        .args(["--generation-database", "none", "--request-timeout", "20"])
+        .args(["--generation-database", "none", "--request-timeout", "90"])
         // It never ends, which is what it is for; serving-layer's own tests read it.
         .args(["--exclude-operation-id", "streamView"])
         // Which keys, columns and SQL are good depends on the views, not on the document.

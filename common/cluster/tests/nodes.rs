@@ -12,7 +12,7 @@ use sanso_cluster::{Answers, CallError, NodeId};
 use sanso_core::StoreError;
 use sanso_state::Block;
 use tokio::sync::Notify;
-use world::{World, config, feed, id, rows, shows, view};
+use world::{LOOK, PATIENCE, World, config, feed, id, rows, shows, view};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_acknowledged_is_everywhere_and_outlives_any_node() {
@@ -21,7 +21,9 @@ async fn what_is_acknowledged_is_everywhere_and_outlives_any_node() {
     for node in 1..=3 {
         nodes.insert(node, world.start(node).await);
     }
-    world.whole(&nodes[&1]).await;
+    for node in nodes.values() {
+        world.whole(node).await;
+    }
     assert!(matches!(rows(&nodes[&2].store(), 0).await, Err(StoreError::NotLive(_))));
     for index in 0..4 {
         nodes[&1].create(id(index), config(), Arc::new(Block::empty(view(), 1))).await.expect("made");
@@ -52,9 +54,13 @@ async fn what_is_acknowledged_is_everywhere_and_outlives_any_node() {
     nodes[&2].remove(view()).await.expect("removed");
     for node in nodes.values() {
         // A replica may show what was removed until it has heard of it.
-        while !matches!(rows(&node.store(), 3).await, Err(StoreError::NotLive(_))) {
-            tokio::task::yield_now().await;
-        }
+        let removed = async {
+            while !matches!(rows(&node.store(), 3).await, Err(StoreError::NotLive(_))) {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let is_so = tokio::time::timeout(PATIENCE, removed).await.is_ok();
+        assert!(is_so, "{:?}", rows(&node.store(), 3).await);
     }
 }
 

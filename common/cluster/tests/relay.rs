@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sanso_cluster::{
     Assignment, ClusterConfig, ClusterMap, ClusterNode, KindsOf, Link, MemberAddress, NodeConfig, NodeId,
-    Timings, VERSIONS,
+    Timings, VERSIONS, VotersPatience,
 };
 use sanso_core::PartitionId;
 use sanso_state::{
@@ -34,7 +34,14 @@ async fn start(node: u16, network: &str, folder: &std::path::Path) -> ClusterNod
         tls: None,
         insecure: false,
         core: NodeConfig::default(),
-        control: Timings::default(),
+        // Whoever leads at first leads to the end.
+        control: Timings {
+            heartbeat_ms: 100,
+            election_ms_min: 1_000,
+            election_ms_max: 2_000,
+            ..Timings::default()
+        },
+        patience: VotersPatience::default(),
         versions: VERSIONS,
     };
     let kinds_of: KindsOf = Arc::new(|_| Some(kinds()));
@@ -62,7 +69,7 @@ async fn a_writer_that_does_not_reach_a_primary_goes_by_another_node() {
         loop {
             match nodes[&NodeId(1)].control_leader() {
                 Some(leader) => break leader,
-                None => tokio::task::yield_now().await,
+                None => tokio::time::sleep(Duration::from_millis(5)).await,
             }
         }
     };
@@ -86,7 +93,9 @@ async fn a_writer_that_does_not_reach_a_primary_goes_by_another_node() {
     let store = nodes[&writer].store();
     let submitted = tokio::time::timeout(patience, store.submit(id, Entry::Delta(delta))).await;
     let outcome = submitted.expect("in time").expect("it does not wait for the link");
-    assert_eq!(outcome, Outcome::Accepted { applied: 1 });
+    // One that was given up may have been applied, and is refused when it is sent again.
+    let applied = matches!(outcome, Outcome::Accepted { applied: 1 } | Outcome::Refused { applied: 1, .. });
+    assert!(applied, "{outcome:?}");
     for node in nodes.into_values() {
         node.shutdown().await;
     }

@@ -7,7 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sanso_cluster::{Change, ClusterNode, NodeId, VotersError};
-use world::World;
+use world::{LOOK, World};
+
+/// How long the cluster may take over a change; longer than a node waits for an answer, or a leader.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 type Nodes = BTreeMap<u16, ClusterNode>;
 
@@ -32,7 +35,7 @@ async fn known(nodes: &Nodes, voters: &[u16]) {
     for (node, started) in nodes {
         let mut maps = started.maps();
         let known = maps.wait_for(|map| map.voters == ids(voters));
-        let known = tokio::time::timeout(Duration::from_secs(20), known).await;
+        let known = tokio::time::timeout(PATIENCE, known).await;
         assert!(known.is_ok(), "{node} knows {:?}", started.maps().borrow().voters);
     }
 }
@@ -41,10 +44,10 @@ async fn known(nodes: &Nodes, voters: &[u16]) {
 async fn seen(by: &ClusterNode, node: u16, part: &str) {
     let seen = async {
         while by.voters().await.part(NodeId(node)) != part {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(LOOK).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), seen).await.expect("in time");
+    tokio::time::timeout(PATIENCE, seen).await.expect("in time");
 }
 
 /// Has the cluster agree on something, twice.
@@ -54,7 +57,7 @@ async fn agree(by: &ClusterNode) {
             while by.propose(Change::Drain(NodeId(2), draining)).await.is_err() {}
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), agreed).await.expect("most of the voters are there");
+    tokio::time::timeout(PATIENCE, agreed).await.expect("most of the voters are there");
 }
 
 fn refused(result: Result<Option<String>, VotersError>) -> String {

@@ -1,4 +1,4 @@
-//! Kills a node with SIGKILL, again and again, and sees that its peer is told at once, and once.
+//! Kills a node with SIGKILL, again and again, and sees that its peer is told by the broken connection, once.
 //!
 //! The program is both: started with a peer's address it is the node that is killed, else the test.
 #![allow(clippy::print_stdout, reason = "the node tells its port by its output, the test its result")]
@@ -13,14 +13,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use sanso_core::cluster::{Incarnation, NodeId};
-use sanso_peer::{PeerConfig, PeerStatus};
+use sanso_peer::{Limits, PeerConfig, PeerStatus};
 
 use node::{Event, Node, config, soon};
 
 const VICTIM: &str = "--victim";
 const ROUNDS: u64 = 20;
-/// Before the keep-alive, which would notice it too, has even asked.
-const TOLD_WITHIN: Duration = Duration::from_millis(400);
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
@@ -35,8 +33,8 @@ async fn main() {
         println!("{}", victim.peers.local_address());
         return std::future::pending().await;
     }
-    let name = "a_killed_node_is_told_of_at_once_and_once";
-    let mut told = a_killed_node_is_told_of_at_once_and_once().await;
+    let name = "a_killed_node_is_told_of_by_its_connection_and_once";
+    let mut told = a_killed_node_is_told_of_by_its_connection_and_once().await;
     told.sort();
     let (median, worst) = (told[told.len() / 2], told[told.len() - 1]);
     println!("test {name} ... ok ({ROUNDS} kills, told within {median:?} by half, {worst:?} by all)");
@@ -56,8 +54,10 @@ fn start(incarnation: u64, listen: &str, peer: SocketAddr) -> (Child, SocketAddr
     (child, at)
 }
 
-async fn a_killed_node_is_told_of_at_once_and_once() -> Vec<Duration> {
-    let mut one = Node::start(config(1, 1));
+async fn a_killed_node_is_told_of_by_its_connection_and_once() -> Vec<Duration> {
+    // The keep-alive, which would notice it too, does not ask as long as this takes.
+    let limits = Limits { keep_alive_ms: 600_000, ..config(1, 1).limits };
+    let mut one = Node::start(PeerConfig { limits, ..config(1, 1) });
     let mut listen = "127.0.0.1:0".to_owned();
     let mut told = Vec::new();
     for incarnation in 1..=ROUNDS {
@@ -75,7 +75,5 @@ async fn a_killed_node_is_told_of_at_once_and_once() -> Vec<Duration> {
         told.push(killed.elapsed());
         child.wait().expect("it is dead");
     }
-    let worst = told.iter().max().expect("there were kills");
-    assert!(*worst < TOLD_WITHIN, "told only after {worst:?}");
     told
 }

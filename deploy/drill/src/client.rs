@@ -151,6 +151,17 @@ mod tests {
         }
     }
 
+    /// A cluster whose nodes answer after so many refusals.
+    struct AnsweringAfter(usize, AtomicUsize);
+
+    #[async_trait]
+    impl Connection for AnsweringAfter {
+        async fn attempt(&self, _node: Option<usize>, _request: Request) -> Result<Option<Seen>, String> {
+            let refused = self.1.fetch_add(1, Ordering::Relaxed);
+            if refused < self.0 { Err("refused".to_owned()) } else { Ok(None) }
+        }
+    }
+
     fn client(answering: &'static [bool], patience: Duration) -> Client {
         let patience = Patience { operation: patience, ..Patience::default() };
         Client::new(4, Box::new(Answering(answering)), Some(answering.len()), patience)
@@ -171,10 +182,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_client_asks_all_nodes_again_and_again_while_it_has_patience() {
+        let connection = Box::new(AnsweringAfter(4, AtomicUsize::new(0)));
+        let client = Client::new(4, connection, Some(2), Patience::default());
+        let answered = client.perform(Request::Total, Instant::now()).await;
+        assert_eq!(asked(&answered), [0, 1, 0, 1, 0]);
+        assert!(answered.good().is_some(), "{answered:?}");
+    }
+
+    #[tokio::test]
     async fn a_client_asks_until_its_patience_is_over_counted_from_when_the_request_was_due() {
-        let client = client(&[false, false], Duration::from_millis(60));
-        let given_up = client.perform(Request::Total, Instant::now()).await;
-        assert!(asked(&given_up).len() >= 2 && given_up.good().is_none(), "{given_up:?}");
+        let patience = Duration::from_millis(60);
+        let (client, due) = (client(&[false, false], patience), Instant::now());
+        let given_up = client.perform(Request::Total, due).await;
+        assert!(due.elapsed() >= patience && given_up.good().is_none(), "{given_up:?}");
         let long_due =
             Instant::now().checked_sub(Duration::from_millis(61)).expect("the machine is up longer");
         let at_once = client.perform(Request::Total, long_due).await;

@@ -18,7 +18,7 @@ use crate::history::{History, Mark, Operation, Request};
 use crate::judge::{Judgement, judge};
 use crate::load::{self, Load};
 use crate::oracle::Audit;
-use crate::target::Target;
+use crate::target::{Connection, Target};
 use crate::{picture, report, verdict};
 
 /// How a drill is run.
@@ -172,14 +172,26 @@ async fn connect(target: &mut dyn Target, settings: &Settings) -> anyhow::Result
         let connection = target.connect().await.context("connect a client")?;
         let nodes: Vec<Option<usize>> =
             contacts.map_or(vec![None], |contacts| (0..contacts).map(Some).collect());
-        let asked = nodes.into_iter().map(|node| {
-            let answer = connection.attempt(node, Request::Point { key: 0 });
-            async { answer.await.map_err(anyhow::Error::msg) }
-        });
+        let patience = settings.patience.operation;
+        let asked = nodes.into_iter().map(|node| first_answer(connection.as_ref(), node, patience));
         try_join_all(asked).await.context("ask a first question")?;
         clients.push(Client::new(number, connection, contacts, settings.patience));
     }
     Ok(clients)
+}
+
+/// Asks a node something until it answers, for as long as a client goes on asking.
+async fn first_answer(
+    connection: &dyn Connection,
+    node: Option<usize>,
+    patience: Duration,
+) -> anyhow::Result<()> {
+    let until = Instant::now() + patience;
+    while let Err(error) = connection.attempt(node, Request::Point { key: 0 }).await {
+        ensure!(Instant::now() < until, "{error}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
 }
 
 /// Inflicts a fault, step by step.

@@ -121,7 +121,8 @@ impl Feeding {
 
     /// Sends on until a node answers by the new version.
     async fn until_doubled(&mut self, world: &World, node: u16) -> anyhow::Result<()> {
-        let patience = Instant::now() + Duration::from_secs(60);
+        // It computes anew all that was sent, and more comes meanwhile.
+        let patience = Instant::now() + Duration::from_secs(300);
         while !total(world.client(node), "").await?.0.doubled {
             ensure!(Instant::now() < patience, "node {node} stays with its old version");
             if self.days < 80 {

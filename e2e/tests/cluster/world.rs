@@ -32,7 +32,11 @@ pub(crate) struct World {
     network: String,
     /// Settings of the batch layer.
     batch: &'static str,
+    suspect_ms: u32,
 }
+
+/// Longer than a busy machine stands still: what is not about silence must not meet it.
+const PATIENT_MS: u32 = 5_000;
 
 impl World {
     pub(crate) fn new(all: u16) -> anyhow::Result<World> {
@@ -41,6 +45,15 @@ impl World {
 
     /// With an application, and settings of the batch layer.
     pub(crate) fn with(all: u16, app: &str, batch: &'static str) -> anyhow::Result<World> {
+        Self::of(all, app, batch, PATIENT_MS)
+    }
+
+    /// With nodes that take a silent one for lost as soon as they do by default.
+    pub(crate) fn alert(all: u16) -> anyhow::Result<World> {
+        Self::of(all, APP, "interval_ms = 200", 120)
+    }
+
+    fn of(all: u16, app: &str, batch: &'static str, suspect_ms: u32) -> anyhow::Result<World> {
         static WORLDS: AtomicU32 = AtomicU32::new(0);
         let (pid, world) = (std::process::id(), WORLDS.fetch_add(1, Ordering::Relaxed));
         let network = format!("127.{}.{}", 16 + pid % 200, pid / 200 % 25 * 10 + world);
@@ -51,6 +64,7 @@ impl World {
             all,
             network,
             batch,
+            suspect_ms,
         };
         (1..=all).try_for_each(|node| world.declare(node, app))?;
         (1..=all).try_for_each(|node| std::fs::write(world.file(node), world.describe(node)))?;
@@ -74,12 +88,13 @@ impl World {
         let mut text = format!(
             "node = {node}\napplication = {:?}\ndata = {:?}\nlisten = \"127.0.0.1:0\"\ndrill = true\n\
              [log]\nurl = \"kafka://{}\"\n[dataset]\nurl = {:?}\n[batch]\n{}\n\
-             [cluster]\nname = \"test\"\npartitions = 8\nreplicas = 3\n",
+             [cluster]\nname = \"test\"\npartitions = 8\nreplicas = 3\nsuspect_ms = {}\n",
             self.path(&format!("app{node}.sql")),
             self.path(&format!("data{node}")),
             self.kafka.servers(),
             self.path("dataset"),
             self.batch,
+            self.suspect_ms,
         );
         for member in 1..=self.all {
             let voter = member <= 3;

@@ -5,13 +5,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sanso_cluster::{
-    ClusterConfig, ClusterNode, KindsOf, MemberAddress, NodeConfig, NodeId, Timings, VERSIONS,
+    ClusterConfig, ClusterNode, KindsOf, MemberAddress, NodeConfig, NodeId, Timings, VERSIONS, VotersPatience,
 };
 use sanso_core::{PartitionId, PartitionStore, ReadRequest, StoreError};
 use sanso_state::{
     AggregateFunction, AggregateKind, Delta, Entry, Fingerprint, GroupId, Groups, LogPartition, Outcome,
     Segments, Value, ViewPartitionConfig,
 };
+
+/// How long a node may take over what it must do, on a machine that does much else.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks at what is waited for: the nodes need the processors.
+pub(crate) const LOOK: Duration = Duration::from_millis(5);
 
 pub(crate) fn kinds() -> Arc<[AggregateKind]> {
     Arc::new([AggregateKind::typed(AggregateFunction::CountRows, None).expect("it counts rows")])
@@ -84,12 +89,15 @@ impl World {
             insecure: false,
             versions: VERSIONS,
             core: patient(),
+            // A node that ends waits for its proposals, so they have less time than a test has.
             control: Timings {
-                heartbeat_ms: 50,
-                election_ms_min: 200,
-                election_ms_max: 400,
+                heartbeat_ms: 100,
+                election_ms_min: 1_000,
+                election_ms_max: 2_000,
+                proposal_ms_max: 5_000,
                 ..Timings::default()
             },
+            patience: VotersPatience { answer_ms_max: 10_000, leader_ms_max: 20_000 },
         }
     }
 
@@ -99,12 +107,13 @@ impl World {
 
     /// Waits until all partitions have three replicas in sync, as a node sees it.
     pub(crate) async fn whole(&self, node: &ClusterNode) {
-        let mut maps = node.maps();
+        let (me, mut maps) = (node.me(), node.maps());
         let whole = maps.wait_for(|map| {
-            map.version > 0
+            // A map from before the node was started again has its earlier life.
+            map.members.get(&me.node).is_some_and(|member| member.incarnation == me.incarnation)
                 && map.partitions.iter().all(|part| part.primary.is_some() && part.in_sync.len() == 3)
         });
-        tokio::time::timeout(Duration::from_secs(30), whole).await.expect("in time").expect("the node runs");
+        tokio::time::timeout(PATIENCE, whole).await.expect("in time").expect("the node runs");
     }
 }
 
@@ -116,33 +125,37 @@ pub(crate) async fn rows(store: &PartitionStore, index: u32) -> Result<(u64, i64
 
 /// Applies offsets one after the other, as a worker does: resumes where a refusal says.
 pub(crate) async fn feed(store: &PartitionStore, index: u32, to: u64) {
+    let patience = Instant::now() + PATIENCE;
+    let again = async |error: StoreError| {
+        assert!(Instant::now() < patience, "{error}");
+        tokio::time::sleep(LOOK).await;
+    };
     // A replica shows what it has once it has heard that it is committed.
-    let live = async {
-        loop {
-            match rows(store, index).await {
-                Ok((applied, _)) => return applied,
-                Err(_) => tokio::task::yield_now().await,
-            }
+    let mut from = loop {
+        match rows(store, index).await {
+            Ok((applied, _)) => break applied,
+            Err(error) => again(error).await,
         }
     };
-    let mut from = tokio::time::timeout(Duration::from_secs(30), live).await.expect("it is live in time");
     while from < to {
-        match store.submit(id(index), Entry::Delta(delta(from, from + 1))).await.expect("a primary answers") {
-            Outcome::Accepted { applied } | Outcome::Refused { applied, .. } => from = applied,
-            other => panic!("{other:?}"),
+        match store.submit(id(index), Entry::Delta(delta(from, from + 1))).await {
+            Ok(Outcome::Accepted { applied } | Outcome::Refused { applied, .. }) => from = applied,
+            Ok(other) => panic!("{other:?}"),
+            // There may be no primary for longer than a write is tried.
+            Err(error) => again(error).await,
         }
     }
 }
 
 /// Waits until a node shows what was acknowledged: a replica learns of it a little later than the writer.
 pub(crate) async fn shows(store: &PartitionStore, index: u32, expected: u64) {
-    let patience = Instant::now() + Duration::from_secs(10);
+    let patience = Instant::now() + PATIENCE;
     loop {
         let shown = rows(store, index).await;
         if shown.as_ref().is_ok_and(|(applied, rows)| *applied == expected && *rows == expected as i64) {
             return;
         }
         assert!(Instant::now() < patience, "expected {expected}, shown {shown:?}");
-        tokio::task::yield_now().await;
+        tokio::time::sleep(LOOK).await;
     }
 }

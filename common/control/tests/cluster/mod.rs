@@ -224,12 +224,18 @@ impl Cluster {
 
 /// Times that a busy machine keeps.
 pub(crate) fn timings() -> Timings {
-    Timings { heartbeat_ms: 50, election_ms_min: 200, election_ms_max: 400, ..Timings::default() }
+    Timings {
+        heartbeat_ms: 100,
+        election_ms_min: 1_000,
+        election_ms_max: 2_000,
+        proposal_ms_max: 20_000,
+        ..Timings::default()
+    }
 }
 
 /// Times in which a leader is not lost, however busy the machine.
 pub(crate) fn slow() -> Timings {
-    Timings { heartbeat_ms: 200, election_ms_min: 2_000, election_ms_max: 3_000, ..Timings::default() }
+    Timings { heartbeat_ms: 200, election_ms_min: 2_000, election_ms_max: 3_000, ..timings() }
 }
 
 pub(crate) fn ids(nodes: &[u16]) -> BTreeSet<NodeId> {
@@ -242,5 +248,5 @@ pub(crate) fn instance(node: u16) -> Instance {
 
 /// Fails instead of waiting for ever.
 pub(crate) async fn within(test: impl Future<Output = ()>) {
-    tokio::time::timeout(Duration::from_secs(60), test).await.expect("done in a minute");
+    tokio::time::timeout(Duration::from_secs(180), test).await.expect("done in three minutes");
 }

@@ -32,6 +32,11 @@ fn once(
     met
 }
 
+/// Gives up a request that is ignored, and does not repeat it: none that is answered takes so long.
+fn hasty(config: DatasetConfig) -> DatasetConfig {
+    DatasetConfig { retries_max: 1, retry_ms_max: 2_000, request_ms_max: 5_000, ..config }
+}
+
 fn is_commit(request: &Request) -> bool {
     request.method == "PUT" && request.target.contains("/manifests/")
 }
@@ -39,7 +44,7 @@ fn is_commit(request: &Request) -> bool {
 #[tokio::test]
 async fn a_bucket_that_can_t_be_used_is_refused_with_its_name_and_what_to_do() {
     let Some((bucket, config)) = bucket("a_bucket_that_can_t_be_used_is_refused").await else { return };
-    let config = DatasetConfig { retries_max: 1, request_ms_max: 300, ..config };
+    let config = hasty(config);
     let refusals: [(Fate, &str); 6] = [
         (Fate::Answered(404, "NoSuchBucket"), "no such bucket"),
         (Fate::Answered(403, "AccessDenied"), "access is denied"),
@@ -134,7 +139,7 @@ async fn an_answer_that_is_always_short_is_an_error_and_never_half_a_file() {
 #[tokio::test]
 async fn an_outage_is_a_transient_error_that_names_the_file_and_changes_nothing() {
     let Some((bucket, config)) = bucket("an_outage_is_a_transient_error").await else { return };
-    let config = DatasetConfig { retries_max: 1, request_ms_max: 300, ..config };
+    let config = hasty(config);
     let dataset = open(&config).await.expect("open");
     let newest = advance(&dataset, None).await.expect("commit");
     for fate in [Fate::Refused, Fate::Ignored, Fate::Answered(503, "SlowDown")] {

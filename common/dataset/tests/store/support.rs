@@ -39,18 +39,14 @@ pub(crate) async fn advance(dataset: &Dataset, before: Option<&Manifest>) -> Res
     let mut segments = before.map(|before| before.segments.clone()).unwrap_or_default();
     segments.push(segment);
     let manifest = Manifest {
-        source: SOURCE.to_owned(),
         version,
         cut: Cut::new(vec![version]),
-        segment_size: 1,
         columns: vec!["usage_point text".to_owned(), "value bigint".to_owned()],
-        rules: String::new(),
         watermarks: vec![Some(7)],
         rows: 1,
         segments,
         newest: vec![newest],
-        quarantine_from: Some(Cut::zero(1)),
-        quarantine: Vec::new(),
+        ..Manifest::beginning(SOURCE, 1, 1)
     };
     dataset.commit(&manifest).await?;
     Ok(manifest)
@@ -81,7 +77,7 @@ pub(crate) fn config(endpoint: String) -> DatasetConfig {
         region: None,
         allow_http: true,
         retries_max: 3,
-        retry_ms_max: 2_000,
+        retry_ms_max: 60_000,
         request_ms_max: 20_000,
         connect_ms_max: 5_000,
     }

@@ -55,8 +55,7 @@ const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
 const SETTINGS_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a wait asks for the end although nothing arrived: a new end may hold no record.
 const WAIT_RECHECK: Duration = Duration::from_secs(1);
-/// Attempts to see a topic that was just made, and the wait before each.
-const CREATED_ATTEMPTS: usize = 200;
+/// The wait before another look at a topic that was just made.
 const CREATED_WAIT: Duration = Duration::from_millis(25);
 
 /// A log in a Kafka cluster.
@@ -199,14 +198,14 @@ impl KafkaLog {
 impl Log for KafkaLog {
     async fn ensure_topic(&self, spec: &TopicSpec) -> Result<()> {
         spec.validate()?;
-        let mut created = false;
+        let mut known_by: Option<Instant> = None;
         // A topic that was just made is not known to every broker at once, and each question may
         // go to another one.
-        for _ in 0..CREATED_ATTEMPTS {
+        while known_by.is_none_or(|known_by| Instant::now() < known_by) {
             let describe = |reader: &Reader, topic: &str| reader.describe(topic);
             match self.ask(&spec.name, describe).await? {
                 (Some(existing), _) if existing == spec.partitions => {
-                    let ready = if created { self.await_leaders(spec).await } else { Ok(()) };
+                    let ready = if known_by.is_some() { self.await_leaders(spec).await } else { Ok(()) };
                     match ready {
                         Ok(()) => {
                             self.presence.lock().seen(&spec.name);
@@ -220,9 +219,9 @@ impl Log for KafkaLog {
                     let (topic, asked) = (spec.name.clone(), spec.partitions);
                     return Err(LogError::PartitionMismatch { topic, existing, asked });
                 }
-                (None, brokers) if !created => {
+                (None, brokers) if known_by.is_none() => {
                     self.create(spec, brokers).await?;
-                    created = true;
+                    known_by = Some(Instant::now() + ADMIN_TIMEOUT);
                 }
                 (None, _) => tokio::time::sleep(CREATED_WAIT).await,
             }

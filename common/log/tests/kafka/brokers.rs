@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 
 use sanso_broker::Cluster;
-use sanso_log::contract::read_all;
 use sanso_log::{Append, KafkaLog, Log, LogError, Retry};
 use tokio::sync::watch;
 
-use super::{connect, in_time, make, run};
+use super::{connect, in_time, make, read_on, run};
 
 const PARTITIONS: u32 = 3;
 
@@ -75,12 +74,12 @@ fn no_acknowledged_record_is_lost_or_doubled_when_brokers_are_killed() {
             // The log and its clients of before: they find the brokers again by themselves.
             let end = super::persist(async || log.end_offset(topic, partition).await).await;
             end.expect("the cluster is back");
-            let records = read_all(&log, topic, partition, 0).await;
+            let (records, error) = read_on(&log, topic, partition, 0).await;
+            assert!(error.is_none(), "{error:?}");
             let mut times: BTreeMap<String, u32> = BTreeMap::new();
-            for record in &records {
-                let payload = String::from_utf8_lossy(&record.payload).into_owned();
-                if let Some(expected) = told.get(&record.offset) {
-                    assert_eq!(&payload, expected, "at {partition}/{}", record.offset);
+            for (offset, payload) in records {
+                if let Some(expected) = told.get(&offset) {
+                    assert_eq!(&payload, expected, "at {partition}/{offset}");
                 } else {
                     assert!(unknown.contains(&payload), "{payload} was never sent or is doubled");
                 }

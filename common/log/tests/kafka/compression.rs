@@ -17,7 +17,7 @@ fn common_compressions_are_read() {
         for codec in codecs {
             produce(topic, codec, &format!("{}\n", codec.repeat(50)));
         }
-        let (read, error) = read_on(&log, topic, 0).await;
+        let (read, error) = read_on(&log, topic, 0, 0).await;
         assert!(error.is_none(), "{error:?}");
         let expected: Vec<_> = (0..).zip(codecs.map(|codec| codec.repeat(50))).collect();
         assert_eq!(read, expected);
@@ -33,7 +33,7 @@ fn a_compression_that_can_not_be_undone_stops_the_reader_where_it_is() {
         let compressed = "compressed".repeat(50);
         produce(topic, "zstd", &format!("{compressed}\n").repeat(3));
         produce(topic, "none", "behind\n");
-        let (read, error) = read_on(&log, topic, 0).await;
+        let (read, error) = read_on(&log, topic, 0, 0).await;
         assert_eq!(read, [(0, "before".to_owned())], "what lies behind is not shown: {error:?}");
         // It stays so: nothing behind the records that can't be read is ever given.
         for _ in 0..3 {
@@ -42,7 +42,7 @@ fn a_compression_that_can_not_be_undone_stops_the_reader_where_it_is() {
             assert!(matches!(error, LogError::Refused { .. }), "{error:?}");
             assert!(error.to_string().contains("compress"), "{error}");
         }
-        let (behind, error) = read_on(&log, topic, 4).await;
+        let (behind, error) = read_on(&log, topic, 0, 4).await;
         assert_eq!((behind, error.is_none()), (vec![(4, "behind".to_owned())], true));
     });
 }

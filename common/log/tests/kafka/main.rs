@@ -84,11 +84,16 @@ async fn persist<T>(mut attempt: impl AsyncFnMut() -> Result<T>) -> Result<T> {
     }
 }
 
-/// Reads on from `from` until there is nothing more, or an error that stays.
-async fn read_on(log: &dyn Log, topic: &str, from: u64) -> (Vec<(u64, String)>, Option<LogError>) {
+/// Reads on in a partition from `from` until there is nothing more, or an error that stays.
+async fn read_on(
+    log: &dyn Log,
+    topic: &str,
+    partition: u32,
+    from: u64,
+) -> (Vec<(u64, String)>, Option<LogError>) {
     let (mut position, mut records) = (from, Vec::new());
     loop {
-        match persist(async || log.read(topic, 0, position, 1000, PLENTY).await).await {
+        match persist(async || log.read(topic, partition, position, 1000, PLENTY).await).await {
             Ok(batch) => {
                 let text = |payload: &[u8]| String::from_utf8_lossy(payload).into_owned();
                 records.extend(batch.records.iter().map(|r| (r.offset, text(&r.payload))));

@@ -91,7 +91,7 @@ fn long_runs_of_aborted_records_hide_nothing_between_them() {
         let end = ROUNDS * (ABORTED + 2);
         reach(log, topic, end).await;
         for from in [0, 1, ABORTED, ABORTED + 1, end / 2, end - 1, end] {
-            let (read, error) = read_on(log, topic, from).await;
+            let (read, error) = read_on(log, topic, 0, from).await;
             assert!(error.is_none(), "from {from}: {error:?}");
             let kept: Vec<_> = expected.iter().filter(|(offset, _)| *offset >= from).cloned().collect();
             assert_eq!(read, kept, "from {from}");
@@ -108,7 +108,7 @@ fn a_new_reader_starts_at_any_offset() {
         drop(log);
         for from in [0, 1, 999, 1000, 1001, RECORDS - 1, RECORDS] {
             // A process that starts knows its position and nothing else.
-            let (read, error) = read_on(&connect(shared()), topic, from).await;
+            let (read, error) = read_on(&connect(shared()), topic, 0, from).await;
             assert!(error.is_none(), "from {from}: {error:?}");
             let expected: Vec<_> = (from..RECORDS).map(|i| (i, format!("record {i}"))).collect();
             assert!(read == expected, "from {from}: {} records", read.len());
@@ -157,7 +157,7 @@ fn a_reader_that_retention_overtook_is_told_what_is_missing() {
         let position = first.next;
         // As the cluster's retention does: the log begins later, whoever reads.
         log.trim(topic, 0, RECORDS - 2).await.expect("trim");
-        let (read, error) = read_on(&slow, topic, position).await;
+        let (read, error) = read_on(&slow, topic, 0, position).await;
         let stopped = position + read.len() as u64;
         assert!(
             read.iter().map(|(offset, _)| *offset).eq(position..stopped),
@@ -173,7 +173,7 @@ fn a_reader_that_retention_overtook_is_told_what_is_missing() {
         // It goes on where the log begins, and nowhere by itself.
         let again = slow.read(topic, 0, stopped, 1, PLENTY).await;
         assert!(matches!(again, Err(LogError::Truncated { .. })), "{again:?}");
-        let (rest, error) = read_on(&slow, topic, RECORDS - 2).await;
+        let (rest, error) = read_on(&slow, topic, 0, RECORDS - 2).await;
         assert!(error.is_none(), "{error:?}");
         assert_eq!(rest.len(), 2);
     });

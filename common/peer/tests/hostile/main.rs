@@ -122,7 +122,7 @@ async fn still_talk(one: &Node, two: &mut Node) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_bytes_are_cut_off_and_take_neither_memory_nor_places() {
     // Few places and little time, so that a connection that is kept would be missed.
-    let limits = Limits { connect_ms_max: 100, connections_max: 16, ..Limits::default() };
+    let limits = Limits { connect_ms_max: 1_000, connections_max: 16, ..config(2, 1).limits };
     let (one, mut two) = pair(config(1, 1), PeerConfig { limits, ..config(2, 1) }).await;
     still_talk(&one, &mut two).await;
     let before = memory_bytes_max();

@@ -81,7 +81,7 @@ async fn closing_frees_the_port_and_dropping_the_last_handle_closes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_are_dead_without_a_word_are_replaced() {
-    let limits = Limits { keep_alive_ms: 50, keep_alive_timeout_ms: 300, ..Limits::default() };
+    let limits = Limits { keep_alive_ms: 50, keep_alive_timeout_ms: 5_000, ..config(1, 1).limits };
     let (mut one, two) = (Node::start(PeerConfig { limits, ..config(1, 1) }), Node::start(config(2, 1)));
     let mut two = two;
     let mut relay = Relay::to(two.peers.local_address()).await;

@@ -29,7 +29,7 @@ async fn a_question_has_its_answer_or_the_reason_why_not() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_far_beyond_the_usual_limit_of_grpc_pass_up_to_ours() {
-    let limits = Limits { call_bytes_max: 20 << 20, ..Limits::default() };
+    let limits = Limits { call_bytes_max: 20 << 20, ..config(1, 1).limits };
     let (one, two) = pair(PeerConfig { limits, ..config(1, 1) }, PeerConfig { limits, ..config(2, 1) }).await;
     let body = Bytes::from(vec![7; 20 << 20]);
     assert!(ask(&one, &two, "echo", body.clone()).await.unwrap() == body);
@@ -40,7 +40,8 @@ async fn bodies_far_beyond_the_usual_limit_of_grpc_pass_up_to_ours() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deadline_ends_the_call_here_and_there() {
     let (one, mut two) = pair(config(1, 1), config(2, 1)).await;
-    let within = Duration::from_millis(30);
+    // Long enough for the question to arrive.
+    let within = Duration::from_secs(5);
     let begun = Instant::now();
     let error = soon(one.peers.call(two.id, "wait", Bytes::new(), within)).await.unwrap_err();
     assert_eq!(error, CallError::Deadline(within));

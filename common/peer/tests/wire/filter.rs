@@ -4,14 +4,20 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sanso_peer::{CallError, Lane, Link, RESENT};
+use tokio::task::JoinHandle;
 
 use crate::node::{Event, Node, config, pair, soon};
 
-const SHORT: Duration = Duration::from_millis(30);
 const LONG: Duration = Duration::from_secs(30);
 
 async fn echo(one: &Node, two: &Node, within: Duration) -> Result<Bytes, CallError> {
     soon(one.peers.call(two.id, "echo", Bytes::from_static(b"hello"), within)).await
+}
+
+/// Asks, and lets somebody else wait for the answer.
+fn ask(one: &Node, two: &Node) -> JoinHandle<Result<Bytes, CallError>> {
+    let (asks, to) = (one.peers.clone(), two.id);
+    tokio::spawn(async move { asks.call(to, "echo", Bytes::from_static(b"hello"), LONG * 10).await })
 }
 
 /// Sees that nothing goes from one to two and everything from two to one, where
@@ -28,12 +34,17 @@ async fn carries_one_way(one: &mut Node, two: &mut Node, cuts: Link, by_sender: 
         two.sends(one, lane, "the other way");
         assert_eq!(one.hears_message().await, "the other way");
     }
-    assert_eq!(echo(one, two, SHORT).await, Err(CallError::Deadline(SHORT)), "the question");
+    let question = ask(one, two);
     assert!(is_swallowed(3).await);
-    assert_eq!(echo(two, one, SHORT).await, Err(CallError::Deadline(SHORT)), "the answer");
+    let answer = ask(two, one);
     assert!(is_swallowed(4).await);
     cutter.filter().clear();
     assert!(echo(one, two, LONG).await.is_ok() && echo(two, one, LONG).await.is_ok());
+    // By now an answer would be there, had it been passed on.
+    assert!(!question.is_finished(), "the question");
+    assert!(!answer.is_finished(), "the answer");
+    question.abort();
+    answer.abort();
     for lane in [Lane::Beat, Lane::Data] {
         one.sends(two, lane, "healed");
         assert_eq!(two.hears_message().await, "healed");
@@ -61,15 +72,15 @@ async fn a_delayed_link_is_late_in_order_and_only_one_way() {
     let delay = Duration::from_millis(60);
     one.peers.filter().set(two.id, Link { delay_ms: 60, ..Link::default() });
     let sent = Instant::now();
-    for number in 0..100 {
-        one.sends(&two, Lane::Beat, vec![number]);
+    for number in 0_u16..1_000 {
+        one.sends(&two, Lane::Beat, number.to_be_bytes().to_vec());
     }
-    for number in 0..100 {
-        assert_eq!(two.hears_message().await, vec![number]);
+    for number in 0_u16..1_000 {
+        assert_eq!(two.hears_message().await, number.to_be_bytes().as_slice());
         assert!(sent.elapsed() >= delay);
     }
-    // Late by the delay, not by a hundred of them.
-    assert!(sent.elapsed() < 50 * delay, "{:?}", sent.elapsed());
+    // Late by the delay, not by a thousand of them.
+    assert!(sent.elapsed() < 500 * delay, "{:?}", sent.elapsed());
     let asked = Instant::now();
     assert!(echo(&one, &two, LONG).await.is_ok());
     assert!(asked.elapsed() >= delay);

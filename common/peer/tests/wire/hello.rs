@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use sanso_core::cluster::NodeId;
-use sanso_peer::{CallError, Lane, PeerConfig, PeerError, Peers};
+use sanso_peer::{CallError, Lane, PeerConfig, PeerError, PeerStatus, Peers};
 use tokio::net::TcpListener;
 
 use crate::node::{Event, Node, Recorder, config, pair, soon};
@@ -56,7 +56,8 @@ async fn a_later_life_fences_the_earlier() {
     six.reaches(&two).await;
     // Whatever the earlier life had under way, it is not heard after the later one.
     let _ = five.peers.send(two.id, Lane::Data, Bytes::from_static(b"from the past"));
-    soon(five.peers.wait_for(two.id, |status| !status.beat && !status.data)).await;
+    let is_cut_off = |status: &PeerStatus| !status.beat && !status.data && !status.call;
+    soon(five.peers.wait_for(two.id, is_cut_off)).await;
     six.sends(&two, Lane::Data, "from the present");
     assert_eq!(two.hears_message().await, "from the present");
     let reason = refusal(&five, &two).await;

@@ -49,10 +49,11 @@ async fn ten_thousand_messages_and_a_large_one_between_keep_their_order() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_beat_passes_while_a_large_message_is_under_way() {
     let (one, mut two) = pair(config(1, 1), config(2, 1)).await;
+    let large = large();
     one.sends(&two, Lane::Data, "stand still");
     assert_eq!(two.hears_message().await, "stand still");
     // More than a connection takes in: most of it stays with the sender.
-    one.sends(&two, Lane::Data, large());
+    one.sends(&two, Lane::Data, large);
     one.sends(&two, Lane::Beat, "beat");
     assert_eq!(two.hears_message().await, "beat");
     two.go_on.send(()).unwrap();
@@ -82,7 +83,7 @@ fn a_blocked_runtime_does_not_stop_beats() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_full_queue_does_not_take_is_dropped_and_counted() {
-    let limits = Limits { queue_messages_max: 4, ..Limits::default() };
+    let limits = Limits { queue_messages_max: 4, ..config(1, 1).limits };
     let (one, mut two) = pair(PeerConfig { limits, ..config(1, 1) }, config(2, 1)).await;
     one.sends(&two, Lane::Data, "stand still");
     assert_eq!(two.hears_message().await, "stand still");
@@ -107,7 +108,7 @@ async fn what_a_full_queue_does_not_take_is_dropped_and_counted() {
 
 #[tokio::test]
 async fn a_message_that_can_not_go_is_dropped_at_once() {
-    let limits = Limits { beat_bytes_max: 100, ..Limits::default() };
+    let limits = Limits { beat_bytes_max: 100, ..config(1, 1).limits };
     let one = Node::start(PeerConfig { limits, ..config(1, 1) });
     let two = Node::start(config(2, 1));
     let send = |lane, bytes| one.peers.send(two.id, lane, Bytes::from(vec![0; bytes]));
@@ -123,7 +124,7 @@ async fn a_message_that_can_not_go_is_dropped_at_once() {
 async fn long_messages_wait_with_their_sender_when_there_is_no_room_and_short_ones_pass() {
     const LONG_BYTES: usize = 1 << 20;
     let limits =
-        Limits { message_bytes_max: LONG_BYTES, assembling_bytes_max: LONG_BYTES, ..Limits::default() };
+        Limits { message_bytes_max: LONG_BYTES, assembling_bytes_max: LONG_BYTES, ..config(1, 1).limits };
     let (two, mut one) = pair(config(2, 1), PeerConfig { limits, ..config(1, 1) }).await;
     // Somebody takes all the room and does not go on.
     let mut client = raw::connect(one.peers.local_address(), b'd').await;

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use sanso_core::cluster::{Incarnation, Instance, NodeId};
-use sanso_peer::{Handler, Lane, PeerConfig, Peers, Refusal, Speaker};
+use sanso_peer::{Handler, Lane, Limits, PeerConfig, Peers, Refusal, Speaker};
 use tokio::sync::mpsc;
 
 /// How long anything may take before a test gives up on it.
@@ -90,9 +90,10 @@ pub(crate) fn life(node: u16, incarnation: u64) -> Instance {
     Instance { node: NodeId(node), incarnation: Incarnation(incarnation) }
 }
 
-/// Sets a node of cluster "town" on a free port of loopback.
+/// Sets a node of cluster "town" on a free port of loopback, which gives up no node that is only slow.
 pub(crate) fn config(node: u16, incarnation: u64) -> PeerConfig {
-    PeerConfig::new("town", life(node, incarnation), ([127, 0, 0, 1], 0).into())
+    let limits = Limits { connect_ms_max: 30_000, keep_alive_timeout_ms: 30_000, ..Limits::default() };
+    PeerConfig { limits, ..PeerConfig::new("town", life(node, incarnation), ([127, 0, 0, 1], 0).into()) }
 }
 
 impl Node {
