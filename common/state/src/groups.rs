@@ -148,20 +148,34 @@ impl Groups {
         self.places.touch(hashes);
         lines.iter_mut().zip(hashes).for_each(|(line, &hash)| *line = self.places.candidate(hash));
         self.states.touch(lines);
+        // Neighbours often have one key, and other windows of it.
+        let mut last: Option<(Key, u32)> = None;
         for ((line, head), &hash) in lines.iter_mut().zip(heads).zip(hashes) {
             if !self.states.has_head(*line, head) {
                 let wanted = Wanted { hash, key: key(head), long, window_start: window_start(head) };
-                *line = self.find_or_add(&wanted);
+                let known = last.filter(|(last, _)| *last == wanted.key);
+                let found = known.map_or_else(|| self.line_of_key(&wanted), |(_, line)| Ok(line));
+                *line = match found {
+                    Ok(key_line) => {
+                        last = Some((wanted.key, key_line));
+                        self.find_or_add_to(key_line, &wanted)
+                    }
+                    Err(free) => self.add_key(&wanted, free),
+                };
             }
         }
     }
 
     /// Returns the line of a group; a new one holds the neutral element.
     fn find_or_add(&mut self, wanted: &Wanted<'_>) -> u32 {
-        let line = match self.line_of_key(wanted) {
-            Ok(line) => line,
-            Err(free) => return self.add_key(wanted, free),
-        };
+        match self.line_of_key(wanted) {
+            Ok(key_line) => self.find_or_add_to(key_line, wanted),
+            Err(free) => self.add_key(wanted, free),
+        }
+    }
+
+    /// Returns the line of a group of the key that has this line.
+    fn find_or_add_to(&mut self, line: u32, wanted: &Wanted<'_>) -> u32 {
         let held = self.head(line);
         match key(held).mark() {
             ONE if window_start(held) == wanted.window_start => line,

@@ -50,8 +50,16 @@ impl<'a> Wanted<'a> {
 }
 
 impl KeyColumn {
-    /// Adds a row's key.
+    /// Adds the key of a row.
     pub fn push(&mut self, key: &[u8]) {
+        self.push_times(key, 1);
+    }
+
+    /// Adds the key of so many rows, one after the other.
+    ///
+    /// # Panics
+    /// When there are 2^32 keys.
+    pub fn push_times(&mut self, key: &[u8], rows: usize) {
         let form = Key::of(key);
         if self.keys.last().is_none_or(|last| !last.is(&self.long, form, key)) {
             self.keys.push(form.at(self.long.len()));
@@ -61,16 +69,8 @@ impl KeyColumn {
                 self.long.extend_from_slice(key);
             }
         }
-        self.push_again();
-    }
-
-    /// Adds a row with the key of the row before.
-    ///
-    /// # Panics
-    /// When there is none.
-    pub fn push_again(&mut self) {
-        let runs = u32::try_from(self.keys.len()).expect("fewer than 2^32 rows");
-        self.of.push(runs.checked_sub(1).expect("a row before"));
+        let run = u32::try_from(self.keys.len() - 1).expect("fewer than 2^32 rows");
+        self.of.extend(std::iter::repeat_n(run, rows));
     }
 
     /// Returns a row's key.
@@ -87,6 +87,12 @@ impl KeyColumn {
     #[inline]
     pub fn partition(&self, row: usize, partitions: u32) -> u32 {
         scaled(self.homes[self.of[row] as usize], partitions)
+    }
+
+    /// Returns for each row which of `partitions` view partitions holds its key.
+    pub fn partitions(&self, partitions: u32) -> impl Iterator<Item = u32> + Clone + '_ {
+        let of_runs: Vec<u32> = self.homes.iter().map(|home| scaled(*home, partitions)).collect();
+        self.of.iter().map(move |run| of_runs[*run as usize])
     }
 
     /// Returns the number of rows.
@@ -136,6 +142,19 @@ impl Numbers {
             Width::Wide(values) => values[row],
         };
         self.present.as_ref().is_none_or(|present| present[row]).then_some(value)
+    }
+
+    /// Takes numbers of which none is null.
+    pub fn of(values: &[i128]) -> Self {
+        let least = values.iter().copied().min().unwrap_or_default();
+        let most = values.iter().copied().max().unwrap_or_default();
+        let narrow = [least, most].iter().all(|number| i64::try_from(*number).is_ok());
+        let magnitude_max = least.unsigned_abs().max(most.unsigned_abs());
+        let values = match narrow {
+            true => Width::Narrow(values.iter().map(|number| *number as i64).collect()),
+            false => Width::Wide(values.to_vec()),
+        };
+        Self { values, present: None, magnitude_max }
     }
 
     /// Returns the numbers, if all have 64 bits and none is null.

@@ -1,6 +1,7 @@
 //! Joins with reference tables: a hash index over the table, probed by batches.
 
-use std::sync::Arc;
+use std::iter::repeat_n;
+use std::sync::{Arc, LazyLock, Mutex};
 
 use arrow::array::{
     Array, ArrayData, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array, make_array,
@@ -62,7 +63,7 @@ impl Lookup {
     /// Failures name readings (origins), not joined rows.
     ///
     /// `read` says which columns are read later; the others are left blank.
-    pub(crate) fn join(&self, plan: &JoinPlan, rows: &Rows, read: &[bool], failures: &mut Failures) -> Rows {
+    pub(crate) fn join(&self, plan: &JoinPlan, rows: Rows, read: &[bool], failures: &mut Failures) -> Rows {
         let mut failed = Failures::new();
         let keys: Vec<ArrayRef> =
             plan.keys.iter().map(|(key, _)| key.evaluate(&rows.batch, &mut failed)).collect();
@@ -72,24 +73,33 @@ impl Lookup {
         for run in runs(&keys, rows_count) {
             let key = key_of(&keys, run.start, &mut buffer);
             let matches = key.and_then(|key| self.by_key.get(key)).map_or(&[][..], Vec::as_slice);
+            if let [one] = matches {
+                left.extend(run.start as u32..run.end as u32);
+                right.extend(repeat_n(*one, run.len()));
+                continue;
+            }
             for row in run {
                 left.extend(matches.iter().map(|_| row as u32));
-                right.extend(matches.iter().map(|table_row| Some(*table_row)));
+                right.extend_from_slice(matches);
             }
         }
         failures.extend(failed.drain(..).map(|(row, why)| (rows.origin[row], why)));
         if let Some(residual) = &plan.residual {
-            let joined = self.combine(plan, &rows.batch, &left, &right, read);
+            let joined = self.combine(plan, &rows.batch, &left, &right.clone().into(), read);
             let keep = residual.holds(&joined, &mut failed);
             failures.extend(failed.drain(..).map(|(row, why)| (rows.origin[left[row] as usize], why)));
             retain(&mut left, &keep);
             retain(&mut right, &keep);
         }
-        if plan.outer {
-            (left, right) = with_unmatched(rows.batch.num_rows(), &left, &right);
-        }
+        let right = match plan.outer {
+            true => with_unmatched(rows_count, &mut left, &right),
+            false => right.into(),
+        };
         let batch = self.combine(plan, &rows.batch, &left, &right, read);
-        let origin = left.iter().map(|row| rows.origin[*row as usize]).collect();
+        let origin = match each_once(&left, rows_count) {
+            true => rows.origin,
+            false => left.iter().map(|row| rows.origin[*row as usize]).collect(),
+        };
         Rows { batch, origin }
     }
 
@@ -98,10 +108,9 @@ impl Lookup {
         plan: &JoinPlan,
         rows: &RecordBatch,
         left: &[u32],
-        right: &[Option<u32>],
+        right: &UInt32Array,
         read: &[bool],
     ) -> RecordBatch {
-        let right_indexes = UInt32Array::from(right.to_vec());
         let pick = |columns: &[ArrayRef], indexes: &UInt32Array, read: &[bool]| -> Vec<ArrayRef> {
             let picked = columns.iter().zip(read).map(|(column, read)| match read {
                 true => take(column, indexes, None).expect("indexes lie within the batch"),
@@ -110,24 +119,41 @@ impl Lookup {
             picked.collect()
         };
         let (read_left, read_right) = read.split_at(rows.num_columns());
-        // Mostly each row has one match: the batch's columns stay as they are.
-        let each_once = left.len() == rows.num_rows() && (0..).zip(left).all(|(row, left)| row == *left);
-        let mut columns = match each_once {
+        let mut columns = match each_once(left, rows.num_rows()) {
             true => rows.columns().to_vec(),
             false => pick(rows.columns(), &UInt32Array::from(left.to_vec()), read_left),
         };
-        columns.extend(pick(self.table.rows.columns(), &right_indexes, read_right));
+        columns.extend(pick(self.table.rows.columns(), right, read_right));
         let options = RecordBatchOptions::new().with_row_count(Some(left.len()));
         RecordBatch::try_new_with_options(Arc::clone(&plan.schema), columns, &options)
             .expect("the plan's schema is the columns of both sides")
     }
 }
 
+/// Says whether these are all rows, in order: mostly each has one match, and its columns stay as they are.
+fn each_once(left: &[u32], rows: usize) -> bool {
+    left.len() == rows && (0..).zip(left).all(|(row, left)| row == *left)
+}
+
+/// Rows of blank columns that are kept.
+const BLANKS_MAX: usize = 1 << 16;
+
 /// Makes a column that nobody reads: zeros, or empty text, and no null, which
-/// its schema might not admit.
+/// its schema might not admit. Of each type one is kept for all.
 pub(crate) fn blank(data_type: &DataType, rows: usize) -> ArrayRef {
-    let nulls = ArrayData::new_null(data_type, rows);
-    make_array(nulls.into_builder().nulls(None).build().expect("zeros are of every type"))
+    static KEPT: LazyLock<Mutex<HashMap<DataType, ArrayRef>>> = LazyLock::new(Mutex::default);
+    let make = |rows| {
+        let nulls = ArrayData::new_null(data_type, rows);
+        make_array(nulls.into_builder().nulls(None).build().expect("zeros are of every type"))
+    };
+    if rows > BLANKS_MAX {
+        return make(rows);
+    }
+    let mut kept = KEPT.lock().expect("no panic while it is held");
+    match kept.get(data_type) {
+        Some(blank) => blank.slice(0, rows),
+        None => kept.entry(data_type.clone()).insert(make(BLANKS_MAX)).get().slice(0, rows),
+    }
 }
 
 /// Encodes the values a join compares; `None` when one of them is null, which
@@ -150,14 +176,15 @@ fn retain<T: Copy>(items: &mut Vec<T>, keep: &BooleanArray) {
 }
 
 /// Adds each row that matched nothing, without a table row, in its place.
-fn with_unmatched(rows: usize, left: &[u32], right: &[Option<u32>]) -> (Vec<u32>, Vec<Option<u32>>) {
-    let mut pairs = left.iter().zip(right).peekable();
+fn with_unmatched(rows: usize, left: &mut Vec<u32>, right: &[u32]) -> UInt32Array {
+    let matched = std::mem::take(left);
+    let mut pairs = matched.iter().zip(right).peekable();
     let (mut all_left, mut all_right) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
     for row in 0..rows as u32 {
         let mut matched = false;
         while let Some((_, table_row)) = pairs.next_if(|(left, _)| **left == row) {
             all_left.push(row);
-            all_right.push(*table_row);
+            all_right.push(Some(*table_row));
             matched = true;
         }
         if !matched {
@@ -165,5 +192,6 @@ fn with_unmatched(rows: usize, left: &[u32], right: &[Option<u32>]) -> (Vec<u32>
             all_right.push(None);
         }
     }
-    (all_left, all_right)
+    *left = all_left;
+    all_right.into()
 }

@@ -92,10 +92,13 @@ impl Lifted {
 
     /// Returns the rows that contribute, by the view partition that holds their group.
     pub fn by_view_partition(&self, partitions: u32) -> Vec<Vec<LiftedRow>> {
-        let mut all = vec![Vec::new(); partitions as usize];
+        let homes = self.grouped.keys.partitions(partitions);
+        let mut counts = vec![0; partitions as usize];
+        homes.clone().for_each(|home| counts[home as usize] += 1);
+        let mut all: Vec<_> = counts.into_iter().map(Vec::with_capacity).collect();
+        let homes: Vec<u32> = homes.collect();
         for lifted in self.rows() {
-            let home = self.grouped.keys.partition(lifted.at as usize, partitions);
-            all[home as usize].push(lifted);
+            all[homes[lifted.at as usize] as usize].push(lifted);
         }
         all
     }
@@ -161,7 +164,7 @@ impl View {
         let mut joined = Rows { batch: self.widened(columns, rows), origin: (0..rows).collect() };
         for (join, lookup) in self.plan.joins.iter().zip(&self.lookups) {
             let width = join.schema.fields().len();
-            joined = lookup.join(join, &joined, &self.columns_read[..width], &mut failures);
+            joined = lookup.join(join, joined, &self.columns_read[..width], &mut failures);
         }
         if let Some(filter) = &self.plan.filter {
             let mut failed = Failures::new();
@@ -202,7 +205,8 @@ impl View {
         };
         let times = time.evaluate(batch, failures);
         let times = times.as_primitive::<TimestampMicrosecondType>();
-        let mut current: Range<i64> = 0..0;
+        let start = times.values().first().map_or(0, |&first| self.window.pane_of(first));
+        let mut current: Range<i64> = start..self.window.pane_end(start);
         (0..batch.num_rows())
             .map(|row| {
                 if times.is_null(row) {
@@ -210,7 +214,10 @@ impl View {
                     return 0;
                 }
                 let at = times.value(row);
-                // Neighbours in time mostly share a pane, and a local day is dear to find.
+                // Neighbours in time mostly share a pane or follow each other, and a pane is dear to find.
+                if !current.contains(&at) {
+                    current = current.end..self.window.pane_end(current.end);
+                }
                 if !current.contains(&at) {
                     let start = self.window.pane_of(at);
                     current = start..self.window.pane_end(start);
@@ -459,8 +466,7 @@ fn key_column(columns: &[ArrayRef], rows: usize) -> KeyColumn {
     for run in runs(columns, rows) {
         key.clear();
         columns.iter().for_each(|column| append_ordered(column, run.start, &mut key));
-        keys.push(&key);
-        run.skip(1).for_each(|_| keys.push_again());
+        keys.push_times(&key, run.len());
     }
     keys
 }
@@ -477,6 +483,9 @@ fn spread(values: &ArrayRef, admitted: &BooleanArray) -> ArrayRef {
 fn numbers(values: &ArrayRef) -> Numbers {
     match values.data_type() {
         DataType::Int64 => values.as_primitive::<Int64Type>().iter().map(|v| v.map(i128::from)).collect(),
+        DataType::Decimal128(_, _) if values.null_count() == 0 => {
+            Numbers::of(values.as_primitive::<Decimal128Type>().values())
+        }
         DataType::Decimal128(_, _) => values.as_primitive::<Decimal128Type>().iter().collect(),
         other => unreachable!("an aggregate over numbers was typed, not over {other}"),
     }

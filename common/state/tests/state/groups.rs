@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use sanso_state::{
-    AggregateFunction as F, AggregateKind, GroupId, GroupState, GroupedRows, Groups, Inputs, Takes, Value,
-    decode_groups, encode_groups, encode_states,
+    AggregateFunction as F, AggregateKind, GroupId, GroupState, GroupedRows, Groups, Inputs, Numbers, Takes,
+    Value, decode_groups, encode_groups, encode_states,
 };
 
 use crate::oracle::{cases, kind};
@@ -77,20 +77,19 @@ fn changes() -> impl Strategy<Value = Vec<Change>> {
 /// those that the sum beside it takes.
 fn grouped(kinds: &[AggregateKind], rows: &[Row]) -> GroupedRows {
     let mut grouped = GroupedRows::default();
-    for (at, (key, window_start, _)) in rows.iter().enumerate() {
-        if at > 0 && rows[at - 1].0 == *key {
-            grouped.keys.push_again();
-        } else {
-            grouped.keys.push(&key_of(*key));
-        }
-        grouped.windows.push(*window_start);
+    for run in rows.chunk_by(|one, next| one.0 == next.0) {
+        grouped.keys.push_times(&key_of(run[0].0), run.len());
+        grouped.windows.extend(run.iter().map(|row| row.1));
     }
     let column = |(at, kind): (usize, &AggregateKind)| {
         let numbers = || rows.iter().map(|row| row.2[at % 2]);
         match (kind.function(), kind.takes()) {
             (F::CountRows, _) => Inputs::Rows(None),
             (_, Takes::Rows) => Inputs::Rows(Some(numbers().map(|number| number.is_some()).collect())),
-            (_, Takes::Numbers) => Inputs::Numbers(numbers().collect()),
+            (_, Takes::Numbers) => {
+                let all: Option<Vec<i128>> = numbers().collect();
+                Inputs::Numbers(all.map_or_else(|| numbers().collect(), |all| Numbers::of(&all)))
+            }
             (_, Takes::Values) => {
                 Inputs::Values(numbers().map(|number| number.map(Value::Decimal)).collect())
             }
