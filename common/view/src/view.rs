@@ -205,6 +205,8 @@ impl View {
         };
         let times = time.evaluate(batch, failures);
         let times = times.as_primitive::<TimestampMicrosecondType>();
+        // A local day may be left out.
+        let follow = matches!(self.window, Window::Fixed { .. });
         let start = times.values().first().map_or(0, |&first| self.window.pane_of(first));
         let mut current: Range<i64> = start..self.window.pane_end(start);
         (0..batch.num_rows())
@@ -215,7 +217,7 @@ impl View {
                 }
                 let at = times.value(row);
                 // Neighbours in time mostly share a pane or follow each other, and a pane is dear to find.
-                if !current.contains(&at) {
+                if follow && !current.contains(&at) {
                     current = current.end..self.window.pane_end(current.end);
                 }
                 if !current.contains(&at) {

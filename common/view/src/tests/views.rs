@@ -205,6 +205,26 @@ fn local_days_follow_the_clocks_of_their_zone() {
 }
 
 #[test]
+fn rows_in_order_of_time_are_in_the_windows_that_each_is_in_alone() {
+    // Samoa left out the 30th of December 2011.
+    let windows = [
+        "TUMBLE(start_utc, INTERVAL '1 day', 'Pacific/Apia')",
+        "TUMBLE(start_utc, INTERVAL '1 hour')",
+        "HOP(start_utc, INTERVAL '20 minutes', INTERVAL '2 hours')",
+    ];
+    for window in windows {
+        let view = view(&format!("SELECT {window} AS w, COUNT(*) AS c FROM readings GROUP BY w"));
+        let hour =
+            |hour: i64| crate::scalar::format_timestamp(us("2011-12-28T00:30:00Z") + hour * 3_600_000_000);
+        let records: Vec<_> = (0..120).map(|at| reading("m1", &hour(at), "1")).collect();
+        let lifted = |records: &[String]| view.lift(&rows(&view, records)).grouped.windows;
+        let alone: Vec<i64> =
+            records.iter().flat_map(|record| lifted(std::slice::from_ref(record))).collect();
+        assert_eq!(lifted(&records), alone, "{window}");
+    }
+}
+
+#[test]
 fn a_failing_row_contributes_nothing_and_is_reported() {
     let view = view("SELECT channel, SUM(10 / value) AS s, COUNT(*) AS c FROM readings GROUP BY channel");
     let batch = rows(
