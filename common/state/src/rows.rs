@@ -83,14 +83,8 @@ impl KeyColumn {
         &self.long
     }
 
-    /// Returns which of `partitions` view partitions holds a row's key, as [`crate::partition_of`] it.
-    #[inline]
-    pub fn partition(&self, row: usize, partitions: u32) -> u32 {
-        scaled(self.homes[self.of[row] as usize], partitions)
-    }
-
-    /// Returns for each row which of `partitions` view partitions holds its key.
-    pub fn partitions(&self, partitions: u32) -> impl Iterator<Item = u32> + Clone + '_ {
+    /// Returns for each row which of `partitions` view partitions holds its key, as [`crate::partition_of`] it.
+    pub fn partitions(&self, partitions: u32) -> impl Iterator<Item = u32> + '_ {
         let of_runs: Vec<u32> = self.homes.iter().map(|home| scaled(*home, partitions)).collect();
         self.of.iter().map(move |run| of_runs[*run as usize])
     }

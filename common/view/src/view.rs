@@ -92,11 +92,10 @@ impl Lifted {
 
     /// Returns the rows that contribute, by the view partition that holds their group.
     pub fn by_view_partition(&self, partitions: u32) -> Vec<Vec<LiftedRow>> {
-        let homes = self.grouped.keys.partitions(partitions);
+        let homes: Vec<u32> = self.grouped.keys.partitions(partitions).collect();
         let mut counts = vec![0; partitions as usize];
-        homes.clone().for_each(|home| counts[home as usize] += 1);
+        homes.iter().for_each(|home| counts[*home as usize] += 1);
         let mut all: Vec<_> = counts.into_iter().map(Vec::with_capacity).collect();
-        let homes: Vec<u32> = homes.collect();
         for lifted in self.rows() {
             all[homes[lifted.at as usize] as usize].push(lifted);
         }

@@ -208,6 +208,11 @@ impl NodeFile {
         Ok(())
     }
 
+    /// Returns the times and limits of the cluster's core.
+    pub(crate) fn core(&self) -> NodeConfig {
+        NodeConfig::default().suspecting_after(self.own.cluster.suspect_ms * 1_000)
+    }
+
     /// Returns where this node listens to the others.
     pub(crate) fn peer_listen(&self) -> anyhow::Result<SocketAddr> {
         let cluster = &self.own.cluster;
@@ -249,6 +254,9 @@ mod tests {
     fn the_example_is_whole() {
         let file = NodeFile::parse(EXAMPLE).expect("the example parses");
         assert_eq!(file.members().len(), 3);
+        let suspect_us = |text: &str| NodeFile::parse(text).expect("it parses").core().detector.suspect_us;
+        assert_eq!(suspect_us(EXAMPLE), NodeConfig::default().detector.suspect_us);
+        assert_eq!(suspect_us(&EXAMPLE.replace("suspect_ms = 120", "suspect_ms = 5000")), 5_000_000);
         assert_eq!(file.peer_listen().expect("an address"), "127.0.0.1:7171".parse().expect("an address"));
     }
 

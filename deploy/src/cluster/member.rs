@@ -17,7 +17,7 @@ use anyhow::Context;
 use sanso_batch::BatchConfig;
 use sanso_block::BlockStore;
 use sanso_catalog::{Catalog, CatalogHandle, Registered, Shares, StatusBoard};
-use sanso_cluster::{ClusterConfig, ClusterNode, KindsOf, NodeConfig, NodeId, Timings, VotersPatience};
+use sanso_cluster::{ClusterConfig, ClusterNode, KindsOf, NodeId, Timings, VotersPatience};
 use sanso_core::PartitionStore;
 use sanso_dataset::{Credentials, Dataset};
 use sanso_log::Log;
@@ -280,7 +280,7 @@ fn cluster_config(file: &NodeFile) -> anyhow::Result<ClusterConfig> {
         insecure: cluster.insecure,
         versions: sanso_cluster::VERSIONS,
         patience: VotersPatience::default(),
-        core: NodeConfig::default().suspecting_after(cluster.suspect_ms * 1_000),
+        core: file.core(),
         // Longer than control's own defaults: a machine that is short of processors would else elect
         // again and again. Reads don't wait for elections, and most failovers need none.
         control: Timings {

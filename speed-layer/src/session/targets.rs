@@ -9,7 +9,6 @@ use sanso_state::{Offset, Outcome};
 use super::Session;
 use super::under_way::Said;
 use crate::late_merge::Answer;
-
 use crate::worker::TargetStart;
 
 /// How long a view partition that was asked where it stands is waited for before the others go on without it: what is

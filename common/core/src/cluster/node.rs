@@ -371,3 +371,19 @@ impl<S: State> Node<S> {
         self.replicas.get(&partition)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_longer_for_a_silent_node_ejects_it_later_and_a_hasty_one_ejects_nobody_sooner() {
+        let times = |suspect_us| {
+            let config = NodeConfig::default().suspecting_after(suspect_us);
+            (config.detector.suspect_us, config.replica.eject_us, config.in_touch_us)
+        };
+        assert_eq!(times(120_000), (120_000, 80_000, 400_000));
+        assert_eq!(times(60_000), (60_000, 80_000, 400_000));
+        assert_eq!(times(1_200_000), (1_200_000, 800_000, 1_200_000));
+    }
+}

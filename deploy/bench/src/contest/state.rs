@@ -33,8 +33,8 @@ pub(crate) fn lifted(span: &[Tuple], names: &[Box<[u8]>]) -> GroupedRows {
 /// Returns, for each of so many partitions, the rows whose keys are its own.
 pub(crate) fn chosen(rows: &GroupedRows, partitions: u32) -> Vec<Vec<u32>> {
     let mut chosen = vec![Vec::with_capacity(rows.windows.len()); partitions as usize];
-    for row in 0..rows.windows.len() {
-        chosen[rows.keys.partition(row, partitions) as usize].push(row as u32);
+    for (row, home) in (0..).zip(rows.keys.partitions(partitions)) {
+        chosen[home as usize].push(row);
     }
     chosen
 }
