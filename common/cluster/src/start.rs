@@ -268,7 +268,7 @@ impl ClusterNode {
         self.hub.peers.get().expect("it is not alone").filter()
     }
 
-    /// Ends this life. The others notice by the broken connections.
+    /// Ends this life. The others notice by the broken connections. Who answered questions is let go of.
     pub async fn shutdown(&self) {
         let follows: Vec<_> = self.follows.lock().drain(..).collect();
         for follow in follows {
@@ -280,6 +280,8 @@ impl ClusterNode {
         if let Some(peers) = self.hub.peers.get() {
             peers.close().await;
         }
+        // The engine's threads may hold the hub a little longer, but not what answers stand on.
+        self.hub.answering.write().clear();
         let mut control = self.hub.set_control(None);
         // Who is under way with it, a proposal say, ends within its deadline.
         while let Some(held) = control.take() {

@@ -107,14 +107,19 @@ impl Member {
             applications,
         };
         questions::serve(&world.cluster, &NodeQuestions::new(world.catalog.clone(), world.board.clone()));
-        let mut member = Self::run(file, &world, metrics).await?;
-        let limits = blocks::register(&world.board.limits(), &world.batch, blocks);
-        member._limits.extend(limits);
+        let mut member = Self::new(&world)?;
+        member._limits.extend(blocks::register(&world.board.limits(), &world.batch, blocks));
+        if let Err(error) = member.run(file, &world, metrics).await {
+            // What it has begun is not to outlive the runtime, nor to be in the way of another try.
+            member.stop().await;
+            return Err(error);
+        }
         Ok(member)
     }
 
-    async fn run(file: &NodeFile, world: &World, metrics: &PrometheusHandle) -> anyhow::Result<Self> {
-        let mut member = Self {
+    /// Nothing runs yet.
+    fn new(world: &World) -> anyhow::Result<Self> {
+        Ok(Self {
             address: None,
             board: world.board.clone(),
             cluster: Arc::clone(&world.cluster),
@@ -125,9 +130,17 @@ impl Member {
             tasks: Vec::new(),
             background: Background::start()?,
             _limits: bounds::register(&world.board.limits(), &world.log),
-        };
+        })
+    }
+
+    async fn run(
+        &mut self,
+        file: &NodeFile,
+        world: &World,
+        metrics: &PrometheusHandle,
+    ) -> anyhow::Result<()> {
         let me = NodeId(file.own.node);
-        let stop = member.stop.subscribe();
+        let stop = self.stop.subscribe();
         let host = Arc::new(Host { dataset: world.dataset.clone(), catalog: world.catalog.clone() });
         let blocks = super::blocks::serve(&world.cluster, file.with_role(Role::Batch), Arc::clone(&host));
         let alone = file.is_alone.then(|| world.batch_layer());
@@ -136,40 +149,40 @@ impl Member {
             world.create_missing(batch).await.context("load or compute the views")?;
         }
         let speed_dir = file.own.data.join("speed");
-        member.emitter = Some(world.emitter(&speed_dir).await?);
+        self.emitter = Some(world.emitter(&speed_dir).await?);
         if file.with_role(Role::Speed).contains(&me) {
             let config = SpeedConfig { dir: speed_dir, ..file.settings.speed.clone() };
-            member.speed = Some(world.speed(config).await?);
+            self.speed = Some(world.speed(config).await?);
         }
         if file.with_role(Role::Speed).contains(&me) && !file.is_alone {
             let follow = shares::follow(world.clone(), file.with_role(Role::Speed), stop.clone());
-            member.tasks.push(tokio::spawn(follow));
-            member.tasks.push(tokio::spawn(published::follow(world.clone(), stop.clone())));
+            self.tasks.push(tokio::spawn(follow));
+            self.tasks.push(tokio::spawn(published::follow(world.clone(), stop.clone())));
         }
         if let Some(batch) = alone {
             let batch = driver::run_alone(world.clone(), batch, stop.clone());
-            member.tasks.push(member.background.spawn(batch));
+            self.tasks.push(self.background.spawn(batch));
         } else if file.with_role(Role::Batch).contains(&me) {
-            member.tasks.push(member.background.spawn(copy(blocks, host, stop.clone())));
-            let tasks = world.tasks(file.with_role(Role::Batch), member.background.handle());
+            self.tasks.push(self.background.spawn(copy(blocks, host, stop.clone())));
+            let tasks = world.tasks(file.with_role(Role::Batch), self.background.handle());
             let batch = driver::run(world.clone(), tasks, stop.clone());
-            member.tasks.push(member.background.spawn(batch));
+            self.tasks.push(self.background.spawn(batch));
         }
         let drivers = file.with_role(Role::Batch);
         let cluster = Arc::clone(&world.cluster);
         let drives = move || driver::drives(&cluster.maps().borrow(), &drivers, me);
-        member.tasks.push(tokio::spawn(Arc::clone(&world.applications).follow(drives, stop.clone())));
+        self.tasks.push(tokio::spawn(Arc::clone(&world.applications).follow(drives, stop.clone())));
         if file.with_role(Role::Serving).contains(&me) {
             let admin = Admin::new(Arc::clone(&world.cluster), Arc::clone(&world.applications), file);
             let admin = (!file.is_alone).then(|| Arc::new(admin) as Arc<dyn Cluster>);
             let serving = world.serving(file.settings.serving.clone(), admin).with_metrics(metrics.clone());
             let listen = file.own.listen;
             let listener = TcpListener::bind(listen).await.with_context(|| format!("listen on {listen}"))?;
-            member.address = Some(listener.local_addr().context("read listen address")?);
-            member.tasks.push(tokio::spawn(run_serving(serving, listener, stop.clone())));
+            self.address = Some(listener.local_addr().context("read listen address")?);
+            self.tasks.push(tokio::spawn(run_serving(serving, listener, stop.clone())));
         }
-        member.tasks.push(tokio::spawn(run_alarm(world.board.clone(), stop)));
-        Ok(member)
+        self.tasks.push(tokio::spawn(run_alarm(world.board.clone(), stop)));
+        Ok(())
     }
 
     /// Returns what this node declares.
@@ -314,6 +327,34 @@ async fn run_serving(serving: ServingLayer, listener: TcpListener, stop: watch::
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Settings;
+
+    const SQL: &str = "\
+         CREATE SOURCE readings (k TEXT, t TIMESTAMP) WITH (topic = 'r', key = 'k', identity = 'k, t');\n\
+         CREATE VIEW counts AS SELECT k, COUNT(*) AS n FROM readings GROUP BY k;\n";
+
+    /// Each of the two would find the files of the other locked.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_start_that_fails_leaves_nothing_in_the_way_of_the_next() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (app, data) = (folder.path().join("app.sql"), folder.path().join("data"));
+        std::fs::write(&app, SQL).expect("written");
+        let taken = TcpListener::bind("127.0.0.1:0").await.expect("any port");
+        let taken_at = taken.local_addr().expect("it has an address");
+        let metrics = sanso_serving::metrics::install().expect("the only one");
+        let settings = || Settings::read(None).expect("the built-in settings");
+        let blocks = blocks::open(&settings().batch, folder.path()).expect("opened");
+        let file = |listen| NodeFile::alone(app.clone(), data.clone(), listen, None, settings());
+        for _ in 0..2 {
+            let refused = Member::start(&file(taken_at), &metrics, &blocks, None).await.err();
+            let error = format!("{:#}", refused.expect("the port is taken"));
+            assert!(error.contains(&taken_at.to_string()), "{error}");
+        }
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let member = Member::start(&file(anywhere), &metrics, &blocks, None).await.expect("started");
+        assert!(member.address.is_some());
+        member.stop().await;
+    }
 
     #[test]
     fn a_refused_file_leaves_a_node_with_what_its_life_before_had() {
@@ -321,14 +362,12 @@ mod tests {
         let path = folder.path().join("app.sql");
         std::fs::write(&path, "CREATE SOURCE").expect("written");
         assert!(read_or_keep(&path, None).is_err(), "there is nothing to go on with");
-        let good = "CREATE SOURCE readings (k TEXT, t TIMESTAMP) WITH (topic = 'r', key = 'k', identity = 'k, t');\n\
-                    CREATE VIEW counts AS SELECT k, COUNT(*) AS n FROM readings GROUP BY k;\n";
-        std::fs::write(&path, good).expect("written");
+        std::fs::write(&path, SQL).expect("written");
         let first = read_or_keep(&path, None).expect("it is good");
         std::fs::write(&path, "CREATE SOURCE").expect("written");
         let kept = read_or_keep(&path, Some(Arc::clone(&first))).expect("it goes on");
         assert_eq!(kept.content, first.content);
-        std::fs::write(&path, good.replace("counts", "numbers")).expect("written");
+        std::fs::write(&path, SQL.replace("counts", "numbers")).expect("written");
         let changed = read_or_keep(&path, Some(first)).expect("it is good");
         assert_eq!(changed.views[0].name, "numbers");
     }
