@@ -37,6 +37,7 @@ mod error;
 mod exchange;
 mod executor;
 mod jobs;
+mod lifting;
 mod lineage;
 mod metrics;
 mod publish;

@@ -4,12 +4,11 @@
 //! when it is of the version in force; anything else, or anything damaged, is computed again from the
 //! newest-version table. Nobody here holds blocks: one is read where it is needed, and let go.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use futures::FutureExt;
 use futures::future::try_join_all;
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use sanso_dataset::{
     BlockFile, Dataset, DatasetError, Manifest, NewestFile, PublishedBlock, PublishedView, ViewId,
 };
@@ -17,8 +16,9 @@ use sanso_state::{Block, Extension, Groups, LogPartition, Watermark};
 use sanso_view::View;
 
 use crate::archive::blocking;
-use crate::contribution::{Contribution, Lifting};
+use crate::contribution::Contribution;
 use crate::error::{BatchError, Result};
+use crate::lifting::{Liftings, Together};
 
 /// Most files beside a block: each costs a request when the view is loaded.
 const ADDED_MAX: usize = 16;
@@ -157,11 +157,11 @@ pub(crate) async fn publish_whole(
     manifest: &Manifest,
     parts: Vec<Groups>,
 ) -> Result<Published> {
-    let mut files = Vec::with_capacity(parts.len());
-    for (index, groups) in (0..).zip(parts) {
+    let put = async |(index, groups)| {
         let block = Arc::new(block_of(view, manifest, groups));
-        files.push(dataset.put_block(view_id(view), index, &block).await?);
-    }
+        dataset.put_block(view_id(view), index, &block).await
+    };
+    let files = stream::iter((0..).zip(parts)).map(put).buffered(at_once()).try_collect().await?;
     publish_files(dataset, view, manifest, files).await
 }
 
@@ -231,54 +231,33 @@ pub(crate) async fn lift(
     manifest: &Manifest,
     partitions: &[LogPartition],
 ) -> Result<Vec<Vec<Groups>>> {
-    let columns: BTreeSet<usize> = views.iter().flat_map(|view| view.source_columns()).collect();
-    let columns = Vec::from_iter(columns);
+    let views = views.to_vec();
+    let together = Arc::new(blocking(move || Together::new(&views)).await);
     let files = manifest.newest.iter().filter(|file| partitions.contains(&file.partition));
     let files: Vec<&NewestFile> = files.collect();
     let next = AtomicUsize::new(0);
     let lift_some = async || {
-        let mut lifted: Vec<Lifting> = views.iter().map(|view| Lifting::new(view)).collect();
+        let mut lifted = Liftings::new(&together);
         while let Some(file) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
-            lifted = lift_file(dataset, views, manifest, file, &columns, lifted).await?;
+            let mut batches = dataset.read_newest_columns(&manifest.source, file, together.columns()).await?;
+            let lift = move || {
+                batches.try_for_each(|rows| rows.map(|rows| lifted.add(&rows)))?;
+                Ok::<_, DatasetError>(lifted)
+            };
+            lifted = blocking(lift).await?;
         }
         Ok::<_, BatchError>(lifted)
     };
-    let at_once = std::thread::available_parallelism().map_or(1, usize::from);
-    let parts = try_join_all((0..at_once).map(|_| lift_some().boxed())).await?;
-    let total = blocking(move || parts.into_iter().reduce(combined)).await.unwrap_or_default();
-    Ok(total.into_iter().map(Lifting::finish).collect())
+    let parts = try_join_all((0..at_once()).map(|_| lift_some().boxed())).await?;
+    Ok(blocking(move || parts.into_iter().reduce(combined).map(Liftings::finish)).await.unwrap_or_default())
 }
 
-fn combined(mut total: Vec<Lifting>, more: Vec<Lifting>) -> Vec<Lifting> {
-    total.iter_mut().zip(&more).for_each(|(total, more)| total.combine(more));
+/// As many as there are processors.
+fn at_once() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn combined(mut total: Liftings, more: Liftings) -> Liftings {
+    total.combine(&more);
     total
-}
-
-/// Adds one file's rows to what is lifted for each view. `columns`: those that any view reads.
-async fn lift_file(
-    dataset: &Dataset,
-    views: &[Arc<View>],
-    manifest: &Manifest,
-    file: &NewestFile,
-    columns: &[usize],
-    mut lifted: Vec<Lifting>,
-) -> Result<Vec<Lifting>> {
-    let mut batches = dataset.read_newest_columns(&manifest.source, file, columns).await?;
-    let mine = |view: &Arc<View>| {
-        let places = view.source_columns().map(|column| columns.partition_point(|other| *other < column));
-        (Arc::clone(view), places.collect::<Vec<_>>())
-    };
-    let views: Vec<_> = views.iter().map(mine).collect();
-    let lift = move || {
-        batches.try_for_each(|rows| {
-            let rows = rows?;
-            for ((view, places), lifting) in views.iter().zip(&mut lifted) {
-                let columns: Vec<_> = places.iter().map(|place| Arc::clone(rows.column(*place))).collect();
-                lifting.take(view, &view.lift_columns(&columns, rows.num_rows()), |_| 1);
-            }
-            Ok::<_, DatasetError>(())
-        })?;
-        Ok(lifted)
-    };
-    blocking(lift).await
 }

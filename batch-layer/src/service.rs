@@ -72,11 +72,8 @@ impl BatchLayer {
         let state = self.state(&view.source.name).await;
         let mut state = state.lock().await;
         self.ensure_in(&mut state, &view.source, std::slice::from_ref(view)).await?;
-        let mut blocks = Vec::new();
-        for index in 0..view.partitions {
-            blocks.push(self.block_in(&mut state, view, index).await?);
-        }
-        Ok(blocks)
+        let all: Vec<u32> = (0..view.partitions).collect();
+        self.blocks_in(&mut state, view, &all).await
     }
 
     /// Sees to it that views are published at the version in force, so that
@@ -109,12 +106,17 @@ impl BatchLayer {
         Ok(LiveViews { batch: self.clone(), sources })
     }
 
-    async fn block_in(&self, state: &mut SourceState, view: &Arc<View>, index: u32) -> Result<Arc<Block>> {
-        let block = state.block(&self.0.world(&view.source), view, index).await;
-        if block.is_err() {
+    async fn blocks_in(
+        &self,
+        state: &mut SourceState,
+        view: &Arc<View>,
+        indexes: &[u32],
+    ) -> Result<Vec<Arc<Block>>> {
+        let blocks = state.blocks(&self.0.world(&view.source), view, indexes).await;
+        if blocks.is_err() {
             state.forget();
         }
-        block
+        blocks
     }
 
     /// Sees to views of one source; after an error the next call begins from what is in the dataset.
@@ -239,11 +241,12 @@ pub struct LiveViews {
 }
 
 impl LiveViews {
-    /// Reads one view partition's block at the version in force; none where the view is not live.
-    pub async fn block(&mut self, view: &Arc<View>, index: u32) -> Result<Option<Arc<Block>>> {
+    /// Reads the blocks of some of a view's partitions at the version in force, all at once; none where the view is
+    /// not live.
+    pub async fn blocks(&mut self, view: &Arc<View>, indexes: &[u32]) -> Result<Option<Vec<Arc<Block>>>> {
         match self.sources.get_mut(&view.source.name) {
             Some((live, state)) if live.contains(&view.fingerprint) => {
-                self.batch.block_in(state, view, index).await.map(Some)
+                self.batch.blocks_in(state, view, indexes).await.map(Some)
             }
             _ => Ok(None),
         }

@@ -16,6 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use futures::future::try_join_all;
 use sanso_catalog::{AuditCounts, BatchProgress, BatchQuarantine, Catalog, CatalogHandle, StatusBoard};
 use sanso_core::{PartitionId, PartitionStore, ReadRequest, StoreError};
 use sanso_dataset::{Dataset, DatasetError, Manifest};
@@ -199,25 +200,29 @@ impl SourceState {
         self.views.contains_key(&view.fingerprint)
     }
 
-    /// Reads a block of a view that [`SourceState::ensure`] has seen to; where it can't be had the view is computed
-    /// again.
-    pub(crate) async fn block(
+    /// Reads blocks of a view that [`SourceState::ensure`] has seen to, all at once; where one can't be had the view
+    /// is computed again.
+    pub(crate) async fn blocks(
         &mut self,
         world: &World<'_>,
         view: &Arc<View>,
-        index: u32,
-    ) -> Result<Arc<Block>> {
+        indexes: &[u32],
+    ) -> Result<Vec<Arc<Block>>> {
+        let read = async |published: &Published| {
+            let blocks = indexes.iter().map(|index| published.block(world.dataset, view, *index));
+            try_join_all(blocks).await
+        };
         let published = self.views[&view.fingerprint].published.clone();
-        let block = match published.block(world.dataset, view, index).await {
+        let blocks = match read(&published).await {
             Err(error) if is_lost(&error) => {
                 let manifest = self.load_manifest(world).await?;
                 let published = computed_again(world, view, &manifest, &error).await?;
                 self.know(view, published.clone());
-                published.block(world.dataset, view, index).await?
+                read(&published).await?
             }
-            block => block?,
+            blocks => blocks?,
         };
-        Ok(Arc::new(block))
+        Ok(blocks.into_iter().map(Arc::new).collect())
     }
 
     /// Runs one step. `live`: the live view versions of the source.
@@ -374,7 +379,7 @@ impl SourceState {
                         outcome = extend(world.store, id, extension).await;
                     }
                     if matches!(outcome, Ok(Outcome::NotHeld)) {
-                        let block = self.block(world, &offer.view, id.index).await?;
+                        let block = self.blocks(world, &offer.view, &[id.index]).await?.remove(0);
                         outcome = world.store.submit(id, Entry::Adopt(block)).await;
                     }
                     report.adopted += u64::from(matches!(outcome, Ok(Outcome::Adopted)));

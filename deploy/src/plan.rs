@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
-use sanso_view::{Application, BindError, SqlError};
+use sanso_view::{Application, BindError, PlanDescription, SqlError};
 use serde_json::{Value, json};
 
 /// Check an application and print what each layer will do for it.
@@ -32,9 +32,9 @@ pub(crate) async fn run(args: PlanArgs) -> anyhow::Result<ExitCode> {
     let base = args.app.parent().unwrap_or(Path::new("."));
     let plan = Application::parse(&sql)
         .map_err(BindError::from)
-        .and_then(|application| application.bind(base).map(|views| (application, views)));
+        .and_then(|application| Ok((PlanDescription::of(&application.bind(base)?), application)));
     let mut out = io::stdout().lock();
-    let (application, views) = match plan {
+    let (views, application) = match plan {
         Ok(plan) => plan,
         Err(error) => {
             if args.json {
@@ -46,8 +46,7 @@ pub(crate) async fn run(args: PlanArgs) -> anyhow::Result<ExitCode> {
         }
     };
     if args.json {
-        let views = views.iter().map(|view| serde_json::to_value(view.describe()));
-        let views = views.collect::<Result<Vec<Value>, _>>().context("describe the views")?;
+        let views = serde_json::to_value(views).context("describe the views")?;
         let sources: Vec<_> = application.sources.iter().map(|source| source_json(source)).collect();
         writeln!(out, "{}", json!({ "sources": sources, "views": views }))?;
     } else {
@@ -64,7 +63,7 @@ pub(crate) async fn run(args: PlanArgs) -> anyhow::Result<ExitCode> {
             )?;
         }
         for view in &views {
-            writeln!(out, "\n{}", view.describe().to_string().trim_end())?;
+            writeln!(out, "\n{}", view.to_string().trim_end())?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -380,8 +380,8 @@ impl<I: NewestIndex> Worker<I> {
             // span takes from its `next` on, and one that lags takes nothing.
             let next = target.next();
             if next >= span.start && target.queue().len() < self.queue_max {
-                let taken = rows.iter().filter(|lifted| effects.offsets[lifted.row] >= next);
-                let chosen: Vec<u32> = taken.map(|lifted| lifted.at).collect();
+                let taken = rows.into_iter().filter(|&at| effects.offsets[lifted.row(at)] >= next);
+                let chosen: Vec<u32> = taken.collect();
                 target.open_mut().update(&view.kinds, &lifted.grouped, &chosen, sign);
             }
         }

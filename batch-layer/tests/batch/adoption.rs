@@ -184,7 +184,7 @@ async fn a_view_that_comes_and_goes_between_two_runs_is_not_extended() {
     for is_live in [true, false] {
         live(&goes, is_live);
         let mut views = life.batch.live_views(&[Arc::clone(&goes)]).await.expect("computed");
-        assert_eq!(views.block(&goes, 0).await.expect("loaded").is_some(), is_live);
+        assert_eq!(views.blocks(&goes, &[0]).await.expect("loaded").is_some(), is_live);
     }
     round(&mut world, 1);
     let report = life.run().await;

@@ -316,8 +316,8 @@ async fn a_view_that_is_wanted_no_longer_is_computed_no_further() {
     };
     let (live, ()) = futures::join!(life.batch.live_views(&views), is_taken_back);
     let mut live = live.expect("one is left");
-    assert!(live.block(&stays, 0).await.expect("loaded").is_some());
-    assert!(live.block(&views[1], 0).await.expect("asked").is_none());
+    assert!(live.blocks(&stays, &[0]).await.expect("loaded").is_some());
+    assert!(live.blocks(&views[1], &[0]).await.expect("asked").is_none());
     assert_eq!(fleet.runs.borrow().0, 0, "nobody works for it any longer");
     let ended = &world.board.ended_jobs()[SOURCE][0];
     assert_eq!((ended.job.kind, &ended.outcome), (JobKind::Views, &JobOutcome::Stopped));

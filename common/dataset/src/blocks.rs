@@ -126,8 +126,12 @@ impl Dataset {
 
     /// Reads one view partition's block. Refuses damaged files.
     pub async fn read_block(&self, view: ViewId<'_>, published: &PublishedView, index: u32) -> Result<Block> {
-        let mut groups = Groups::new();
-        for file in published.blocks[index as usize].files() {
+        let mut files = published.blocks[index as usize].files();
+        let mut groups = match files.next() {
+            Some(whole) => self.read_groups(view, whole).await?,
+            None => Groups::new(),
+        };
+        for file in files {
             groups.combine(&self.read_groups(view, file).await?);
         }
         Ok(Block {

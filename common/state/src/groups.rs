@@ -10,6 +10,9 @@
 //! without touching another key. Rows are taken some at a time, an aggregate at
 //! a time, and nothing is sorted before somebody asks for an order.
 
+mod coarser;
+
+use std::cmp::Ordering;
 use std::fmt;
 use std::ops::RangeBounds;
 
@@ -21,6 +24,8 @@ use crate::line::{AT_ONCE, FREE, MANY, NONE, ONE, Sought, WINDOW, head, key, win
 use crate::rows::{GroupedRows, Wanted};
 use crate::series::{Series, Windows};
 use crate::value::Value;
+
+pub use self::coarser::Coarser;
 
 /// A map of groups in normal form: none is the neutral element. Equal when
 /// they hold equal groups, in whatever order these came.
@@ -120,19 +125,20 @@ impl Groups {
         if other.is_empty() {
             return;
         }
+        let all = other.states.all();
         self.states.admit_states(&other.states);
         let (mut sought, mut theirs) = (Sought::among(&other.long), Vec::with_capacity(AT_ONCE));
-        let mut all = other.lines();
+        let mut lines = other.lines();
         loop {
             theirs.clear();
-            theirs.extend(all.by_ref().take(AT_ONCE));
+            theirs.extend(lines.by_ref().take(AT_ONCE));
             if theirs.is_empty() {
                 break;
             }
             sought.fill(theirs.iter().map(|&(line, window_start)| other.wanted(line, window_start)));
             self.find_all(&mut sought);
             let theirs = theirs.iter().map(|&(line, _)| line);
-            if self.states.merge(sought.lines(), &other.states, theirs, away) {
+            if self.states.merge(sought.lines(), &other.states, &all, theirs, away) {
                 self.remove_zeros(sought.lines());
             }
         }
@@ -281,10 +287,15 @@ impl Groups {
         all.filter_map(|line| self.window_start(line).map(|window_start| (line, window_start)))
     }
 
+    /// Returns the line of a group's key.
+    fn key_line(&self, line: u32) -> u32 {
+        let held = key(self.head(line));
+        if held.mark() == WINDOW { held.0[0] as u32 } else { line }
+    }
+
     /// Returns the key of a group's line.
     fn key(&self, line: u32) -> Key {
-        let held = key(self.head(line));
-        if held.mark() == WINDOW { key(self.head(held.0[0] as u32)) } else { held }
+        key(self.head(self.key_line(line)))
     }
 
     fn bytes(&self, line: u32) -> KeyBytes<'_> {
@@ -357,18 +368,22 @@ impl Groups {
     /// Reads what [`Groups::write`] wrote, and refuses any other bytes.
     pub(crate) fn read(kinds: &[AggregateKind], reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let mut groups = Self { states: States::of(kinds), ..Self::default() };
-        let mut last: Option<(&[u8], i64)> = None;
+        // With the line of its key, which most groups share with the one before.
+        let mut last: Option<(&[u8], i64, u32)> = None;
         for _ in 0..reader.u64()? {
             let length = reader.u64()?;
             let key = reader.bytes(length)?;
             let window_start = reader.i64()?;
-            if let Some((last_key, last_start)) = last
-                && last_key.cmp(key).then(last_start.cmp(&window_start)).is_ge()
-            {
-                return Err(reader.broken("groups are not in order"));
-            }
-            last = Some((key, window_start));
-            let line = groups.find_or_add(&Wanted::new(key, window_start));
+            let line = match last.map(|(last_key, start, line)| (last_key.cmp(key), start, line)) {
+                Some((Ordering::Equal, start, key_line)) if start < window_start => {
+                    let hash = groups.hashes[key_line as usize];
+                    let wanted = Wanted { hash, key: Key::of(key), long: key, window_start };
+                    groups.find_or_add_to(key_line, &wanted)
+                }
+                None | Some((Ordering::Less, ..)) => groups.find_or_add(&Wanted::new(key, window_start)),
+                _ => return Err(reader.broken("groups are not in order")),
+            };
+            last = Some((key, window_start, groups.key_line(line)));
             groups.states.read(line, reader)?;
             if groups.states.is_zero(line) {
                 return Err(reader.broken("a group holds nothing"));

@@ -1,5 +1,7 @@
 //! Rows on their way into groups, column by column.
 
+use std::ops::Range;
+
 use crate::group::{GroupId, home_of, scaled};
 use crate::keys::{Key, KeyBytes, hash_of};
 use crate::value::Value;
@@ -78,15 +80,26 @@ impl KeyColumn {
         self.keys[self.of[row] as usize].bytes(&self.long)
     }
 
+    /// Returns a group of a row's key, to find it.
+    pub(crate) fn wanted(&self, row: usize, window_start: i64) -> Wanted<'_> {
+        let run = self.of[row] as usize;
+        Wanted { hash: self.hashes[run], key: self.keys[run], long: &self.long, window_start }
+    }
+
     /// Returns where the bytes of long keys are.
     pub(crate) fn long(&self) -> &[u8] {
         &self.long
     }
 
-    /// Returns for each row which of `partitions` view partitions holds its key, as [`crate::partition_of`] it.
-    pub fn partitions(&self, partitions: u32) -> impl Iterator<Item = u32> + '_ {
-        let of_runs: Vec<u32> = self.homes.iter().map(|home| scaled(*home, partitions)).collect();
-        self.of.iter().map(move |run| of_runs[*run as usize])
+    /// Returns the ranges of rows with one key, each with which of `partitions` view partitions holds it, as
+    /// [`crate::partition_of`] it.
+    pub fn homes(&self, partitions: u32) -> impl Iterator<Item = (Range<u32>, u32)> + '_ {
+        let mut start = 0;
+        self.of.chunk_by(|a, b| a == b).map(move |run| {
+            let rows = start..start + run.len() as u32;
+            start = rows.end;
+            (rows, scaled(self.homes[run[0] as usize], partitions))
+        })
     }
 
     /// Returns the number of rows.
@@ -211,14 +224,9 @@ impl GroupedRows {
         };
         (GroupId { key, window_start: self.windows[at] }, self.inputs.iter().map(input).collect())
     }
+
     /// Returns the group of a row, to find it.
     pub(crate) fn wanted(&self, row: usize) -> Wanted<'_> {
-        let (keys, run) = (&self.keys, self.keys.of[row] as usize);
-        Wanted {
-            hash: keys.hashes[run],
-            key: keys.keys[run],
-            long: &keys.long,
-            window_start: self.windows[row],
-        }
+        self.keys.wanted(row, self.windows[row])
     }
 }

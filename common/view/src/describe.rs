@@ -1,11 +1,13 @@
 //! What each layer does for a view, for `sanso plan`.
 
 use std::fmt;
+use std::sync::Arc;
 
 use sanso_state::aggregate::AggregateFunction;
 use serde::Serialize;
 
 use crate::plan::{Aggregate, Input};
+use crate::rollup::RollUps;
 use crate::scalar::sql_type;
 use crate::view::View;
 
@@ -36,6 +38,8 @@ pub struct PlanDescription {
     pub output_topic: Option<String>,
     /// What each layer does.
     pub layers: LayerDescription,
+    /// The view that this one follows from, where both are computed from all history.
+    pub rolled_up_from: Option<String>,
     /// What the reference tables' content makes doubtful.
     pub warnings: Vec<String>,
 }
@@ -64,9 +68,20 @@ pub struct LayerDescription {
     pub serving: String,
 }
 
+impl PlanDescription {
+    /// Describes the views of an application, in order.
+    pub fn of(views: &[Arc<View>]) -> Vec<Self> {
+        let mut all: Vec<Self> = views.iter().map(|view| view.describe()).collect();
+        for (view, finer) in RollUps::among(views).iter() {
+            all[view].rolled_up_from = finer.map(|(finer, _)| views[finer].name.clone());
+        }
+        all
+    }
+}
+
 impl View {
-    /// Describes what each layer does for the view.
-    pub fn describe(&self) -> PlanDescription {
+    /// Describes what each layer does for the view, by itself.
+    pub(crate) fn describe(&self) -> PlanDescription {
         let typed = |name: &str, value_type| format!("{name} {}", sql_type(value_type));
         let join = |join: &crate::join::JoinPlan| {
             let kind = if join.outer { "LEFT JOIN" } else { "JOIN" };
@@ -86,6 +101,7 @@ impl View {
             partitions: self.partitions,
             output_topic: self.output_topic.clone(),
             layers: self.layers(),
+            rolled_up_from: None,
             warnings: self.warnings.clone(),
         }
     }
@@ -174,6 +190,9 @@ impl fmt::Display for PlanDescription {
         writeln!(f, "  columns    {}", self.columns.join(", "))?;
         writeln!(f, "  speed      {}", self.layers.speed)?;
         writeln!(f, "  batch      {}", self.layers.batch)?;
+        if let Some(finer) = &self.rolled_up_from {
+            writeln!(f, "  rolled up  from {finer}, where both are computed from all history")?;
+        }
         write!(f, "  serving    {}", self.layers.serving)?;
         for warning in &self.warnings {
             write!(f, "\n  warning    {warning}")?;

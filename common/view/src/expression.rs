@@ -29,6 +29,16 @@ pub(crate) struct Expression {
     pub(crate) text: String,
 }
 
+/// Equal when they compute the same and fail on the same rows, whatever relations are called in them.
+impl PartialEq for Expression {
+    fn eq(&self, other: &Self) -> bool {
+        // Lists are equal to DataFusion in any order, but evaluated in theirs, up to what is found: so the text as well.
+        self.physical.as_ref() == other.physical.as_ref()
+            && self.physical.to_string() == other.physical.to_string()
+            && self.value_type == other.value_type
+    }
+}
+
 /// The rows an evaluation failed on, each with the reason.
 pub(crate) type Failures = Vec<(usize, String)>;
 

@@ -11,8 +11,8 @@ use arrow::datatypes::{DataType, SchemaRef};
 use hashbrown::HashMap;
 
 use crate::expression::{Expression, Failures};
-use crate::rows::{append_ordered, runs};
-use crate::table::Table;
+use crate::rows::{key_of, runs};
+use crate::table::{ByKey, Table};
 
 /// A join with one reference table.
 #[derive(Clone, Debug)]
@@ -31,6 +31,14 @@ pub(crate) struct JoinPlan {
     pub(crate) text: String,
 }
 
+/// Equal when they join the same, however they are written.
+impl PartialEq for JoinPlan {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { table, outer, keys, residual, schema: _, text: _ } = self;
+        (table, outer, keys, residual) == (&other.table, &other.outer, &other.keys, &other.residual)
+    }
+}
+
 /// Rows on their way through a view, each knowing the reading it came from.
 pub(crate) struct Rows {
     pub(crate) batch: RecordBatch,
@@ -41,19 +49,17 @@ pub(crate) struct Rows {
 #[derive(Debug)]
 pub(crate) struct Lookup {
     table: Arc<Table>,
-    by_key: HashMap<Box<[u8]>, Vec<u32>>,
+    by_key: Arc<ByKey>,
 }
 
 impl Lookup {
+    pub(crate) fn table(&self) -> &Table {
+        &self.table
+    }
+
     pub(crate) fn new(plan: &JoinPlan, table: Arc<Table>) -> Self {
-        let columns: Vec<_> = plan.keys.iter().map(|(_, c)| Arc::clone(table.rows.column(*c))).collect();
-        let mut by_key: HashMap<Box<[u8]>, Vec<u32>> = HashMap::new();
-        let mut key = Vec::new();
-        for row in 0..table.rows.num_rows() {
-            if let Some(key) = key_of(&columns, row, &mut key) {
-                by_key.entry(key.into()).or_default().push(row as u32);
-            }
-        }
+        let columns: Vec<usize> = plan.keys.iter().map(|(_, column)| *column).collect();
+        let by_key = table.by_key(&columns);
         Self { table, by_key }
     }
 
@@ -154,17 +160,6 @@ pub(crate) fn blank(data_type: &DataType, rows: usize) -> ArrayRef {
         Some(blank) => blank.slice(0, rows),
         None => kept.entry(data_type.clone()).insert(make(BLANKS_MAX)).get().slice(0, rows),
     }
-}
-
-/// Encodes the values a join compares; `None` when one of them is null, which
-/// equals nothing.
-fn key_of<'b>(columns: &[ArrayRef], row: usize, buffer: &'b mut Vec<u8>) -> Option<&'b [u8]> {
-    if columns.iter().any(|column| column.is_null(row)) {
-        return None;
-    }
-    buffer.clear();
-    columns.iter().for_each(|column| append_ordered(column, row, buffer));
-    Some(buffer)
 }
 
 fn retain<T: Copy>(items: &mut Vec<T>, keep: &BooleanArray) {

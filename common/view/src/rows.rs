@@ -49,6 +49,17 @@ pub(crate) fn append_ordered(array: &ArrayRef, row: usize, out: &mut Vec<u8>) {
     value_at(array, row).encode_ordered(out);
 }
 
+/// Encodes the values a join compares; `None` when one of them is null, which
+/// equals nothing.
+pub(crate) fn key_of<'b>(columns: &[ArrayRef], row: usize, buffer: &'b mut Vec<u8>) -> Option<&'b [u8]> {
+    if columns.iter().any(|column| column.is_null(row)) {
+        return None;
+    }
+    buffer.clear();
+    columns.iter().for_each(|column| append_ordered(column, row, buffer));
+    Some(buffer)
+}
+
 /// Returns the ranges of rows, one after the other, that are equal in these columns.
 pub(crate) fn runs(columns: &[ArrayRef], rows: usize) -> Vec<Range<usize>> {
     if columns.is_empty() || rows == 0 {

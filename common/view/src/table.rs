@@ -1,15 +1,16 @@
 //! Reference tables: small CSV files, read in full when an application is bound.
 
+use std::collections::HashMap;
 use std::io::{self, Read};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 use sanso_state::{Fingerprint, Value, ValueType};
 
 use crate::error::BindError;
-use crate::rows::encode_rows;
+use crate::rows::{encode_rows, key_of};
 use crate::scalar::{ColumnBuilder, format_timestamp, parse_text, sql_type, value_at};
 use crate::source::{Column, Source};
 
@@ -30,6 +31,29 @@ pub struct TableDefinition {
 pub(crate) struct Table {
     pub(crate) rows: RecordBatch,
     pub(crate) fingerprint: Fingerprint,
+    by_keys: Mutex<HashMap<Vec<usize>, Arc<ByKey>>>,
+}
+
+/// The rows, in order, that have the same encoded values in some columns; without those where one is null.
+pub(crate) type ByKey = HashMap<Box<[u8]>, Vec<u32>>;
+
+impl Table {
+    /// Returns the rows by their values in these columns, made once for all views.
+    pub(crate) fn by_key(&self, columns: &[usize]) -> Arc<ByKey> {
+        let mut by_keys = self.by_keys.lock().expect("no panic while it is held");
+        let make = || {
+            let columns: Vec<_> =
+                columns.iter().map(|column| Arc::clone(self.rows.column(*column))).collect();
+            let (mut by_key, mut key) = (ByKey::new(), Vec::new());
+            for row in 0..self.rows.num_rows() {
+                if let Some(key) = key_of(&columns, row, &mut key) {
+                    by_key.entry(key.into()).or_default().push(row as u32);
+                }
+            }
+            Arc::new(by_key)
+        };
+        Arc::clone(by_keys.entry(columns.to_vec()).or_insert_with(make))
+    }
 }
 
 impl TableDefinition {
@@ -79,7 +103,7 @@ impl TableDefinition {
         let rows = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)
             .map_err(|error| (0, error.to_string()))?;
         let fingerprint = self.fingerprint(&rows);
-        Ok(Table { rows, fingerprint })
+        Ok(Table { rows, fingerprint, by_keys: Mutex::default() })
     }
 
     fn positions<R: Read>(&self, reader: &mut csv::Reader<R>) -> Result<Vec<usize>, (u64, String)> {
@@ -151,30 +175,29 @@ pub(crate) fn overlaps(
     key: &[usize],
     validity: Option<(usize, usize)>,
 ) -> Vec<String> {
-    let mut ranges: Vec<(Vec<Value>, i64, i64)> = (0..table.rows.num_rows())
-        .map(|row| {
-            let values: Vec<Value> = key.iter().map(|c| value_at(table.rows.column(*c), row)).collect();
-            let bound = |column: usize, open: i64| match value_at(table.rows.column(column), row) {
-                Value::Timestamp(at) => at,
-                Value::Date(days) => i64::from(days) * crate::window::DAY_US,
-                _ => open,
-            };
-            let (from, to) = validity
-                .map_or((i64::MIN, i64::MAX), |(from, to)| (bound(from, i64::MIN), bound(to, i64::MAX)));
-            (values, from, to)
-        })
-        .filter(|(values, from, to)| from < to && !values.iter().any(Value::is_null))
-        .collect();
-    ranges.sort_by(|a, b| Value::encode_key(&a.0).cmp(&Value::encode_key(&b.0)).then(a.1.cmp(&b.1)));
+    let bound = |column: usize, row: u32, open: i64| match value_at(table.rows.column(column), row as usize) {
+        Value::Timestamp(at) => at,
+        Value::Date(days) => i64::from(days) * crate::window::DAY_US,
+        _ => open,
+    };
+    let range = |row: &u32| match validity {
+        None => (i64::MIN, i64::MAX),
+        Some((from, to)) => (bound(from, *row, i64::MIN), bound(to, *row, i64::MAX)),
+    };
+    let by_key = table.by_key(key);
+    let mut several: Vec<_> = by_key.iter().filter(|(_, rows)| rows.len() > 1).collect();
+    several.sort_unstable();
     let mut warnings = Vec::new();
-    let mut open_until: Option<(&[Value], i64)> = None;
-    for (key, from, to) in &ranges {
-        match open_until {
-            Some((current, until)) if current == key && *from < until => {
-                warnings.push(overlap_warning(definition, key, *from));
-                open_until = Some((current, until.max(*to)));
+    for (_, rows) in several {
+        let mut ranges: Vec<_> = rows.iter().map(range).filter(|(from, to)| from < to).collect();
+        ranges.sort_unstable();
+        let mut until = i64::MIN;
+        for (nth, (from, to)) in ranges.into_iter().enumerate() {
+            if nth > 0 && from < until {
+                let values = key.iter().map(|column| value_at(table.rows.column(*column), rows[0] as usize));
+                warnings.push(overlap_warning(definition, &values.collect::<Vec<_>>(), from));
             }
-            _ => open_until = Some((key, *to)),
+            until = until.max(to);
         }
     }
     warnings

@@ -54,7 +54,7 @@ pub struct View {
     pub(crate) plan: Arc<Plan>,
     /// The SELECT, as parsed.
     pub sql: String,
-    lookups: Vec<Lookup>,
+    pub(crate) lookups: Vec<Lookup>,
     /// Which columns of the joined row are read.
     columns_read: Vec<bool>,
 }
@@ -85,21 +85,30 @@ pub struct LiftedRow {
 impl Lifted {
     /// Iterates the rows that contribute, in order.
     pub fn rows(&self) -> impl Iterator<Item = LiftedRow> {
-        let failed = |row: usize| self.errors.binary_search_by_key(&row, |(row, _)| *row).is_ok();
         let all = (0_u32..).zip(&self.origin).map(|(at, &row)| LiftedRow { at, row });
-        all.filter(move |lifted| self.errors.is_empty() || !failed(lifted.row))
+        all.filter(move |lifted| self.errors.is_empty() || !self.has_failed(lifted.row))
     }
 
-    /// Returns the rows that contribute, by the view partition that holds their group.
-    pub fn by_view_partition(&self, partitions: u32) -> Vec<Vec<LiftedRow>> {
-        let homes: Vec<u32> = self.grouped.keys.partitions(partitions).collect();
-        let mut counts = vec![0; partitions as usize];
-        homes.iter().for_each(|home| counts[*home as usize] += 1);
-        let mut all: Vec<_> = counts.into_iter().map(Vec::with_capacity).collect();
-        for lifted in self.rows() {
-            all[homes[lifted.at as usize] as usize].push(lifted);
+    /// Returns the rows that contribute, as indexes in [`Lifted::grouped`], by the view partition that holds their group.
+    pub fn by_view_partition(&self, partitions: u32) -> Vec<Vec<u32>> {
+        let mut all = vec![Vec::new(); partitions as usize];
+        for (rows, home) in self.grouped.keys.homes(partitions) {
+            let all = &mut all[home as usize];
+            match self.errors.is_empty() {
+                true => all.extend(rows),
+                false => all.extend(rows.filter(|&at| !self.has_failed(self.row(at)))),
+            }
         }
         all
+    }
+
+    /// Returns the index of the row of the batch that a row of [`Lifted::grouped`] comes of.
+    pub fn row(&self, at: u32) -> usize {
+        self.origin[at as usize]
+    }
+
+    fn has_failed(&self, row: usize) -> bool {
+        self.errors.binary_search_by_key(&row, |(row, _)| *row).is_ok()
     }
 }
 
@@ -511,7 +520,7 @@ fn first_of_each(mut failures: Failures) -> Failures {
     failures
 }
 
-fn batch(schema: SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> RecordBatch {
+pub(crate) fn batch(schema: SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> RecordBatch {
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     RecordBatch::try_new_with_options(schema, columns, &options)
         .expect("the plan's schema is of the columns' types")

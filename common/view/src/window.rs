@@ -90,6 +90,20 @@ impl Window {
         }
     }
 
+    /// Returns about how long a pane is; without windows, longer than any.
+    pub(crate) fn pane_about_us(&self) -> i64 {
+        match self {
+            Window::None => i64::MAX,
+            Window::Fixed { pane_us, .. } => *pane_us,
+            Window::Calendar { unit, .. } => match unit {
+                CalendarUnit::Day => DAY_US,
+                CalendarUnit::Week => 7 * DAY_US,
+                CalendarUnit::Month => 30 * DAY_US,
+                CalendarUnit::Year => 365 * DAY_US,
+            },
+        }
+    }
+
     /// Returns the end of the window that starts at `start`.
     pub fn end_of(&self, start: i64) -> i64 {
         match self {

@@ -120,16 +120,20 @@ impl World {
 
     /// Makes the view partitions that nobody holds.
     pub(super) async fn create_missing(&self, batch: &BatchLayer) -> anyhow::Result<()> {
-        let mut missing = Vec::new();
+        let mut missing: Vec<(&Arc<View>, Vec<u32>)> = Vec::new();
         let catalog = self.catalog.current();
         for view in catalog.live.values() {
+            let mut indexes = Vec::new();
             for index in 0..view.partitions {
                 let id = PartitionId { view: view.fingerprint, index };
                 match self.store.read(id, &ReadRequest::Progress).await {
                     Ok(_) => {}
-                    Err(StoreError::NotLive(_)) => missing.push((view, id)),
+                    Err(StoreError::NotLive(_)) => indexes.push(index),
                     Err(error) => return Err(error.into()),
                 }
+            }
+            if !indexes.is_empty() {
+                missing.push((view, indexes));
             }
         }
         if missing.is_empty() {
@@ -137,12 +141,17 @@ impl World {
         }
         let views: Vec<Arc<View>> = missing.iter().map(|(view, _)| Arc::clone(view)).collect();
         let mut live = batch.live_views(&views).await.context("find or compute the views")?;
-        for (view, id) in missing {
-            let block = live.block(view, id.index).await.context("load a view")?;
-            // One that was retired meanwhile needs none.
-            let Some(block) = block else { continue };
-            self.cluster.create(id, view.partition_config(), block).await?;
-            tracing::info!(view = view.name, partition = id.index, "view partition is made");
+        let at_once = std::thread::available_parallelism().map_or(1, usize::from);
+        for (view, indexes) in missing {
+            for indexes in indexes.chunks(at_once) {
+                let blocks = live.blocks(view, indexes).await.context("load a view")?;
+                // One that was retired meanwhile needs none.
+                for (&index, block) in indexes.iter().zip(blocks.unwrap_or_default()) {
+                    let id = PartitionId { view: view.fingerprint, index };
+                    self.cluster.create(id, view.partition_config(), block).await?;
+                    tracing::info!(view = view.name, partition = index, "view partition is made");
+                }
+            }
         }
         Ok(())
     }

@@ -78,6 +78,7 @@ impl Member {
         before: Option<Arc<Declared>>,
     ) -> anyhow::Result<Self> {
         let declared = read_or_keep(&file.own.application, before)?;
+        let background = Background::start()?;
         let catalog = catalog_of(&declared, file.is_alone);
         let kinds_of = kinds_of(&catalog);
         let cluster = Arc::new(match file.is_alone {
@@ -87,30 +88,17 @@ impl Member {
         if !file.is_alone {
             tracing::info!(me = %cluster.me(), "takes part in the cluster");
         }
-        let log = source_log::open(&file.own.log.url, file.settings.kafka.clone(), &declared).await?;
-        let beside = file.own.data.join("dataset");
-        let dataset = Dataset::open(&file.settings.dataset, &beside, Credentials::Standard)
-            .await
-            .context("open master dataset")?;
-        let dataset = blocks::keep(dataset, blocks, &declared.application);
-        let (store, app) = (cluster.store(), file.own.application.clone());
-        let applications =
-            Applications::tell(Arc::clone(&cluster), catalog.clone(), store.clone(), app, declared);
-        let world = World {
-            batch: file.settings.batch.clone(),
-            store,
-            cluster,
-            log,
-            dataset,
-            catalog,
-            board: StatusBoard::new(),
-            applications,
+        // What a start that fails has begun is not to outlive the runtime, nor to be in the way of another try.
+        let world = match World::open(file, Arc::clone(&cluster), catalog, blocks, declared).await {
+            Ok(world) => world,
+            Err(error) => {
+                cluster.shutdown().await;
+                return Err(error);
+            }
         };
-        questions::serve(&world.cluster, &NodeQuestions::new(world.catalog.clone(), world.board.clone()));
-        let mut member = Self::new(&world)?;
+        let mut member = Self::new(&world, background);
         member._limits.extend(blocks::register(&world.board.limits(), &world.batch, blocks));
         if let Err(error) = member.run(file, &world, metrics).await {
-            // What it has begun is not to outlive the runtime, nor to be in the way of another try.
             member.stop().await;
             return Err(error);
         }
@@ -118,8 +106,8 @@ impl Member {
     }
 
     /// Nothing runs yet.
-    fn new(world: &World) -> anyhow::Result<Self> {
-        Ok(Self {
+    fn new(world: &World, background: Background) -> Self {
+        Self {
             address: None,
             board: world.board.clone(),
             cluster: Arc::clone(&world.cluster),
@@ -128,9 +116,9 @@ impl Member {
             speed: None,
             emitter: None,
             tasks: Vec::new(),
-            background: Background::start()?,
+            background,
             _limits: bounds::register(&world.board.limits(), &world.log),
-        })
+        }
     }
 
     async fn run(
@@ -215,6 +203,37 @@ impl Member {
 }
 
 impl World {
+    /// Opens the log and the dataset, and begins to tell other nodes what this one declares.
+    async fn open(
+        file: &NodeFile,
+        cluster: Arc<ClusterNode>,
+        catalog: CatalogHandle,
+        blocks: &BlockStore,
+        declared: Arc<Declared>,
+    ) -> anyhow::Result<Self> {
+        let log = source_log::open(&file.own.log.url, file.settings.kafka.clone(), &declared).await?;
+        let beside = file.own.data.join("dataset");
+        let dataset = Dataset::open(&file.settings.dataset, &beside, Credentials::Standard)
+            .await
+            .context("open master dataset")?;
+        let dataset = blocks::keep(dataset, blocks, &declared.application);
+        let (store, app) = (cluster.store(), file.own.application.clone());
+        let applications =
+            Applications::tell(Arc::clone(&cluster), catalog.clone(), store.clone(), app, declared);
+        let world = Self {
+            batch: file.settings.batch.clone(),
+            store,
+            cluster,
+            log,
+            dataset,
+            catalog,
+            board: StatusBoard::new(),
+            applications,
+        };
+        questions::serve(&world.cluster, &NodeQuestions::new(world.catalog.clone(), world.board.clone()));
+        Ok(world)
+    }
+
     async fn speed(&self, config: SpeedConfig) -> anyhow::Result<SpeedHandle> {
         let started = SpeedLayer::start(
             config,

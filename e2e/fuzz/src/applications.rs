@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use sanso_view::{Application, View};
+use sanso_view::{Application, PlanDescription, View};
 
 use crate::records::{check_decoding, check_lifting};
 
@@ -25,10 +25,8 @@ pub(crate) fn application(bytes: &[u8]) {
     application.sources.iter().for_each(|source| check_decoding(source, &lines));
     // Reference tables are files, and there are none here.
     let Ok(views) = application.bind(Path::new("/nonexistent")) else { return };
-    for view in &views {
-        view.describe();
-        check_lifting(view, &lines);
-    }
+    views.iter().for_each(|view| check_lifting(view, &lines));
+    assert_eq!(PlanDescription::of(&views).len(), views.len());
     let again = Application::parse(sql).expect("it was parsed before");
     let again = again.bind(Path::new("/nonexistent")).expect("and bound");
     let versions = |views: &[Arc<View>]| views.iter().map(|view| view.fingerprint).collect::<Vec<_>>();

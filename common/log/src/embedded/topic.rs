@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -26,6 +27,8 @@ use crate::{LogError, Result, TopicSpec};
 const FORMAT: u32 = 1;
 const SPEC_FILE: &str = "topic.json";
 /// Appends that may wait for one partition, besides the limit on their bytes.
+/// Most log partitions that are opened at a time: the newest file of each is read whole.
+const OPENED_AT_ONCE_MAX: usize = 4;
 const REQUESTS_MAX: usize = 4096;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -112,7 +115,20 @@ pub(super) fn open(dir: &Path, name: &str, context: &Context) -> Result<Option<T
         let place = (name, partition, topic_dir.join(partition.to_string()));
         open_partition(place, spec.retention_bytes, context)
     };
-    let partitions = (0..spec.partitions).map(open).collect::<Result<_>>()?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(OPENED_AT_ONCE_MAX);
+    let mut partitions = Vec::with_capacity(there);
+    while partitions.len() < there {
+        let next = (partitions.len()..there).take(threads);
+        let opened: Vec<Result<Handle>> = std::thread::scope(|scope| {
+            let open = &open;
+            let threads: Vec<_> = next.map(|next| scope.spawn(move || open(next as u32))).collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+                .collect()
+        });
+        partitions.extend(opened.into_iter().collect::<Result<Vec<_>>>()?);
+    }
     Ok(Some(Topic { partitions }))
 }
 

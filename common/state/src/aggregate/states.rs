@@ -261,6 +261,11 @@ impl States {
         words[ROWS] = words[ROWS].wrapping_add(group.rows.cast_unsigned());
     }
 
+    /// Returns the aggregates, as [`States::merge`] is told of them where both have the same.
+    pub(crate) fn all(&self) -> Vec<usize> {
+        (0..self.columns.len()).collect()
+    }
+
     /// Makes room for what [`States::merge`] will add of the other's states.
     pub(crate) fn admit_states(&mut self, other: &Self) {
         for (column, theirs) in other.columns.iter().enumerate() {
@@ -275,13 +280,34 @@ impl States {
         }
     }
 
+    /// Makes room for all of the other's states, any number of which [`States::merge`] may add to one line.
+    pub(crate) fn admit_sums(&mut self, other: &Self, picked: &[usize]) {
+        for (column, theirs) in picked.iter().enumerate() {
+            let magnitude = match &other.columns[*theirs] {
+                Column::Sum(At { narrow: Some(_), word }) => {
+                    let sums = other.words.chunks_exact(other.stride).map(|line| line[*word].cast_signed());
+                    Some(sums.map(|sum| u128::from(sum.unsigned_abs())).sum())
+                }
+                fixed => fixed.at().and_then(|at| at.narrow),
+            };
+            let admitted = self.columns[column].at_mut().is_none_or(|mine| match magnitude {
+                Some(magnitude) => mine.admits(magnitude),
+                None => mine.narrow.is_none(),
+            });
+            if !admitted {
+                self.widen(column);
+            }
+        }
+    }
+
     /// Adds the groups in some of the other's lines to those in `lines`, or
-    /// takes them away. Says whether any may be the neutral element now. The
-    /// other's states are admitted already.
+    /// takes them away. `picked` says for each of my aggregates which of the other's it is.
+    /// Says whether any may be the neutral element now. The other's states are admitted already.
     pub(crate) fn merge(
         &mut self,
         lines: &[u32],
         other: &Self,
+        picked: &[usize],
         other_lines: impl Iterator<Item = u32> + Clone,
         away: bool,
     ) -> bool {
@@ -290,8 +316,8 @@ impl States {
         let (mine, theirs) = (&mut self.words[..], &other.words[..]);
         let mut merging = Merging { mine, theirs, stride, pairs: pairs.clone(), away };
         let zero = merging.words(ROWS, ROWS);
-        for (column, theirs) in self.columns.iter_mut().zip(&other.columns) {
-            match (column, theirs) {
+        for (column, theirs) in self.columns.iter_mut().zip(picked) {
+            match (column, &other.columns[*theirs]) {
                 (Column::Rows(at), Column::Rows(from)) => merging.states::<Rows>(*at, *from),
                 (Column::Count(at), Column::Count(from)) => merging.states::<Count>(*at, *from),
                 (Column::Sum(at), Column::Sum(from)) => merging.states::<Sum>(*at, *from),

@@ -4,6 +4,7 @@ mod fingerprints;
 mod options;
 mod oracle;
 mod refusals;
+mod rollup;
 mod stages;
 mod views;
 

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::PlanDescription;
 
 const DAY: &str = "2024-07-01T";
 
@@ -392,8 +393,8 @@ fn a_group_whose_rows_are_all_retracted_is_left_out() {
 
 #[test]
 fn the_plan_names_what_each_layer_does() {
-    let view = bind_with(EXAMPLE, NETWORK).remove(0);
-    let description = view.describe();
+    let description = PlanDescription::of(&bind_with(EXAMPLE, NETWORK)).remove(0);
+    assert!(!description.to_string().contains("rolled up"), "there is no other view");
     let text = description.to_string();
     for fragment in [
         "view feeder_load",
@@ -449,7 +450,7 @@ const LAW: [&str; 4] = [
      WHERE value > 0 OR 1 / value < 0 GROUP BY quality",
 ];
 
-fn any_reading() -> impl Strategy<Value = String> {
+pub(super) fn any_reading() -> impl Strategy<Value = String> {
     let value = prop_oneof![Just("null"), Just("0"), Just("1"), Just("-2.5"), Just("999999999999.999999")];
     (1_u8..5, value, prop_oneof![Just(0_i64), Just(1800), Just(900)], 0_i64..100).prop_map(
         |(meter, value, duration, hour)| {

@@ -33,9 +33,7 @@ pub(crate) fn lifted(span: &[Tuple], names: &[Box<[u8]>]) -> GroupedRows {
 /// Returns, for each of so many partitions, the rows whose keys are its own.
 pub(crate) fn chosen(rows: &GroupedRows, partitions: u32) -> Vec<Vec<u32>> {
     let mut chosen = vec![Vec::with_capacity(rows.windows.len()); partitions as usize];
-    for (row, home) in (0..).zip(rows.keys.partitions(partitions)) {
-        chosen[home as usize].push(row);
-    }
+    rows.keys.homes(partitions).for_each(|(rows, home)| chosen[home as usize].extend(rows));
     chosen
 }
 
