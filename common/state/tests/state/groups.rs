@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use sanso_state::{
-    AggregateFunction as F, AggregateKind, GroupId, GroupState, GroupedRows, Groups, Inputs, Numbers, Takes,
-    Value, decode_groups, encode_groups, encode_states,
+    AggregateFunction as F, AggregateKind, Coarser, GroupId, GroupState, GroupedRows, Groups, Inputs,
+    Numbers, Takes, Value, decode_groups, encode_groups, encode_states, partition_of,
 };
 
 use crate::oracle::{cases, kind};
@@ -186,5 +186,73 @@ proptest! {
         prop_assert!(encode_groups(&kinds, &same) == model.encoded(&kinds));
         groups.retract(&same);
         prop_assert!(groups.is_empty() && groups == Groups::new());
+    }
+}
+
+/// Keys by their first character, windows by threes; four of the aggregates, in another order.
+struct Coarse(Vec<AggregateKind>);
+
+const PICKED: [usize; 4] = [4, 1, 5, 0];
+
+impl Coarser for Coarse {
+    fn kinds(&self) -> &[AggregateKind] {
+        &self.0
+    }
+
+    fn picked(&self) -> &[usize] {
+        &PICKED
+    }
+
+    fn key(&self, key: &[u8]) -> Box<[u8]> {
+        let values = Value::decode_key(key).expect("a key");
+        let Value::Text(text) = &values[0] else { panic!("a text, not {values:?}") };
+        // Some of them too long for their lines.
+        let first = &text[..1];
+        Value::encode_key(&[Value::text(if first < "2" { first.repeat(40) } else { first.to_owned() })])
+    }
+
+    fn pane(&self, start: i64) -> i64 {
+        start.div_euclid(3) * 3
+    }
+}
+
+/// Rows also of groups whose sums fit 64 bits each, but not together.
+fn batch_of_large_groups() -> impl Strategy<Value = Vec<Row>> {
+    let small = (-1_000_i128..1_000).prop_map(Some);
+    prop_oneof![2 => batch(), 1 => rows(600, prop_oneof![20 => small, 1 => Just(Some(i64::MAX as i128 / 4))])]
+}
+
+proptest! {
+    #![proptest_config(cases(200))]
+    #[test]
+    fn groups_add_up_to_coarser_ones(
+        batches in vec((batch_of_large_groups(), prop_oneof![3 => Just(1_i64), 1 => Just(-1)]), 1..4),
+        rereads in any::<bool>(),
+        before in batch(),
+        partitions in 1_u32..4,
+    ) {
+        let kinds = kinds();
+        let coarse = Coarse(PICKED.iter().map(|picked| kinds[*picked]).collect());
+        let (mut finer, mut totals) = (Groups::new(), vec![Groups::new(); partitions as usize]);
+        for (rows, sign) in &batches {
+            updated(&kinds, &mut finer, rows, *sign);
+        }
+        if rereads {
+            finer = decode_groups(&kinds, &encode_groups(&kinds, &finer)).expect("what is written reads back");
+        }
+        // What the totals have already comes of other groups.
+        let mut other = Groups::new();
+        updated(&kinds, &mut other, &before, 1);
+        let mut expected = vec![Groups::new(); partitions as usize];
+        for groups in [&other, &finer] {
+            groups.roll_up(&mut totals, &coarse);
+            for (id, state) in groups.iter() {
+                let id = GroupId { key: coarse.key(&id.key), window_start: coarse.pane(id.window_start) };
+                let aggregates = PICKED.iter().map(|picked| state.aggregates[*picked].clone()).collect();
+                let home = partition_of(&id.key, partitions) as usize;
+                expected[home].combine_one(&id, &GroupState { rows: state.rows, aggregates });
+            }
+        }
+        prop_assert_eq!(totals, expected);
     }
 }
