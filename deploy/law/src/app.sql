@@ -26,6 +26,14 @@ CREATE VIEW feeder_daily WITH (partitions = '2') AS
          AND r.start_utc >= n.valid_from AND r.start_utc < n.valid_to
     GROUP BY n.feeder, day;
 
+-- Months of those days, of all feeders: it follows from the view before, and is rolled up from it.
+CREATE VIEW monthly WITH (partitions = '2') AS
+    SELECT TUMBLE(r.start_utc, INTERVAL '1 month', 'Europe/Berlin') AS month,
+           COUNT(*) AS readings, SUM(r.value * {factor}) AS kwh
+    FROM readings r JOIN network n ON r.usage_point = n.usage_point
+         AND r.start_utc >= n.valid_from AND r.start_utc < n.valid_to
+    GROUP BY month;
+
 -- Sliding windows.
 CREATE VIEW sliding WITH (partitions = '2') AS
     SELECT usage_point, HOP(start_utc, INTERVAL '30 minutes', INTERVAL '2 hours') AS window,
