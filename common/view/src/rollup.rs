@@ -25,7 +25,7 @@ use sanso_state::{AggregateKind, Coarser, Fingerprint, Groups, Value};
 use crate::expression::{Expression, Failures};
 use crate::join::blank;
 use crate::plan::{Aggregate, Input};
-use crate::rows::{append_ordered, runs};
+use crate::rows::{encode_key, runs};
 use crate::scalar::value_at;
 use crate::view::{View, batch};
 use crate::window::{CalendarUnit, Window};
@@ -151,7 +151,7 @@ impl ByTable {
         let mut values: HashMap<Box<[u8]>, Vec<Value>> = HashMap::new();
         let mut key = Vec::new();
         for row in runs(&all, rows).into_iter().map(|run| run.start) {
-            encode(&held, row, &mut key);
+            encode_key(&held, row, &mut key);
             let gives = || given.iter().map(|column| value_at(column, row));
             match values.get(key.as_slice()) {
                 Some(known) if !gives().eq(known.iter().cloned()) => return None,
@@ -187,6 +187,7 @@ impl View {
         let rows = table.rows.num_rows() + unmatched;
         let schema = &self.plan.joins[join].schema;
         let column = |(at, field): (usize, &Arc<Field>)| match own.contains(&at) {
+            true if unmatched == 0 => Arc::clone(table.rows.column(at - own.start)),
             true => {
                 let column = table.rows.column(at - own.start);
                 concat(&[column, &new_null_array(column.data_type(), unmatched)]).expect("of one type")
@@ -269,13 +270,16 @@ impl View {
     /// Returns how many values a table gives to the columns of the key that are its own, at least 1.
     fn values_of(&self, join: usize) -> usize {
         let own = self.columns_of(join);
-        let keys = self.plan.keys.iter().filter(|key| is_of(&key.expression, &own));
+        let mut keys = self.plan.keys.iter().filter(|key| is_of(&key.expression, &own)).peekable();
+        if keys.peek().is_none() {
+            return 1;
+        }
         let (rows, table) = self.table_alone(join);
         let columns: Vec<ArrayRef> =
             keys.map(|key| key.expression.evaluate(&table, &mut Failures::new())).collect();
         let (mut values, mut key) = (HashSet::new(), Vec::new());
         for run in runs(&columns, rows) {
-            encode(&columns, run.start, &mut key);
+            encode_key(&columns, run.start, &mut key);
             if !values.contains(key.as_slice()) {
                 values.insert(Box::from(key.as_slice()));
             }
@@ -288,10 +292,4 @@ impl View {
 fn is_of(expression: &Expression, own: &Range<usize>) -> bool {
     let mut columns = expression.columns().peekable();
     columns.peek().is_some() && columns.all(|column| own.contains(&column))
-}
-
-/// Encodes a row of columns.
-fn encode(columns: &[ArrayRef], row: usize, key: &mut Vec<u8>) {
-    key.clear();
-    columns.iter().for_each(|column| append_ordered(column, row, key));
 }

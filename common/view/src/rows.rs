@@ -55,9 +55,14 @@ pub(crate) fn key_of<'b>(columns: &[ArrayRef], row: usize, buffer: &'b mut Vec<u
     if columns.iter().any(|column| column.is_null(row)) {
         return None;
     }
-    buffer.clear();
-    columns.iter().for_each(|column| append_ordered(column, row, buffer));
+    encode_key(columns, row, buffer);
     Some(buffer)
+}
+
+/// Encodes a row of columns, as [`Value::encode_key`] does.
+pub(crate) fn encode_key(columns: &[ArrayRef], row: usize, key: &mut Vec<u8>) {
+    key.clear();
+    columns.iter().for_each(|column| append_ordered(column, row, key));
 }
 
 /// Returns the ranges of rows, one after the other, that are equal in these columns.

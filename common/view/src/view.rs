@@ -17,7 +17,7 @@ use crate::error::{FinishError, KeyError};
 use crate::expression::Failures;
 use crate::join::{Lookup, Rows, blank};
 use crate::plan::{Aggregate, Input, OutputExpression, Plan};
-use crate::rows::{append_ordered, runs};
+use crate::rows::{encode_key, runs};
 use crate::scalar::{ColumnBuilder, parse_text, value_at};
 use crate::source::Source;
 use crate::table::{Table, overlaps};
@@ -474,8 +474,7 @@ fn key_column(columns: &[ArrayRef], rows: usize) -> KeyColumn {
     let mut keys = KeyColumn::default();
     let mut key = Vec::with_capacity(64);
     for run in runs(columns, rows) {
-        key.clear();
-        columns.iter().for_each(|column| append_ordered(column, run.start, &mut key));
+        encode_key(columns, run.start, &mut key);
         keys.push_times(&key, run.len());
     }
     keys
