@@ -35,7 +35,7 @@ pub struct BatchConfig {
     pub blocks_memory_bytes_max: u64,
     /// Bytes of files of them in all spill directories together.
     pub blocks_disk_bytes_max: u64,
-    /// Spill directories, one for each disk; in the data folder when empty.
+    /// Spill directories, one for each disk, for these files and for groups of views; the data folder when empty.
     pub spill_dirs: Vec<PathBuf>,
 }
 

@@ -92,6 +92,7 @@ fn is_cache(name: &str) -> bool {
         "batch.blocks_disk",
         "batch.blocks_memory",
         "log.recent_records",
+        "serving.views_cache",
         "speed.index_cache",
         "speed.index_writes",
     ]

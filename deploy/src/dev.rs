@@ -10,7 +10,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cluster::{Member, NodeFile};
 use crate::config::{DEFAULT, Settings};
-use crate::{blocks, telemetry};
+use crate::disks::Disks;
+use crate::telemetry;
 
 /// Run the whole platform in one process.
 ///
@@ -88,8 +89,8 @@ pub(crate) async fn start_alone(file: &NodeFile) -> anyhow::Result<Member> {
     let data = &file.own.data;
     std::fs::create_dir_all(data).with_context(|| format!("create data folder {}", data.display()))?;
     let metrics = sanso_serving::metrics::install().context("install the metrics recorder")?;
-    let blocks = blocks::open(&file.settings.batch, data)?;
-    Member::start(file, &metrics, &blocks, None).await
+    let disks = Disks::open(&file.settings, data)?;
+    Member::start(file, &metrics, &disks, None).await
 }
 
 /// Makes a write beyond the limit on file sizes (`ulimit -f`) an error like a full disk, where the

@@ -2,13 +2,13 @@
 
 mod application;
 mod background;
-mod blocks;
 mod bounds;
 mod cluster;
 mod config;
 mod datasets;
 mod demo;
 mod dev;
+mod disks;
 mod drill;
 mod explain;
 mod fleet;

@@ -43,6 +43,13 @@ impl Mass {
         Ok(Self { folder, session: Session::default(), usage_points: 0, corrections: 0 })
     }
 
+    /// Declares where the groups of the view of usage points are kept; `memory` at first.
+    pub fn keep(&self, storage: &str) -> anyhow::Result<()> {
+        let view = "CREATE VIEW meter_total";
+        let app = APP.replace(view, &format!("{view} WITH (storage = '{storage}')"));
+        Ok(std::fs::write(self.folder.path().join("app.sql"), app)?)
+    }
+
     /// Starts a node on it.
     pub fn start(&self) -> anyhow::Result<Node> {
         self.start_as(Command::new(binary()))

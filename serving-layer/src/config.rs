@@ -24,8 +24,12 @@ pub struct ServingConfig {
     pub body_stall_ms_max: u64,
     /// Slowest a body may come on average, in bytes a second, beyond one such pause; then 408.
     pub body_bytes_per_s_min: u64,
-    /// Groups in all view partitions at which ingestion is refused with 503.
+    /// Groups in memory, of all view partitions, at which ingestion is refused with 503.
     pub view_groups_max: u64,
+    /// Bytes on disk of the groups of views that are kept there (`WITH (storage = 'disk')`), in the spill directories.
+    pub views_disk_bytes_max: u64,
+    /// Memory in bytes for what of them was read last.
+    pub views_cache_bytes_max: usize,
     /// Memory in bytes that one SQL query may take before it is refused.
     pub query_memory_bytes_max: usize,
     /// Memory in bytes that all SQL queries together may take.
@@ -84,6 +88,8 @@ impl Default for ServingConfig {
             body_stall_ms_max: 30_000,
             body_bytes_per_s_min: 1_024,
             view_groups_max: 20_000_000,
+            views_disk_bytes_max: 64 << 30,
+            views_cache_bytes_max: 64 << 20,
             query_memory_bytes_max: 256 << 20,
             queries_memory_bytes_max: 512 << 20,
             queries_max: 4,

@@ -65,7 +65,7 @@ impl Outside for Next {
             Message::Replication { .. } => Lane::Data,
             Message::Heartbeat(_) | Message::Map(_) => Lane::Beat,
         };
-        for bytes in [RUMOUR.to_vec(), with_field(wire::message(message), 1)] {
+        for bytes in [RUMOUR.to_vec(), with_field(wire::message(message).expect("all is in memory"), 1)] {
             let _ = peers.send(to, lane, bytes.into());
         }
     }

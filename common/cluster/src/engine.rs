@@ -22,10 +22,11 @@ use sanso_core::cluster::{
     Answer, Change, ClusterMap, Event, Instance, Message, Node, NodeConfig, NodeId, Output, Partition,
     Position, RequestId, Standing,
 };
-use sanso_core::{Encoded, Hosted, PartitionId, Readable, Written, home_of};
+use sanso_core::{Encoded, Hosted, PartitionId, Readable, Written, finished, home_of};
 use tokio::sync::{oneshot, watch};
 
 use crate::figures::count_epochs;
+use crate::hub::making_room;
 use crate::pulse::Pulse;
 use crate::wire::{Question, Reply};
 
@@ -251,14 +252,14 @@ impl Engine {
     pub(crate) fn answer(&self, partition: Partition, id: PartitionId, question: &Question) -> Reply {
         let Some((readable, fresh)) = self.readable(partition) else { return Reply::NotInSync };
         match question {
-            Question::Read(request) => match readable.read(id, request) {
-                Some(reply) => {
-                    // Judged after the state was taken, never before.
-                    let fresh = fresh && self.node.lock().is_in_touch(self.now_us());
-                    Reply::Read(reply, fresh)
-                }
-                None => Reply::NotLive,
-            },
+            Question::Read(request) => {
+                let Some(begun) = readable.begin(id, request) else { return Reply::NotLive };
+                // Judged after the state was taken, never before.
+                let fresh = fresh && self.node.lock().is_in_touch(self.now_us());
+                // What can't be read here can be elsewhere.
+                making_room(begun.takes_long(), || finished(id, begun))
+                    .map_or(Reply::NotInSync, |reply| Reply::Read(reply, fresh))
+            }
             Question::Segment(segment) => {
                 readable.segment(id, *segment).map_or(Reply::NotLive, Reply::Segment)
             }

@@ -44,7 +44,12 @@ const COURIER_MAX: usize = 8_192;
 
 /// Does what takes time for so many bytes; long work makes room for other tasks first.
 pub(crate) fn at_length<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
-    if bytes > LARGE_BYTES { tokio::task::block_in_place(work) } else { work() }
+    making_room(bytes > LARGE_BYTES, work)
+}
+
+/// Does what may take long after making room for other tasks.
+pub(crate) fn making_room<T>(takes_long: bool, work: impl FnOnce() -> T) -> T {
+    if takes_long { tokio::task::block_in_place(work) } else { work() }
 }
 
 /// A node's parts. They know each other through it, so they are put in one after the other.
@@ -250,8 +255,10 @@ impl Outside for Hub {
 
 impl Hub {
     fn put(&self, to: NodeId, lane: Lane, message: Message<Hosted>) {
-        if let Some(peers) = self.peers.get() {
-            let _ = peers.send(to, lane, wire::message(message).into());
+        if let Some(peers) = self.peers.get()
+            && let Some(bytes) = encoded(to, message)
+        {
+            let _ = peers.send(to, lane, bytes.into());
         }
     }
 
@@ -264,7 +271,7 @@ impl Hub {
         }
         self.runtime.spawn(async move {
             let turn = hub.snapshot_turn.acquire().await;
-            let bytes = in_background("sanso-snapshot", move || wire::message(message)).await;
+            let bytes = in_background("sanso-snapshot", move || encoded(to, message)).await.flatten();
             if let (Some(peers), Some(bytes)) = (hub.peers.get(), bytes) {
                 let _ = peers.send(to, Lane::Data, bytes.into());
                 metrics::counter!(SNAPSHOTS).increment(1);
@@ -355,6 +362,12 @@ impl Transport for Hub {
             unexecuted => TransportError::Unreachable(unexecuted.to_string()),
         })
     }
+}
+
+/// Encodes a message; one that can't be read is told, and not sent.
+fn encoded(to: NodeId, message: Message<Hosted>) -> Option<Vec<u8>> {
+    let encoded = wire::message(message);
+    encoded.inspect_err(|error| tracing::error!(%to, %error, "a replica's state can't be sent")).ok()
 }
 
 /// Does what takes long and nobody waits for on a thread of its own, behind all others; none when there can

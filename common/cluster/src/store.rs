@@ -352,6 +352,14 @@ impl Partitions for ClusterStore {
         all
     }
 
+    fn held_here(&self) -> Vec<(PartitionId, Readable)> {
+        let held = self.0.engine().map(|engine| engine.held()).unwrap_or_default();
+        let all = held
+            .into_iter()
+            .flat_map(|(_, readable)| readable.list().into_iter().map(move |id| (id, readable.clone())));
+        all.collect()
+    }
+
     fn only_base(&self, id: PartitionId) -> Option<Arc<Block>> {
         let engine = self.0.engine().filter(|_| self.0.is_alone)?;
         engine.readable(engine.home_of(id))?.0.base(id)

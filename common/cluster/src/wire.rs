@@ -17,8 +17,8 @@ use sanso_core::cluster::{
 use sanso_core::{Encoded, Hosted, PartitionId, Progress, ReadReply, ReadRequest, Write, Written};
 use sanso_state::{
     AggregateKind, Block, Cut, Delta, Entry, Extension, Fingerprint, GroupId, GroupState, Groups,
-    LogPartition, Offset, Outcome, SegmentId, Segments, Snapshot, ViewPartition, ViewPartitionConfig,
-    decode_groups, decode_states, encode_groups, encode_states,
+    LogPartition, Offset, Outcome, RunError, SegmentId, Segments, Snapshot, ViewPartition,
+    ViewPartitionConfig, decode_groups, decode_states, encode_groups, encode_states,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -234,10 +234,10 @@ struct PartitionDocument {
 }
 
 impl PartitionDocument {
-    fn of(id: PartitionId, partition: &ViewPartition) -> Self {
-        let (config, snapshot) = (partition.config(), partition.snapshot());
+    fn of(id: PartitionId, partition: &ViewPartition) -> Result<Self, RunError> {
+        let (config, snapshot) = (partition.config(), partition.snapshot()?);
         let kinds = &config.kinds;
-        Self {
+        Ok(Self {
             id: id.into(),
             kinds: kinds.to_vec(),
             segment_offsets: config.segments,
@@ -252,7 +252,7 @@ impl PartitionDocument {
                 .collect(),
             closed_until_us: snapshot.closed_until_us,
             late_groups: snapshot.late_groups,
-        }
+        })
     }
 
     fn partition(self) -> Result<(PartitionId, ViewPartition), WireError> {
@@ -280,8 +280,8 @@ impl PartitionDocument {
     }
 }
 
-/// Encodes a message of the core. A snapshot takes its time.
-pub fn message(message: Message<Hosted>) -> Vec<u8> {
+/// Encodes a message of the core. A snapshot takes its time, and what of it is on disk may be unreadable.
+pub fn message(message: Message<Hosted>) -> Result<Vec<u8>, RunError> {
     let document = match message {
         Message::Heartbeat(heartbeat) => MessageDocument::Heartbeat(heartbeat),
         Message::Map(map) => MessageDocument::Map((*map).clone()),
@@ -295,8 +295,8 @@ pub fn message(message: Message<Hosted>) -> Vec<u8> {
                 }
                 Replication::Snapshot { at, state } => {
                     let held = state.partitions();
-                    let partitions = held.iter().map(|(id, held)| PartitionDocument::of(*id, held)).collect();
-                    ReplicationDocument::Snapshot { at, partitions }
+                    let partitions = held.iter().map(|(id, held)| PartitionDocument::of(*id, held));
+                    ReplicationDocument::Snapshot { at, partitions: partitions.collect::<Result<_, _>>()? }
                 }
                 Replication::Appended { matched, shown } => ReplicationDocument::Appended { matched, shown },
                 Replication::Mismatched { commit } => ReplicationDocument::Mismatched { commit },
@@ -304,7 +304,7 @@ pub fn message(message: Message<Hosted>) -> Vec<u8> {
             MessageDocument::Replication { partition, epoch, from_since, to_since, says }
         }
     };
-    encode(&document)
+    Ok(encode(&document))
 }
 
 /// Decodes a message of the core.

@@ -72,7 +72,11 @@ pub(super) fn extension() -> Write {
 }
 
 fn held(state: &Hosted) -> Vec<(PartitionId, Snapshot)> {
-    state.partitions().into_iter().map(|(id, partition)| (id, partition.snapshot())).collect()
+    state
+        .partitions()
+        .into_iter()
+        .map(|(id, partition)| (id, partition.snapshot().expect("all is in memory")))
+        .collect()
 }
 
 #[test]
@@ -115,7 +119,7 @@ fn a_snapshot_arrives_as_it_was() {
         to_since: 5,
         message: Replication::Snapshot { at, state },
     };
-    let arrived = decoded_message(&message(sent)).expect("just encoded");
+    let arrived = decoded_message(&message(sent).expect("all is in memory")).expect("just encoded");
     let Message::Replication { partition, epoch, from_since, to_since, message } = arrived else {
         panic!("a replica speaks")
     };

@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use sanso_state::{
-    Block, Entry, Fingerprint, GroupId, Groups, Outcome, SegmentId, ViewPartition, ViewPartitionConfig,
-    Windows,
+    Block, Entry, Fingerprint, GroupId, Groups, Outcome, RunError, RunStore, SegmentId, ViewPartition,
+    ViewPartitionConfig, Windows,
 };
 use tokio::sync::{Notify, broadcast};
 
 use crate::bury::bury;
 use crate::cluster::{Partition, State};
-use crate::read::{ReadReply, ReadRequest};
+use crate::read::{Begun, ReadReply, ReadRequest};
 use crate::slots::{Change, Emitted, Slots};
 use crate::store::PartitionId;
 
@@ -178,6 +178,14 @@ impl Hosted {
     }
 }
 
+/// Finishes a read; what keeps it from that is told here.
+pub fn finished(id: PartitionId, begun: Begun<'_>) -> Option<ReadReply> {
+    let finished = begun.finish();
+    finished
+        .inspect_err(|error| tracing::error!(partition = %id, %error, "a view partition can't be read"))
+        .ok()
+}
+
 /// The view partitions of a replica, for readers, and for who emits their closed windows. Nothing that is
 /// done here changes what is replicated.
 #[derive(Clone, Debug)]
@@ -190,14 +198,15 @@ impl Readable {
     }
 
     /// Lets a view partition emit its windows that close, and tells `waits` when some wait; see
-    /// [`ViewPartition::emit`]. Returns the names of the groups that are there, which are to be offered.
+    /// [`ViewPartition::emit`]. Returns the names of the groups that are there, which are to be
+    /// offered; none also while not all of them are in memory.
     pub fn emit(
         &self,
         id: PartitionId,
         windows: Arc<dyn Windows>,
         waits: &Arc<Notify>,
     ) -> Option<Vec<GroupId>> {
-        Some(self.0.get(id)?.emit(windows, Arc::clone(waits)))
+        self.0.get(id)?.emit(windows, Arc::clone(waits))
     }
 
     /// Lets a view partition emit nothing any longer.
@@ -227,9 +236,30 @@ impl Readable {
         self.0.get(id)?.take_emissions()
     }
 
-    /// Answers a read; none when there is no such view partition.
+    /// Answers a read; none when there is no such view partition, or its groups on disk can't be read, which is told.
     pub fn read(&self, id: PartitionId, request: &ReadRequest) -> Option<ReadReply> {
-        Some(self.0.get(id)?.answer(request))
+        finished(id, self.begin(id, request)?)
+    }
+
+    /// Begins to answer a read; none when there is no such view partition. What is left may read from disk.
+    pub fn begin<'a>(&self, id: PartitionId, request: &'a ReadRequest) -> Option<Begun<'a>> {
+        Some(self.0.get(id)?.begin(request))
+    }
+
+    /// Writes what a view partition holds of its base in memory as a sorted run, where that is `least` groups or more.
+    /// Says whether something was written and is in its place.
+    pub fn spill(&self, id: PartitionId, to: &dyn RunStore, least: usize) -> Result<bool, RunError> {
+        self.0.get(id).map_or(Ok(false), |slot| slot.spill(to, least))
+    }
+
+    /// Reads the base of a view partition into memory. Says whether something was read and is in its place.
+    pub fn load(&self, id: PartitionId) -> Result<bool, RunError> {
+        self.0.get(id).map_or(Ok(false), |slot| slot.load())
+    }
+
+    /// Returns how many groups a view partition holds in memory.
+    pub fn groups_of(&self, id: PartitionId) -> u64 {
+        self.0.get(id).map_or(0, |slot| slot.groups())
     }
 
     /// Returns the kinds of a view partition's aggregates, by which its states are encoded.
@@ -237,9 +267,9 @@ impl Readable {
         Some(self.0.get(id)?.with(|partition| partition.config().clone()))
     }
 
-    /// Returns what a view partition stands on.
+    /// Returns what a view partition stands on, where that is in memory.
     pub fn base(&self, id: PartitionId) -> Option<Arc<Block>> {
-        Some(self.0.get(id)?.with(|partition| Arc::clone(partition.base())))
+        self.0.get(id)?.with(|partition| partition.base().cloned())
     }
 
     /// Returns what speed holds of a segment: none when there is no such view partition, and none
@@ -253,7 +283,7 @@ impl Readable {
         Some(self.0.get(id)?.subscribe())
     }
 
-    /// Returns how many groups they hold.
+    /// Returns how many groups they hold in memory.
     pub fn groups(&self) -> u64 {
         self.0.groups()
     }

@@ -1,6 +1,6 @@
 //! Read requests and replies: plain data, so that they can cross a network.
 
-use sanso_state::{Cut, GroupId, GroupState, Offset, ViewPartition};
+use sanso_state::{Cut, GroupId, GroupState, Offset, Part, Reading, RunError, ViewPartition};
 
 /// What to read from one view partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub struct Progress {
     pub applied: Vec<Offset>,
     /// The watermark in microseconds.
     pub watermark_us: Option<i64>,
-    /// Groups in the batch base.
+    /// Groups in the batch base; one that is in several runs counts in each.
     pub base_groups: usize,
     /// Groups in the speed state.
     pub speed_groups: usize,
@@ -57,7 +57,7 @@ impl Progress {
             cut: partition.cut().clone(),
             applied: partition.applied().to_vec(),
             watermark_us: partition.watermark_us(),
-            base_groups,
+            base_groups: base_groups + partition.run_groups() as usize,
             speed_groups,
             late_groups: partition.late_groups(),
         }
@@ -73,17 +73,36 @@ pub struct ReadReply {
     pub progress: Progress,
 }
 
-pub(crate) fn answer(partition: &ViewPartition, request: &ReadRequest) -> ReadReply {
-    let groups = match request {
-        ReadRequest::Keys { keys, from, to } => {
-            keys.iter().flat_map(|key| partition.range(key, *from, *to)).collect()
+/// A read that was begun: what is in memory was found at one instant, and the rest never changes.
+#[derive(Debug)]
+pub struct Begun<'a> {
+    readings: Vec<Reading<'a>>,
+    progress: Progress,
+}
+
+impl<'a> Begun<'a> {
+    pub(crate) fn of(partition: &ViewPartition, request: &'a ReadRequest) -> Self {
+        let readings = match request {
+            ReadRequest::Keys { keys, from, to } => {
+                keys.iter().map(|key| partition.reading(Part::of(Some(key), *from, *to))).collect()
+            }
+            ReadRequest::Scan { from, to } => vec![partition.reading(Part::of(None, *from, *to))],
+            ReadRequest::Progress => Vec::new(),
+        };
+        Self { readings, progress: Progress::of(partition) }
+    }
+
+    /// Says whether groups are to be read from disk.
+    pub fn takes_long(&self) -> bool {
+        self.readings.iter().any(Reading::takes_long)
+    }
+
+    /// Reads what is not in memory; an error is of the disk.
+    pub fn finish(self) -> Result<ReadReply, RunError> {
+        let mut groups = Vec::new();
+        for reading in self.readings {
+            groups.append(&mut reading.finish()?);
         }
-        ReadRequest::Scan { from, to } => {
-            let mut groups = partition.all();
-            groups.retain(|(id, _)| (*from..*to).contains(&id.window_start));
-            groups
-        }
-        ReadRequest::Progress => Vec::new(),
-    };
-    ReadReply { groups, progress: Progress::of(partition) }
+        Ok(ReadReply { groups, progress: self.progress })
+    }
 }

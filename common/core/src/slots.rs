@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
-use sanso_state::{Emission, Entry, Fingerprint, GroupId, Groups, Offset, Outcome, ViewPartition, Windows};
+use sanso_state::{
+    Emission, Entry, Fingerprint, GroupId, Groups, Offset, Outcome, RunError, RunStore, ViewPartition,
+    Windows,
+};
 use tokio::sync::{Notify, broadcast};
 
 use crate::bury::bury;
-use crate::read::{ReadReply, ReadRequest, answer};
+use crate::read::{Begun, ReadRequest};
 use crate::store::PartitionId;
 
 /// How many changes a slow subscriber may lag behind before it must re-read.
@@ -93,9 +96,39 @@ impl Slot {
         bury(std::mem::replace(&mut *self.partition.write(), partition));
     }
 
-    /// Answers a read; groups and progress are of one instant.
-    pub(crate) fn answer(&self, request: &ReadRequest) -> ReadReply {
-        answer(&self.partition.read(), request)
+    /// Begins to answer a read; groups and progress are of one instant.
+    pub(crate) fn begin<'a>(&self, request: &'a ReadRequest) -> Begun<'a> {
+        Begun::of(&self.partition.read(), request)
+    }
+
+    /// Writes what of the base is in memory as a run, where it is `least` groups or more. Says whether something was written and
+    /// is in its place.
+    pub(crate) fn spill(&self, to: &dyn RunStore, least: usize) -> Result<bool, RunError> {
+        let found = self.with(|partition| Some((partition.to_spill(least)?, Arc::clone(partition.kinds()))));
+        let Some((moving, kinds)) = found else { return Ok(false) };
+        let run = moving.write(&kinds, to)?;
+        let spilled = self.change(|partition| partition.spilled(&moving, run));
+        bury(moving);
+        Ok(spilled)
+    }
+
+    /// Reads all of the base into memory. Says whether something was read and is in its place.
+    pub(crate) fn load(&self) -> Result<bool, RunError> {
+        let Some(moving) = self.with(ViewPartition::to_load) else { return Ok(false) };
+        let groups = moving.read()?;
+        Ok(self.change(|partition| partition.loaded(&moving, groups)))
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut ViewPartition) -> T) -> T {
+        let mut partition = self.partition.write();
+        let changed = change(&mut partition);
+        self.groups.store(groups_of(&partition), Ordering::Relaxed);
+        changed
+    }
+
+    /// Returns how many groups it holds in memory.
+    pub(crate) fn groups(&self) -> u64 {
+        self.groups.load(Ordering::Relaxed)
     }
 
     /// Looks at the view partition.
@@ -107,12 +140,13 @@ impl Slot {
         self.changes.subscribe()
     }
 
-    /// Begins to emit, and tells `waits` of emissions; returns the names of the groups that are there.
-    pub(crate) fn emit(&self, windows: Arc<dyn Windows>, waits: Arc<Notify>) -> Vec<GroupId> {
+    /// Begins to emit, and tells `waits` of emissions; returns the names of the groups that are there. None while
+    /// not all of them are in memory.
+    pub(crate) fn emit(&self, windows: Arc<dyn Windows>, waits: Arc<Notify>) -> Option<Vec<GroupId>> {
         *self.emits_to.lock() = Some(waits);
-        self.partition.write().emit(windows);
+        let emits = self.partition.write().emit(windows);
         // What is added before they are listed is listed too.
-        self.with(ViewPartition::group_ids)
+        emits.then(|| self.with(ViewPartition::group_ids))
     }
 
     pub(crate) fn stop_emitting(&self) {
@@ -193,9 +227,9 @@ impl Slots {
         .collect()
     }
 
-    /// Returns how many groups all hold, in their bases and since.
+    /// Returns how many groups all hold in memory, in their bases and since.
     pub(crate) fn groups(&self) -> u64 {
-        self.by_id.read().values().map(|slot| slot.groups.load(Ordering::Relaxed)).sum()
+        self.by_id.read().values().map(|slot| slot.groups()).sum()
     }
 }
 

@@ -9,7 +9,7 @@ use sanso_state::{
 };
 use tokio::sync::broadcast;
 
-use crate::hosted::Readable;
+use crate::hosted::{Readable, finished};
 use crate::read::{ReadReply, ReadRequest};
 use crate::slots::{Change, Slot, Slots};
 
@@ -77,6 +77,11 @@ pub trait Partitions: Send + Sync {
 
     /// See [`PartitionStore::emits_here`].
     fn emits_here(&self) -> Vec<(PartitionId, Readable)>;
+
+    /// See [`PartitionStore::held_here`].
+    fn held_here(&self) -> Vec<(PartitionId, Readable)> {
+        Vec::new()
+    }
 }
 
 /// The view partitions, wherever they are. Clones share it.
@@ -130,13 +135,13 @@ impl PartitionStore {
         Ok(self.slot(id)?.apply(entry))
     }
 
-    /// Returns the block that a partition stands on where nobody but this process has a copy. A block that follows it
+    /// Returns the block that a partition stands on where nobody but this process has a copy, and it is in memory. A block that follows it
     /// costs nothing to be adopted then, while what it adds would be added where others wait; where there are
     /// copies, what it adds is what is sent.
     pub fn only_base(&self, id: PartitionId) -> Option<Arc<Block>> {
         match &self.cluster {
             Some(cluster) => cluster.only_base(id),
-            None => Some(self.own.get(id)?.with(|partition| Arc::clone(partition.base()))),
+            None => self.own.get(id)?.with(|partition| partition.base().cloned()),
         }
     }
 
@@ -157,7 +162,7 @@ impl PartitionStore {
     ) -> Result<ReadReply, StoreError> {
         match &self.cluster {
             Some(cluster) => cluster.read(id, request, seen).await,
-            None => Ok(self.slot(id)?.answer(request)),
+            None => finished(id, self.slot(id)?.begin(request)).ok_or(StoreError::NotLive(id)),
         }
     }
 
@@ -198,11 +203,20 @@ impl PartitionStore {
     pub fn emits_here(&self) -> Vec<(PartitionId, Readable)> {
         match &self.cluster {
             Some(cluster) => cluster.emits_here(),
-            None => self.own.list().into_iter().map(|id| (id, Readable::of(&self.own))).collect(),
+            None => self.own_here(),
         }
     }
 
-    /// Returns how many groups the partitions in this process hold, in their bases and since;
+    /// Returns the partitions of which this process has a replica, in sync or not.
+    pub fn held_here(&self) -> Vec<(PartitionId, Readable)> {
+        self.cluster.as_ref().map_or_else(|| self.own_here(), |cluster| cluster.held_here())
+    }
+
+    fn own_here(&self) -> Vec<(PartitionId, Readable)> {
+        self.own.list().into_iter().map(|id| (id, Readable::of(&self.own))).collect()
+    }
+
+    /// Returns how many groups the partitions in this process hold in memory, in their bases and since;
     /// what its memory grows with.
     pub fn groups(&self) -> u64 {
         self.cluster.as_ref().map_or_else(|| self.own.groups(), |cluster| cluster.groups())

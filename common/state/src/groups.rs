@@ -14,7 +14,7 @@ mod coarser;
 
 use std::cmp::Ordering;
 use std::fmt;
-use std::ops::RangeBounds;
+use std::ops::Bound;
 
 use crate::aggregate::{AggregateKind, HEAD, States};
 use crate::codec::{DecodeError, Reader, write_i64, write_u64};
@@ -22,6 +22,7 @@ use crate::group::{GroupId, GroupState};
 use crate::keys::{Key, KeyBytes, Places};
 use crate::line::{AT_ONCE, FREE, MANY, NONE, ONE, Sought, WINDOW, head, key, window_start};
 use crate::rows::{GroupedRows, Wanted};
+use crate::run::Part;
 use crate::series::{Series, Windows};
 use crate::value::Value;
 
@@ -323,11 +324,10 @@ impl Groups {
         }
     }
 
-    /// Returns the keys that have groups and are chosen, with their lines, in order.
-    fn ordered(&self, chosen: impl Fn(&[u8]) -> bool) -> Vec<(KeyBytes<'_>, u32)> {
+    /// Returns the keys that have groups with their lines, in order.
+    fn ordered(&self) -> Vec<(KeyBytes<'_>, u32)> {
         let held = (0..self.states.lines() as u32).filter(|&line| !self.series_at(line).is_empty());
-        let keys = held.map(|line| (self.bytes(line), line)).filter(|(key, _)| chosen(key));
-        let mut keys: Vec<_> = keys.collect();
+        let mut keys: Vec<_> = held.map(|line| (self.bytes(line), line)).collect();
         keys.sort_unstable_by_key(|(key, _)| *key);
         keys
     }
@@ -345,7 +345,7 @@ impl Groups {
 
     /// Iterates in order of key and window.
     pub fn iter(&self) -> impl Iterator<Item = (GroupId, GroupState)> {
-        self.ordered(|_| true).into_iter().flat_map(move |(key, line)| {
+        self.ordered().into_iter().flat_map(move |(key, line)| {
             self.series_at(line).range(..).map(move |(window_start, line)| {
                 (GroupId { key: (*key).into(), window_start }, self.states.get(line))
             })
@@ -355,7 +355,7 @@ impl Groups {
     /// Appends the canonical encoding: groups in order.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         write_u64(out, self.len() as u64);
-        for (key, line) in self.ordered(|_| true) {
+        for (key, line) in self.ordered() {
             for (window_start, line) in self.series_at(line).range(..) {
                 write_u64(out, key.len() as u64);
                 out.extend_from_slice(&key);
@@ -392,52 +392,42 @@ impl Groups {
         Ok(groups)
     }
 
-    /// Returns base ⊕ speed of one key's groups with `from <= start < to`,
-    /// those that have rows, in order.
-    pub(crate) fn combined_range(
-        base: &Self,
-        speed: &Self,
-        key: &[u8],
-        from: i64,
-        to: i64,
-    ) -> Vec<(GroupId, GroupState)> {
-        let mut out = Vec::new();
-        combine_windows(base, speed, key, from..to.max(from), &mut out);
-        out
-    }
-
-    /// Returns base ⊕ speed of the groups whose key lies in `[from, to)`, those
-    /// that have rows, in order; an absent `to` is no bound.
+    /// Returns base ⊕ speed of some groups, in order: those that have rows, or all that are not neutral.
     pub(crate) fn combined(
         base: &Self,
         speed: &Self,
-        from: &[u8],
-        to: Option<&[u8]>,
+        part: Part<'_>,
+        also_without_rows: bool,
     ) -> Vec<(GroupId, GroupState)> {
-        let inside = |key: &[u8]| from <= key && to.is_none_or(|to| key < to);
-        let mut keys = base.ordered(inside);
-        keys.extend(speed.ordered(inside));
+        let keep = |state: &GroupState| state.rows > 0 || (also_without_rows && !state.is_zero());
+        let mut out = Vec::new();
+        if let Some(key) = part.key {
+            combine_windows(base, speed, key, part.windows, keep, &mut out);
+            return out;
+        }
+        let mut keys = base.ordered();
+        keys.extend(speed.ordered());
         // Two ascending runs: a stable sort merges them.
         keys.sort_by_key(|(key, _)| *key);
         keys.dedup_by_key(|(key, _)| *key);
-        let mut out = Vec::with_capacity(keys.len());
         for (key, _) in keys {
-            combine_windows(base, speed, &key, .., &mut out);
+            combine_windows(base, speed, &key, part.windows, keep, &mut out);
         }
         out
     }
 }
 
-/// Combines one key's windows; keeps those that have rows.
+/// Combines some of one key's windows, of which some are kept.
 fn combine_windows(
     base: &Groups,
     speed: &Groups,
     key: &[u8],
-    range: impl RangeBounds<i64> + Clone,
+    range: (Bound<i64>, Bound<i64>),
+    keep: impl Fn(&GroupState) -> bool,
     out: &mut Vec<(GroupId, GroupState)>,
 ) {
     let wanted = Wanted::new(key, 0);
-    let mut left = base.series(&wanted).range(range.clone()).peekable();
+    let mut left = base.series(&wanted).range(range).peekable();
     let mut right = speed.series(&wanted).range(range).peekable();
     loop {
         let window_start = match (left.peek(), right.peek()) {
@@ -455,7 +445,7 @@ fn combine_windows(
             }
             (one, other) => one.or(other).expect("one of them starts here"),
         };
-        if state.rows > 0 {
+        if keep(&state) {
             out.push((GroupId { key: key.into(), window_start }, state));
         }
     }

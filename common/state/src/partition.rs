@@ -16,7 +16,10 @@
 //! - `applied[l] >= cut_k[l]` for every log partition;
 //! - no segment ends at or below `cut_k[l]`;
 //! - the running total equals the sum of the segments;
-//! - no closed window is pending.
+//! - no closed window is pending;
+//! - what emits has its base in memory.
+//!
+//! The base is a block in memory, and sorted runs elsewhere that it is to be added to; see [`Moving`].
 //!
 //! Where it emits, a window is emitted once when it closes and again, marked late, whenever it
 //! changes afterwards. Emitting is no part of what is replicated or restored: who begins to emit is
@@ -24,8 +27,10 @@
 
 mod closing;
 mod snapshot;
+mod spilling;
 
 pub use snapshot::Snapshot;
+pub use spilling::{Moving, Reading};
 
 use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::sync::Arc;
@@ -37,6 +42,7 @@ use crate::fingerprint::Fingerprint;
 use crate::group::{GroupId, GroupState};
 use crate::groups::Groups;
 use crate::position::{Cut, Offset, SegmentId, Segments};
+use crate::run::{Part, SortedRun};
 
 /// What a view partition needs to know of its view.
 #[derive(Clone, Debug)]
@@ -56,6 +62,8 @@ pub struct ViewPartitionConfig {
 pub struct ViewPartition {
     config: ViewPartitionConfig,
     base: Arc<Block>,
+    /// What of the base is not in memory, oldest first.
+    runs: Vec<Arc<dyn SortedRun>>,
     applied: Vec<Offset>,
     watermarks_us: Vec<Option<i64>>,
     idle: Vec<bool>,
@@ -76,6 +84,7 @@ impl ViewPartition {
         let partitions = base.cut.partitions();
         let mut this = Self {
             base: Arc::new(Block::empty(config.view, partitions)),
+            runs: Vec::new(),
             config,
             applied: vec![0; partitions as usize],
             watermarks_us: vec![None; partitions as usize],
@@ -151,6 +160,7 @@ impl ViewPartition {
             return refused;
         }
         let before = std::mem::replace(&mut self.base, block);
+        self.runs.clear();
         let dropped = self.drop_covered();
         if self.closing.is_some() {
             // The combination changes where batch covers more than was applied
@@ -259,19 +269,19 @@ impl ViewPartition {
 
     /// Returns the combined states (base ⊕ speed) of one key's groups with
     /// `from <= window start < to`. Groups without rows are left out.
+    ///
+    /// # Panics
+    /// When a run can't be read; [`ViewPartition::reading`] tells it.
     pub fn range(&self, key: &[u8], from: i64, to: i64) -> Vec<(GroupId, GroupState)> {
-        Groups::combined_range(&self.base.groups, &self.total, key, from, to)
-    }
-
-    /// Returns the combined states of the groups whose encoded key lies in
-    /// `[from, to)`; an absent `to` is no bound. Groups without rows are left out.
-    pub fn key_range(&self, from: &[u8], to: Option<&[u8]>) -> Vec<(GroupId, GroupState)> {
-        Groups::combined(&self.base.groups, &self.total, from, to)
+        self.reading(Part::of(Some(key), from, to)).finish().expect("its runs can be read")
     }
 
     /// Returns the combined states of all groups that have rows.
+    ///
+    /// # Panics
+    /// When a run can't be read; [`ViewPartition::reading`] tells it.
     pub fn all(&self) -> Vec<(GroupId, GroupState)> {
-        self.key_range(&[], None)
+        self.reading(Part::ALL).finish().expect("its runs can be read")
     }
 
     /// Returns `applied`, one offset for each log partition: the session token.
@@ -279,15 +289,15 @@ impl ViewPartition {
         &self.applied
     }
 
-    /// Returns the batch version.
-    pub fn base(&self) -> &Arc<Block> {
-        &self.base
+    /// Returns the batch version; none where not all of it is in memory.
+    pub fn base(&self) -> Option<&Arc<Block>> {
+        self.runs.is_empty().then_some(&self.base)
     }
 
     /// Shares what a newer batch version may replace, for one who will free it at a better moment.
-    pub fn replaceable(&self) -> (Arc<Block>, Vec<Arc<Groups>>) {
+    pub fn replaceable(&self) -> impl Send + use<> {
         let speed = self.segments.values().chain([&self.total]).map(Arc::clone);
-        (Arc::clone(&self.base), speed.collect())
+        (Arc::clone(&self.base), self.runs.clone(), speed.collect::<Vec<_>>())
     }
 
     /// Returns the batch version's number.
@@ -315,7 +325,7 @@ impl ViewPartition {
         &self.config.kinds
     }
 
-    /// Returns the number of groups held in the batch base and in the speed total.
+    /// Returns the number of groups held in memory: of the batch base and in the speed total.
     pub fn group_counts(&self) -> (usize, usize) {
         (self.base.groups.len(), self.total.len())
     }
@@ -371,6 +381,9 @@ impl ViewPartition {
         }
         if self.a_closed_window_is_pending() {
             return Some("a closed window is pending");
+        }
+        if self.is_emitting() && !self.runs.is_empty() {
+            return Some("it emits what is not in memory");
         }
         None
     }

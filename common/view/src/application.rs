@@ -170,13 +170,15 @@ impl Application {
             }
         };
         let partitions = count(options.take("partitions"), 4, 1, 4096)? as u32;
-        options.finish("output_topic, partitions")?;
+        let storage = view_storage(&mut options, output_topic.is_some())?;
+        options.finish("output_topic, partitions, storage")?;
         let plan = plan::plan(self, session, &statement, output_topic.is_some())?;
         Ok(ViewDefinition {
             name: statement.name.text,
             source: Arc::clone(&plan.source),
             output_topic,
             partitions,
+            storage,
             sql: statement.query.to_string(),
             plan: Arc::new(plan),
         })
@@ -363,6 +365,24 @@ fn storage(options: &mut Options) -> Result<Storage, SqlError> {
         }
     }
     Ok(Storage { level, replicas })
+}
+
+/// Reads where a view's groups are kept.
+fn view_storage(options: &mut Options, emits: bool) -> Result<StorageLevel, SqlError> {
+    let Some(option) = options.take("storage") else { return Ok(StorageLevel::Memory) };
+    let level = parsed(&option)?;
+    let refused = |what: &str, hint: &str| Err(SqlError::new(option.place, what.to_owned(), hint));
+    match level {
+        StorageLevel::None => refused(
+            "a view that is kept nowhere can't be asked",
+            "say 'memory', 'disk' or 'memory,disk', or leave the view out",
+        ),
+        StorageLevel::Disk | StorageLevel::MemoryDisk if emits => refused(
+            "a view whose closed windows are written to a topic is kept in memory",
+            "leave storage out, or write the windows of another view with the same SELECT",
+        ),
+        level => Ok(level),
+    }
 }
 
 fn parsed<T: FromStr<Err: Display>>(option: &Named) -> Result<T, SqlError> {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use sanso_state::StorageLevel;
+
 use crate::plan::Plan;
 use crate::source::Source;
 
@@ -16,6 +18,8 @@ pub struct ViewDefinition {
     pub output_topic: Option<String>,
     /// The number of view partitions; `WITH (partitions = '4')`.
     pub partitions: u32,
+    /// Where nodes keep the view's groups: any level but none; `WITH (storage = 'disk')`.
+    pub storage: StorageLevel,
     /// The SELECT, as parsed.
     pub sql: String,
     pub(crate) plan: Arc<Plan>,

@@ -34,6 +34,8 @@ pub struct PlanDescription {
     pub columns: Vec<String>,
     /// The number of view partitions.
     pub partitions: u32,
+    /// Where nodes keep the groups.
+    pub storage: String,
     /// The topic closed windows are written to.
     pub output_topic: Option<String>,
     /// What each layer does.
@@ -99,6 +101,7 @@ impl View {
             aggregates: self.plan.aggregates.iter().map(aggregate).collect(),
             columns: outputs.map(|output| typed(&output.name, output.value_type)).collect(),
             partitions: self.partitions,
+            storage: self.storage.to_string(),
             output_topic: self.output_topic.clone(),
             layers: self.layers(),
             rolled_up_from: None,
@@ -140,9 +143,10 @@ impl View {
                 source.segment_size,
             ),
             serving: format!(
-                "answers batch version ⊕ speed segments by key and window start from {} view partitions, \
+                "answers batch version ⊕ speed segments by key and window start from {} view partitions, kept in {}, \
                  chosen by the hash of ({}){panes}",
                 self.partitions,
+                self.storage,
                 self.key_columns.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", "),
             ),
         }

@@ -8,8 +8,8 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBa
 use arrow::compute::{filter_record_batch, take};
 use arrow::datatypes::{DataType, Decimal128Type, Field, Int64Type, SchemaRef, TimestampMicrosecondType};
 use sanso_state::{
-    AggregateKind, Fingerprint, GroupId, GroupState, GroupedRows, Inputs, KeyColumn, Numbers, Takes, Value,
-    ValueType, ViewPartitionConfig, Windows, partition_of,
+    AggregateKind, Fingerprint, GroupId, GroupState, GroupedRows, Inputs, KeyColumn, Numbers, StorageLevel,
+    Takes, Value, ValueType, ViewPartitionConfig, Windows, partition_of,
 };
 
 use crate::definition::ViewDefinition;
@@ -49,6 +49,8 @@ pub struct View {
     pub output_topic: Option<String>,
     /// The number of view partitions.
     pub partitions: u32,
+    /// Where nodes keep the view's groups: any level but none. No part of the version, as it changes no answer.
+    pub storage: StorageLevel,
     /// What the reference tables' content makes doubtful, for people.
     pub warnings: Vec<String>,
     pub(crate) plan: Arc<Plan>,
@@ -142,6 +144,7 @@ impl View {
             window: plan.window.clone(),
             output_topic: definition.output_topic.clone(),
             partitions: definition.partitions,
+            storage: definition.storage,
             warnings: definition.warnings(&tables),
             sql: definition.sql.clone(),
             columns_read: plan.columns_read(),

@@ -32,6 +32,7 @@ use sanso_catalog::{Catalog, CatalogHandle, StatusBoard};
 use sanso_core::{PartitionId, PartitionStore, ReadRequest};
 use sanso_dataset::Dataset;
 use sanso_log::{Log, TopicSpec};
+use sanso_runs::{DiskRuns, RunsConfig};
 use sanso_speed::{SpeedConfig, SpeedHandle, SpeedLayer};
 use sanso_state::{Groups, Offset, ViewPartition};
 use sanso_view::{View, oracle};
@@ -76,6 +77,7 @@ struct System {
     records: Records,
     /// The view versions that are live, as an index into the declared ones.
     generations: Vec<usize>,
+    runs: DiskRuns,
     happened: BTreeMap<&'static str, u64>,
 }
 
@@ -104,6 +106,12 @@ impl System {
             speed_dir: folder.join("speed"),
             objects: Arc::new(InMemory::new()),
             generations: vec![0],
+            runs: DiskRuns::open(&RunsConfig {
+                dirs: vec![folder.to_owned()],
+                disk_bytes_max: u64::MAX,
+                cache_bytes: 1 << 16,
+            })
+            .expect("a folder of its own"),
             happened: BTreeMap::new(),
         }
     }
@@ -215,7 +223,7 @@ impl System {
                 8 => self.new_views(life).await,
                 9 => self.retire(life),
                 10 => self.catch_up(life).await,
-                _ => {}
+                _ => self.move_bases(life)?,
             }
             self.check(life).await?;
             if life.faults.are_fatal() {
@@ -277,6 +285,20 @@ impl System {
             take_down(life, view);
         }
         self.count("view version retired");
+    }
+
+    /// Moves what view partitions stand on to disk, or back into memory.
+    fn move_bases(&mut self, life: &Life) -> Result<(), Failure> {
+        for (id, held) in life.store.held_here() {
+            let moved = match self.rng.random_bool(0.8) {
+                true => held.spill(id, &self.runs, 1),
+                false => held.load(id),
+            };
+            if moved.map_err(|error| error.to_string())? {
+                self.count("base moved");
+            }
+        }
+        Ok(())
     }
 
     /// Lets the speed layer reach the log's end, unless a fault comes first.

@@ -85,6 +85,7 @@ fn the_layers_keep_every_promise_in_every_seed() {
             "adoption",
             "answer",
             "audited",
+            "base moved",
             "extended",
             "fed",
             "handed over",

@@ -43,6 +43,7 @@ async fn seeds(count: u64, place: impl Fn() -> Box<dyn LogPlace>) {
     println!("{happened:?}");
     // A world in which nothing goes wrong proves nothing.
     for what in [
+        "base moved",
         "crash",
         "indexes fell back",
         "outlived its faults",

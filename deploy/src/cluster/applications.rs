@@ -308,6 +308,14 @@ impl Applications {
                 live.insert(version, view);
             }
         }
+        // How this node keeps a view is for its own file to say.
+        let mut is_kept_anew = false;
+        for view in &self.own.lock().declared.views {
+            if let Some(held) = live.get_mut(&view.fingerprint).filter(|held| held.storage != view.storage) {
+                *held = Arc::clone(view);
+                is_kept_anew = true;
+            }
+        }
         let fed = catalog.live.keys().copied().filter(|_| lets_go);
         for version in lingering.let_go(&heard, fed, LINGER_ROUNDS) {
             if let Some(view) = live.remove(&version) {
@@ -315,7 +323,7 @@ impl Applications {
             }
         }
         let emits = Some(heard.emits());
-        let is_same = live.keys().eq(catalog.live.keys()) && emits == catalog.emits;
+        let is_same = live.keys().eq(catalog.live.keys()) && emits == catalog.emits && !is_kept_anew;
         if !is_same {
             self.catalog.update(|catalog| (catalog.live, catalog.emits) = (live, emits));
         }

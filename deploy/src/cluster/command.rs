@@ -8,10 +8,10 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use crate::blocks;
 use crate::cluster::file::{EXAMPLE, NodeFile};
 use crate::cluster::member::Member;
 use crate::dev::{StopSignals, size_limit_is_an_error};
+use crate::disks::Disks;
 use crate::http::Client;
 use crate::telemetry;
 
@@ -47,11 +47,11 @@ pub(crate) async fn run_node(args: NodeArgs) -> anyhow::Result<ExitCode> {
     let _refused = size_limit_is_an_error()?;
     let file = NodeFile::read(&args.config.context("a node's file is needed: --config node.toml")?)?;
     let metrics = sanso_serving::metrics::install().context("install the metrics recorder")?;
-    let blocks = blocks::open(&file.settings.batch, &file.own.data)?;
+    let disks = Disks::open(&file.settings, &file.own.data)?;
     let mut declared = None;
     loop {
         let member = tokio::select! {
-            member = Member::start(&file, &metrics, &blocks, declared.take()) => member?,
+            member = Member::start(&file, &metrics, &disks, declared.take()) => member?,
             () = stop_signals.received() => {
                 // What the start waits for may never come; a kill at any moment loses nothing.
                 tracing::info!("stopped while it started");

@@ -8,6 +8,7 @@ use anyhow::Context;
 use sanso_batch::{BatchLayer, Executor, TaskWorker};
 use sanso_cluster::{ClusterMap, NodeId, owners};
 use sanso_core::{PartitionId, ReadRequest, StoreError};
+use sanso_state::StorageLevel;
 use sanso_view::View;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -150,6 +151,10 @@ impl World {
                     let id = PartitionId { view: view.fingerprint, index };
                     self.cluster.create(id, view.partition_config(), block).await?;
                     tracing::info!(view = view.name, partition = index, "view partition is made");
+                }
+                if view.storage == StorageLevel::Disk {
+                    // Not all of them are to be in memory at a time; the error is told by who moves what is held.
+                    let _ = self.spiller.turn().await;
                 }
             }
         }

@@ -15,7 +15,6 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use sanso_batch::BatchConfig;
-use sanso_block::BlockStore;
 use sanso_catalog::{Catalog, CatalogHandle, Registered, Shares, StatusBoard};
 use sanso_cluster::{ClusterConfig, ClusterNode, KindsOf, NodeId, Timings, VotersPatience};
 use sanso_core::PartitionStore;
@@ -35,8 +34,10 @@ use crate::cluster::admin::Admin;
 use crate::cluster::applications::Applications;
 use crate::cluster::blocks::{Host, copy};
 use crate::cluster::file::{NodeFile, Role};
+use crate::cluster::spilling::Spiller;
 use crate::cluster::{driver, published, questions, shares};
-use crate::{blocks, bounds, source_log};
+use crate::disks::Disks;
+use crate::{bounds, source_log};
 
 /// A running node.
 pub(crate) struct Member {
@@ -64,17 +65,18 @@ pub(super) struct World {
     pub(super) catalog: CatalogHandle,
     pub(super) store: PartitionStore,
     pub(super) board: StatusBoard,
+    pub(super) spiller: Spiller,
     applications: Arc<Applications>,
 }
 
 impl Member {
     /// Begins a life of this node; returns once HTTP is served, which may be before the node is
     /// given anything.
-    /// `blocks` outlive its lives; `before` is what the life before declared, if there was one.
+    /// `disks` outlive its lives; `before` is what the life before declared, if there was one.
     pub(crate) async fn start(
         file: &NodeFile,
         metrics: &PrometheusHandle,
-        blocks: &BlockStore,
+        disks: &Disks,
         before: Option<Arc<Declared>>,
     ) -> anyhow::Result<Self> {
         let declared = read_or_keep(&file.own.application, before)?;
@@ -89,7 +91,7 @@ impl Member {
             tracing::info!(me = %cluster.me(), "takes part in the cluster");
         }
         // What a start that fails has begun is not to outlive the runtime, nor to be in the way of another try.
-        let world = match World::open(file, Arc::clone(&cluster), catalog, blocks, declared).await {
+        let world = match World::open(file, Arc::clone(&cluster), catalog, disks, declared).await {
             Ok(world) => world,
             Err(error) => {
                 cluster.shutdown().await;
@@ -97,7 +99,7 @@ impl Member {
             }
         };
         let mut member = Self::new(&world, background);
-        member._limits.extend(blocks::register(&world.board.limits(), &world.batch, blocks));
+        member._limits.extend(disks.register(&world.board.limits(), &file.settings));
         if let Err(error) = member.run(file, &world, metrics).await {
             member.stop().await;
             return Err(error);
@@ -156,6 +158,7 @@ impl Member {
             let batch = driver::run(world.clone(), tasks, stop.clone());
             self.tasks.push(self.background.spawn(batch));
         }
+        self.tasks.push(self.background.spawn(world.spiller.clone().follow(stop.clone())));
         let drivers = file.with_role(Role::Batch);
         let cluster = Arc::clone(&world.cluster);
         let drives = move || driver::drives(&cluster.maps().borrow(), &drivers, me);
@@ -208,7 +211,7 @@ impl World {
         file: &NodeFile,
         cluster: Arc<ClusterNode>,
         catalog: CatalogHandle,
-        blocks: &BlockStore,
+        disks: &Disks,
         declared: Arc<Declared>,
     ) -> anyhow::Result<Self> {
         let log = source_log::open(&file.own.log.url, file.settings.kafka.clone(), &declared).await?;
@@ -216,12 +219,19 @@ impl World {
         let dataset = Dataset::open(&file.settings.dataset, &beside, Credentials::Standard)
             .await
             .context("open master dataset")?;
-        let dataset = blocks::keep(dataset, blocks, &declared.application);
+        let dataset = disks.keep(dataset, &declared.application);
         let (store, app) = (cluster.store(), file.own.application.clone());
         let applications =
             Applications::tell(Arc::clone(&cluster), catalog.clone(), store.clone(), app, declared);
+        let spiller = Spiller::new(
+            catalog.clone(),
+            store.clone(),
+            disks.runs.clone(),
+            file.settings.serving.view_groups_max,
+        );
         let world = Self {
             batch: file.settings.batch.clone(),
+            spiller,
             store,
             cluster,
             log,
@@ -362,15 +372,15 @@ mod tests {
         let taken_at = taken.local_addr().expect("it has an address");
         let metrics = sanso_serving::metrics::install().expect("the only one");
         let settings = || Settings::read(None).expect("the built-in settings");
-        let blocks = blocks::open(&settings().batch, folder.path()).expect("opened");
+        let disks = Disks::open(&settings(), folder.path()).expect("opened");
         let file = |listen| NodeFile::alone(app.clone(), data.clone(), listen, None, settings());
         for _ in 0..2 {
-            let refused = Member::start(&file(taken_at), &metrics, &blocks, None).await.err();
+            let refused = Member::start(&file(taken_at), &metrics, &disks, None).await.err();
             let error = format!("{:#}", refused.expect("the port is taken"));
             assert!(error.contains(&taken_at.to_string()), "{error}");
         }
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let member = Member::start(&file(anywhere), &metrics, &blocks, None).await.expect("started");
+        let member = Member::start(&file(anywhere), &metrics, &disks, None).await.expect("started");
         assert!(member.address.is_some());
         member.stop().await;
     }

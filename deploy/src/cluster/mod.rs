@@ -11,6 +11,7 @@ mod published;
 mod questions;
 mod rollout;
 mod shares;
+mod spilling;
 mod tasks;
 
 pub(crate) use command::{ClusterArgs, NodeArgs, run, run_node};

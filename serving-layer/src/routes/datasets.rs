@@ -107,7 +107,7 @@ async fn of_source(
             "bytes": published.map(|published| {
                 published.blocks.iter().flat_map(|block| block.files()).map(|file| file.bytes).sum::<u64>()
             }),
-            "storage": "memory", "replicas": "as view partitions",
+            "storage": view.storage.name(), "replicas": "as view partitions",
         }));
     }
     Ok(all)

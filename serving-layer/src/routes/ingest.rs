@@ -353,7 +353,7 @@ fn check_room(shared: &Shared) -> Result<(), Problem> {
     };
     Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "views-full", "The views hold as much as they may")
         .detail(format!("the views{of} hold {groups} groups in memory, and {max} are allowed"))
-        .hint("declare fewer or coarser views, or raise serving.view_groups_max where there is memory; sanso limits shows the use")
+        .hint("declare fewer or coarser views, keep large ones on disk (WITH (storage = 'disk')), or raise serving.view_groups_max where there is memory; sanso limits shows the use")
         .with("budget", "serving.view_groups_max")
         .retry_after_s(10))
 }

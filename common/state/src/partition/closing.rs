@@ -21,9 +21,14 @@ pub(super) struct Closing {
 
 impl ViewPartition {
     /// Begins to emit: a window that closes from now on, and every change of one that has closed.
-    /// What was there before is emitted once it is offered.
-    pub fn emit(&mut self, windows: Arc<dyn Windows>) {
-        self.closing = Some(Closing { windows, pending: BTreeMap::new(), emissions: Vec::new() });
+    /// What was there before is emitted once it is offered. Returns false, and emits nothing, while not all of it is in
+    /// memory.
+    pub fn emit(&mut self, windows: Arc<dyn Windows>) -> bool {
+        let all_here = self.runs.is_empty();
+        if all_here {
+            self.closing = Some(Closing { windows, pending: BTreeMap::new(), emissions: Vec::new() });
+        }
+        all_here
     }
 
     /// Returns a copy that emits nothing.
@@ -43,7 +48,7 @@ impl ViewPartition {
         self.closing.is_some()
     }
 
-    /// Returns the names of all groups; those of base and speed come twice.
+    /// Returns the names of all groups in memory; those of base and speed come twice.
     pub fn group_ids(&self) -> Vec<GroupId> {
         self.base.groups.ids().chain(self.total.ids()).collect()
     }

@@ -7,6 +7,7 @@ use super::{ViewPartition, ViewPartitionConfig, sum_of};
 use crate::entry::Block;
 use crate::groups::Groups;
 use crate::position::{Offset, SegmentId};
+use crate::run::RunError;
 
 /// Everything that a [`ViewPartition`] holds and that does not follow from the rest; but for what it is
 /// to emit, which is not replicated.
@@ -29,17 +30,22 @@ pub struct Snapshot {
 }
 
 impl ViewPartition {
-    /// Returns everything it holds. The groups are shared, not copied.
-    pub fn snapshot(&self) -> Snapshot {
-        Snapshot {
-            base: Arc::clone(&self.base),
+    /// Returns everything it holds. The groups are shared, not copied, where they are in memory; else they
+    /// are read.
+    pub fn snapshot(&self) -> Result<Snapshot, RunError> {
+        let base = match self.to_load() {
+            None => Arc::clone(&self.base),
+            Some(moving) => moving.with(moving.read()?),
+        };
+        Ok(Snapshot {
+            base,
             applied: self.applied.clone(),
             watermarks_us: self.watermarks_us.clone(),
             idle: self.idle.clone(),
             segments: self.segments.clone(),
             closed_until_us: self.closed_until_us,
             late_groups: self.late_groups,
-        }
+        })
     }
 
     /// Creates the view partition that [`ViewPartition::snapshot`] was taken of; what can't be one is

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use sanso_state::{Entry, LogPartition, Outcome, SegmentId, ViewPartition, encode_groups};
+use sanso_state::{Block, Entry, LogPartition, MemoryRuns, Outcome, SegmentId, ViewPartition, encode_groups};
 
 use crate::model::*;
 use crate::oracle::cases;
@@ -32,13 +32,14 @@ proptest! {
             held.emit(Arc::new(Panes(panes)));
         }
         for step in steps {
-            let mut copy = ViewPartition::restore(held.config().clone(), held.snapshot()).expect("it is a copy");
+            let mut copy = copied(&held);
             if held.is_emitting() {
-                copy.emit(Arc::new(Panes(panes)));
+                prop_assert!(copy.emit(Arc::new(Panes(panes))));
             }
             take(&mut held, &mut published.clone(), &history, &step)?;
             take(&mut copy, &mut published, &history, &step)?;
             prop_assert_eq!(copy.snapshot(), held.snapshot());
+            prop_assert_eq!(held.snapshot().map(|snapshot| snapshot.base), Ok(standing_on(&published, &held)));
             prop_assert_eq!(copy.all(), held.all());
             audit_is_clean(&copy, &history)?;
         }
@@ -112,7 +113,20 @@ fn take(
         Step::ExtendToNewest => {
             held.apply(Entry::Extend(published.newest_of(held.version())));
             prop_assert_eq!(held.version(), published.newest().version);
-            prop_assert_eq!(held.base(), &published.newest());
+            prop_assert_eq!(held.snapshot().map(|snapshot| snapshot.base), Ok(published.newest()));
+        }
+        Step::Spill { least } => {
+            let moved = held.to_spill(*least).map(|moved| (moved.write(held.kinds(), &MemoryRuns), moved));
+            if let Some((run, moved)) = moved {
+                prop_assert!(held.spilled(&moved, run.expect("it is in memory")));
+                prop_assert_eq!(held.group_counts().0, 0);
+            }
+        }
+        Step::Load => {
+            if let Some(moved) = held.to_load() {
+                prop_assert!(held.loaded(&moved, moved.read().expect("it is in memory")));
+            }
+            prop_assert!(held.base().is_some());
         }
         Step::Lose => *held = ViewPartition::new(config(), published.newest()),
         Step::Rebuild { which } => {
@@ -124,6 +138,16 @@ fn take(
         }
     }
     Ok(())
+}
+
+fn copied(held: &ViewPartition) -> ViewPartition {
+    let snapshot = held.snapshot().expect("runs are in memory");
+    ViewPartition::restore(held.config().clone(), snapshot).expect("it is a copy")
+}
+
+/// The published version that a view partition stands on.
+fn standing_on(published: &Published, held: &ViewPartition) -> Arc<Block> {
+    Arc::clone(&published.0[held.version() as usize])
 }
 
 /// Every complete segment equals batch's computation byte for byte.

@@ -156,6 +156,10 @@ pub(crate) enum Step {
     Extend { of: prop::sample::Index, which: prop::sample::Index },
     /// The newest published version is offered by what it adds to the one that is held.
     ExtendToNewest,
+    /// What of the base is in memory goes to a run, if it is as much as this.
+    Spill { least: usize },
+    /// All of the base comes into memory.
+    Load,
     /// All replicas are lost.
     Lose,
     /// A complete segment is rebuilt though it was right.
@@ -172,6 +176,8 @@ pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => Just(Step::AdoptNewest),
         1 => any::<[prop::sample::Index; 2]>().prop_map(|[of, which]| Step::Extend { of, which }),
         2 => Just(Step::ExtendToNewest),
+        3 => (0_usize..8).prop_map(|least| Step::Spill { least }),
+        1 => Just(Step::Load),
         1 => Just(Step::Lose),
         1 => any::<prop::sample::Index>().prop_map(|which| Step::Rebuild { which }),
     ];

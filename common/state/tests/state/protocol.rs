@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sanso_state::{
     Block, Cut, Delta, Difference, Entry, Extension, Fingerprint, GroupId, GroupState, Groups, LogPartition,
-    Outcome, SegmentId, Value, ViewPartition,
+    MemoryRuns, Moving, Outcome, SegmentId, Value, ViewPartition,
 };
 
 use crate::model::{config, kinds, view};
@@ -111,7 +111,7 @@ fn an_extension_is_adopted_on_its_version_alone_and_changes_no_other_holder_of_i
     }
     assert_eq!((held.version(), held.group_counts()), (2, (2, 1)));
     assert_eq!(held.apply(extension(2, 3, &[12, 4])), Outcome::Adopted);
-    assert_eq!(held.base(), &block(3, &[12, 4], rows(&[(1, 0, 9, 1), (2, 0, 7, 1)])));
+    assert_eq!(held.base(), Some(&block(3, &[12, 4], rows(&[(1, 0, 9, 1), (2, 0, 7, 1)]))));
     assert_eq!((held.applied(), held.group_counts()), (&[12, 4][..], (2, 0)));
     assert_eq!(before, block(2, &[8, 4], rows(&[(1, 0, 5, 1), (2, 0, 7, 1)])));
 }
@@ -170,7 +170,7 @@ fn a_correction_of_a_batch_row_waits_with_no_rows_but_a_sum() {
 }
 
 #[test]
-fn ranges_are_half_open_in_windows_and_in_keys() {
+fn ranges_are_half_open_in_windows() {
     let base = rows(&[(1, 0, 1, 1), (1, 10, 2, 1), (2, 0, 3, 1)]);
     let mut held = ViewPartition::new(config(), block(1, &[4, 0], base));
     held.apply(Entry::Delta(delta(
@@ -184,10 +184,51 @@ fn ranges_are_half_open_in_windows_and_in_keys() {
     let sum = |key, window, sum| (id(key, window), Value::Decimal(sum));
     assert_eq!(found(held.range(&key(1), 0, 20)), [sum(1, 0, 1), sum(1, 10, 7)]);
     assert!(held.range(&key(1), 20, 0).is_empty());
-    assert_eq!(found(held.key_range(&key(2), Some(&key(3)))), [sum(2, 0, 3)]);
-    assert_eq!(found(held.key_range(&key(2), None)), [sum(2, 0, 3), sum(3, 0, 7)]);
-    assert!(held.key_range(&key(3), Some(&key(2))).is_empty());
     assert_eq!(held.all().len(), 6);
+}
+
+#[test]
+fn what_has_changed_meanwhile_is_not_replaced_by_what_was_moved() {
+    let mut held = ViewPartition::new(config(), block(1, &[4, 0], rows(&[(1, 0, 1, 1)])));
+    let written = |moved: &Moving| moved.write(&config().kinds, &MemoryRuns).expect("it is in memory");
+    let early = held.to_spill(1).expect("a group");
+    let extension = |of, version, cut: u64| {
+        let added = block(version, &[cut, 0], rows(&[(1, 0, 2, 1)]));
+        Entry::Extend(Extension { of, added })
+    };
+    assert_eq!(held.apply(extension(1, 2, 8)), Outcome::Adopted);
+    assert!(!held.spilled(&early, written(&early)), "it has been extended");
+    let now = held.to_spill(1).expect("a group");
+    assert!(held.spilled(&now, written(&now)));
+    assert!(!held.spilled(&now, written(&now)), "it is there");
+    assert_eq!((held.group_counts().0, held.run_groups()), (0, 1));
+    let loading = held.to_load().expect("a run");
+    assert_eq!(held.apply(extension(2, 3, 12)), Outcome::Adopted);
+    assert!(!held.loaded(&loading, loading.read().expect("it is in memory")), "it has been extended again");
+    assert_eq!(sums(&held.all()), [(id(1, 0), Value::Decimal(5))]);
+    let late = held.to_spill(1).expect("a group");
+    assert_eq!(held.apply(Entry::Adopt(block(4, &[16, 0], rows(&[(1, 0, 9, 1)])))), Outcome::Adopted);
+    assert_eq!(held.run_groups(), 0, "the new base is all there is");
+    assert!(!held.spilled(&late, written(&late)), "another base is there");
+    assert_eq!(sums(&held.all()), [(id(1, 0), Value::Decimal(9))]);
+}
+
+#[test]
+fn runs_are_few_and_a_group_is_written_a_few_times() {
+    let mut held = empty();
+    let (mut written, mut most) = (0, 0);
+    for version in 1..=1000 {
+        let cut = [4 * version, 0];
+        let added = block(version, &cut, rows(&[(version as i64, 0, 1, 1)]));
+        assert_eq!(held.apply(Entry::Extend(Extension { of: version - 1, added })), Outcome::Adopted);
+        let moved = held.to_spill(1).expect("a group");
+        let run = moved.write(&config().kinds, &MemoryRuns).expect("it is in memory");
+        written += run.groups();
+        assert!(held.spilled(&moved, run));
+        most = most.max(held.runs().len());
+    }
+    assert_eq!(held.all().len(), 1000);
+    assert!(most <= 10 && written <= 1000 * 10, "{most} runs, {written} groups are written");
 }
 
 #[test]

@@ -109,7 +109,7 @@ proptest! {
 /// A view partition that emits from the beginning.
 fn emitting(base: Arc<Block>, panes: i64) -> ViewPartition {
     let mut held = ViewPartition::new(config(), base);
-    held.emit(Arc::new(Panes(panes)));
+    assert!(held.emit(Arc::new(Panes(panes))));
     held
 }
 
@@ -145,6 +145,8 @@ fn take(
         Step::ExtendToNewest => {
             held.apply(Entry::Extend(published.newest_of(held.version())));
         }
+        Step::Spill { least } => assert!(held.to_spill(*least).is_none(), "what emits stays in memory"),
+        Step::Load => assert!(held.to_load().is_none()),
         Step::Lose => {
             *held = emitting(published.newest(), panes);
             held.offer(&held.group_ids());

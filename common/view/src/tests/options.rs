@@ -58,6 +58,34 @@ fn a_source_says_where_its_table_is_kept() {
 }
 
 #[test]
+fn a_view_says_where_its_groups_are_kept() {
+    let view = |options: &str| {
+        let source = format!("CREATE SOURCE s {COLUMNS} WITH (key = 'id', identity = 'id, at');");
+        let view = format!("CREATE VIEW v {options} AS SELECT id, SUM(amount) AS total FROM s GROUP BY id");
+        let application = Application::parse(&format!("{source} {view}"))?;
+        Ok::<_, crate::SqlError>(application.bind(std::path::Path::new(".")).expect("no tables").remove(0))
+    };
+    let default = view("").expect("a valid view");
+    assert_eq!(default.storage, StorageLevel::Memory);
+    let level = |level: &str| view(&format!("WITH (storage = '{level}')"));
+    let disk = level("disk").expect("a valid view");
+    assert_eq!(disk.storage, StorageLevel::Disk);
+    assert_eq!(disk.fingerprint, default.fingerprint, "it changes no answer");
+    assert_eq!(level("disk, memory").expect("a valid view").storage, StorageLevel::MemoryDisk);
+    let refusal = |options: &str| view(options).expect_err(options).to_string();
+    assert!(refusal("WITH (storage = 'none')").contains("kept nowhere"));
+    assert!(refusal("WITH (storage = 'tape')").contains("'memory,disk' or 'none'"));
+    assert!(refusal("WITH (storage = 'disk', replicas = 2)").contains("unknown option replicas"));
+    let windows = "GROUP BY id, TUMBLE(at, INTERVAL '1 hour')";
+    let emits = format!(
+        "CREATE SOURCE s {COLUMNS} WITH (key = 'id', identity = 'id, at'); \
+         CREATE VIEW v WITH (output_topic = 'o', storage = 'disk') AS SELECT id, COUNT(*) AS n FROM s {windows}"
+    );
+    let refusal = Application::parse(&emits).map(|_| ()).expect_err("it emits").to_string();
+    assert!(refusal.contains("is kept in memory"), "{refusal}");
+}
+
+#[test]
 fn a_source_says_where_its_schemas_are() {
     let named = "key = 'id', identity = 'id, at', topic = 'raw'";
     let source = |options: &str| {

@@ -10,7 +10,7 @@ use rand::RngExt;
 use sanso_core::cluster::NodeId;
 use sanso_core::cluster::sim::{NODES, Violation, World};
 use sanso_core::{PartitionId, ReadReply, ReadRequest};
-use sanso_state::Offset;
+use sanso_state::{MemoryRuns, Offset};
 use sanso_view::View;
 
 use super::layers::{Happening, Layers, Waiting};
@@ -82,8 +82,27 @@ pub(super) fn produce(world: &mut World<Layers>) {
         return;
     }
     append(world);
+    move_bases(world);
     let late_us = world.rng.random_range(APPEND_EVERY_US);
     world.after(late_us, Happening::Produce);
+}
+
+/// Lets the replicas of one node move their bases out of memory, or back. In turn: if it were drawn, every seed would be
+/// another history.
+fn move_bases(world: &mut World<Layers>) {
+    let turn = world.guests.count("bases looked at");
+    let nodes = u64::from(NODES);
+    let Some(node) = world.node(NodeId((turn % nodes) as u16)) else { return };
+    let mut moved = 0;
+    for (_, replica) in node.replicas() {
+        let held = replica.state().readable();
+        for id in held.list() {
+            let done =
+                if (turn / nodes).is_multiple_of(3) { held.load(id) } else { held.spill(id, &MemoryRuns, 1) };
+            moved += u64::from(done.expect("runs are in memory"));
+        }
+    }
+    *world.guests.happened.entry("base moved").or_default() += moved;
 }
 
 /// Appends something to the log, which acknowledges it.
