@@ -16,6 +16,9 @@ pub struct BatchConfig {
     pub segments_per_version_max: usize,
     /// Parts of a version, each of one log partition, that a node computes at the same time. At least 1.
     pub tasks_at_once: usize,
+    /// Readings that a part of a job that computes new views has at most, but for those of one log partition and date: its
+    /// groups are held in memory. It applies in a cluster, and where one of the views may be on disk.
+    pub lift_rows_max: u64,
     /// Milliseconds after which a task that takes three times as long as others of its stage is begun at another
     /// node, too.
     pub twin_ms_min: u64,
@@ -45,6 +48,7 @@ impl Default for BatchConfig {
             interval_ms: 5_000,
             segments_per_version_max: 8,
             tasks_at_once: 2,
+            lift_rows_max: 4_000_000,
             twin_ms_min: SchedulerConfig::default().twin_ms_min,
             read_bytes_max: 8 << 20,
             adoption_wait_runs: 240,

@@ -1,11 +1,12 @@
 //! The jobs of a source: what a version is made of, and what tasks give, put together.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use sanso_block::BlockNode;
 use sanso_dataset::{Manifest, PieceId, VersionPlan};
-use sanso_state::{Fingerprint, Groups, LogPartition};
+use sanso_state::{Fingerprint, Groups, LogPartition, StorageLevel};
 use sanso_view::View;
 
 use crate::archive::{ArchivePlan, plan};
@@ -39,10 +40,31 @@ pub(crate) async fn publish_lifted(
 ) -> Result<Vec<Published>> {
     let partitions: BTreeSet<LogPartition> = manifest.newest.iter().map(|file| file.partition).collect();
     let partitions = Vec::from_iter(partitions);
-    match world.executor.is_shared() {
+    // What is not to be in memory when it is done is not to be there while it is made.
+    let is_large = views.iter().any(|view| view.storage != StorageLevel::Memory)
+        && manifest.rows > world.config.lift_rows_max;
+    match world.executor.is_shared() || is_large {
         true => lifted_by_all(world, views, manifest, &partitions).await,
         false => lifted_here(world, views, manifest, partitions).await,
     }
+}
+
+/// Divides what a log partition has of the newest-version table, so that each part has at most so many rows, or
+/// one file.
+fn divided(manifest: &Manifest, partition: LogPartition, rows_max: u64) -> Vec<Work> {
+    let files = manifest.newest.iter().filter(|file| file.partition == partition);
+    let mut parts: Vec<(Range<u32>, u64)> = Vec::new();
+    for (at, rows) in (0..).zip(files.map(|file| file.rows)) {
+        match parts.last_mut() {
+            Some((files, held)) if *held + rows <= rows_max => (files.end, *held) = (at + 1, *held + rows),
+            _ => parts.push((at..at + 1, rows)),
+        }
+    }
+    if parts.len() == 1 {
+        return vec![Work::Split { partitions: vec![partition] }];
+    }
+    let slice = |(files, _): (Range<u32>, u64)| Work::Slice { partition, from: files.start, to: files.end };
+    parts.into_iter().map(slice).collect()
 }
 
 /// One process goes over all files at once, on all its processors, and has no use for pieces.
@@ -65,7 +87,7 @@ async fn lifted_here(
     Ok(published)
 }
 
-/// Lifts by log partition, and combines by view partition. Nothing of it comes here but the names of files.
+/// Lifts by parts of log partitions, and combines by view partition. Nothing of it comes here but the names of files.
 async fn lifted_by_all(
     world: &World<'_>,
     views: &[Arc<View>],
@@ -73,10 +95,9 @@ async fn lifted_by_all(
     partitions: &[LogPartition],
 ) -> Result<Vec<Published>> {
     let (dataset, source) = (world.dataset, world.source);
-    let split = |partition: &LogPartition| {
-        Task::new(source, views.to_vec(), manifest, Work::Split { partitions: vec![*partition] })
-    };
-    let mut tasks: Vec<Task> = partitions.iter().map(split).collect();
+    let rows_max = world.config.lift_rows_max;
+    let works = partitions.iter().flat_map(|partition| divided(manifest, *partition, rows_max));
+    let mut tasks: Vec<Task> = works.map(|work| Task::new(source, views.to_vec(), manifest, work)).collect();
     let of: Vec<Fingerprint> = tasks.iter().map(Task::fingerprint).collect();
     for view in views {
         let combine = |index| {

@@ -174,6 +174,15 @@ pub(crate) fn lift_fingerprint(
     partitions.iter().fold(begun, |begun, partition| of_files(begun, manifest, *partition)).finish()
 }
 
+/// Returns the fingerprint of all that a lift of some files of newest rows into views is made from.
+pub(crate) fn slice_fingerprint(
+    source: &Source,
+    files: &[&NewestFile],
+    views: &[Fingerprint],
+) -> Fingerprint {
+    with_files(begun("slice", source, views), files.iter().copied()).finish()
+}
+
 /// Returns the fingerprint of what the pieces of some tasks are together, for one view partition.
 pub(crate) fn combine_fingerprint(
     source: &Source,
@@ -199,8 +208,14 @@ fn begun(kind: &str, source: &Source, views: &[Fingerprint]) -> FingerprintBuild
 
 fn of_files(begun: FingerprintBuilder, manifest: &Manifest, partition: LogPartition) -> FingerprintBuilder {
     let mine = manifest.newest.iter().filter(|file| file.partition == partition);
-    let begun = begun.part(partition.0.to_le_bytes());
-    mine.fold(begun, |begun, file| begun.part(file.path.as_bytes()).part(file.content.as_bytes()))
+    with_files(begun.part(partition.0.to_le_bytes()), mine)
+}
+
+fn with_files<'a>(
+    begun: FingerprintBuilder,
+    files: impl Iterator<Item = &'a NewestFile>,
+) -> FingerprintBuilder {
+    files.fold(begun, |begun, file| begun.part(file.path.as_bytes()).part(file.content.as_bytes()))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use sanso_dataset::{
     BlockFile, Dataset, DatasetError, Manifest, NewestFile, PublishedBlock, PublishedView, ViewId,
 };
-use sanso_state::{Block, Extension, Groups, LogPartition, Watermark};
+use sanso_state::{Block, Extension, Groups, Watermark};
 use sanso_view::View;
 
 use crate::archive::blocking;
@@ -222,24 +222,22 @@ pub(crate) async fn find(dataset: &Dataset, view: &View, manifest: &Manifest) ->
     Ok(is_of.then(|| Published(Some(Arc::new(document)))))
 }
 
-/// Lifts rows of the newest-version table into views of one source, in one pass over some log
-/// partitions' files: as many files at a time as there are processors, and of each only the columns
+/// Lifts rows of the newest-version table into views of one source, in one pass over some of its
+/// files: as many files at a time as there are processors, and of each only the columns
 /// that a view reads. Returns for each view its groups by view partition.
 pub(crate) async fn lift(
     dataset: &Dataset,
     views: &[Arc<View>],
-    manifest: &Manifest,
-    partitions: &[LogPartition],
+    source: &str,
+    files: &[&NewestFile],
 ) -> Result<Vec<Vec<Groups>>> {
     let views = views.to_vec();
     let together = Arc::new(blocking(move || Together::new(&views)).await);
-    let files = manifest.newest.iter().filter(|file| partitions.contains(&file.partition));
-    let files: Vec<&NewestFile> = files.collect();
     let next = AtomicUsize::new(0);
     let lift_some = async || {
         let mut lifted = Liftings::new(&together);
         while let Some(file) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let mut batches = dataset.read_newest_columns(&manifest.source, file, together.columns()).await?;
+            let mut batches = dataset.read_newest_columns(source, file, together.columns()).await?;
             let lift = move || {
                 batches.try_for_each(|rows| rows.map(|rows| lifted.add(&rows)))?;
                 Ok::<_, DatasetError>(lifted)

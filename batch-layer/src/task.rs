@@ -32,7 +32,7 @@ use crate::archive::blocking;
 use crate::call::TaskCall;
 use crate::error::{BatchError, Result};
 use crate::exchange::{combined, handed_out};
-use crate::lineage::{advance_fingerprint, combine_fingerprint, lift_fingerprint};
+use crate::lineage::{advance_fingerprint, combine_fingerprint, lift_fingerprint, slice_fingerprint};
 use crate::publish::lift;
 use crate::version::{advance_partition, rebuild_damaged};
 
@@ -66,6 +66,15 @@ pub enum Work {
         /// The log partitions, in order.
         partitions: Vec<LogPartition>,
     },
+    /// The same with some of the files of a log partition that has many rows.
+    Slice {
+        /// The log partition.
+        partition: LogPartition,
+        /// The first of its files, in the manifest's order, from 0.
+        from: u32,
+        /// The first file that is no longer of it.
+        to: u32,
+    },
     /// Combine the pieces of one partition of one view, and write its block.
     Combine {
         /// The view partition.
@@ -73,6 +82,23 @@ pub enum Work {
         /// The tasks that gave the pieces.
         of: Vec<Fingerprint>,
     },
+}
+
+impl Work {
+    /// Returns the files of the newest-version table that it lifts.
+    fn files<'a>(&self, manifest: &'a Manifest) -> Vec<&'a NewestFile> {
+        let of = |partitions: &[LogPartition]| {
+            manifest.newest.iter().filter(|file| partitions.contains(&file.partition)).collect::<Vec<_>>()
+        };
+        match self {
+            Self::Lift { partitions } | Self::Split { partitions } => of(partitions),
+            Self::Slice { partition, from, to } => {
+                let files = of(&[*partition]).into_iter().take(*to as usize);
+                files.skip(*from as usize).collect()
+            }
+            Self::Advance { .. } | Self::Combine { .. } => Vec::new(),
+        }
+    }
 }
 
 /// A part of the work on a version, with all that it takes.
@@ -106,6 +132,7 @@ impl Task {
             }
             Work::Lift { partitions } => lift_fingerprint("lift", source, stands_on, partitions, &ids),
             Work::Split { partitions } => lift_fingerprint("split", source, stands_on, partitions, &ids),
+            Work::Slice { .. } => slice_fingerprint(source, &work.files(stands_on), &ids),
             Work::Combine { index, of } => combine_fingerprint(source, *index, of, &ids),
         };
         let (source, stands_on) = (Arc::clone(source), Arc::clone(stands_on));
@@ -143,14 +170,16 @@ impl Task {
     pub fn version(&self) -> u64 {
         match self.work {
             Work::Advance { .. } => self.stands_on.version + 1,
-            Work::Lift { .. } | Work::Split { .. } | Work::Combine { .. } => self.stands_on.version,
+            Work::Lift { .. } | Work::Split { .. } | Work::Slice { .. } | Work::Combine { .. } => {
+                self.stands_on.version
+            }
         }
     }
 
     /// Returns the log partition that it is about, or the first of several; none where it is about all.
     pub fn partition(&self) -> Option<LogPartition> {
         match &self.work {
-            Work::Advance { partition, .. } => Some(*partition),
+            Work::Advance { partition, .. } | Work::Slice { partition, .. } => Some(*partition),
             Work::Lift { partitions } | Work::Split { partitions } => partitions.first().copied(),
             Work::Combine { .. } => None,
         }
@@ -171,6 +200,9 @@ impl Task {
                 let partitions: Vec<_> = partitions.iter().map(|partition| partition.0.to_string()).collect();
                 format!("lift of {source}/{} at version {version}", partitions.join(","))
             }
+            Work::Slice { partition, from, to } => {
+                format!("lift of {source}/{} at version {version}, files {from} to {to}", partition.0)
+            }
         }
     }
 
@@ -178,7 +210,9 @@ impl Task {
     pub(crate) fn kind(&self) -> JobKind {
         match self.work {
             Work::Advance { .. } => JobKind::Advance,
-            Work::Lift { .. } | Work::Split { .. } | Work::Combine { .. } => JobKind::Views,
+            Work::Lift { .. } | Work::Split { .. } | Work::Slice { .. } | Work::Combine { .. } => {
+                JobKind::Views
+            }
         }
     }
 
@@ -199,14 +233,14 @@ impl Task {
             Work::Advance { partition, segments } => {
                 advance_partition(means, &self.stands_on, *partition, segments, &self.views).await?
             }
-            Work::Lift { partitions } => {
-                let lifted = self.lift(means, partitions).await?.into_iter();
+            Work::Lift { .. } => {
+                let lifted = self.lift(means).await?.into_iter();
                 let given =
                     lifted.map(|(view, parts)| Given { view: view.fingerprint, segment: None, parts });
                 TaskResult { given: given.collect(), ..TaskResult::default() }
             }
-            Work::Split { partitions } => {
-                let lifted = self.lift(means, partitions).await?;
+            Work::Split { .. } | Work::Slice { .. } => {
+                let lifted = self.lift(means).await?;
                 let held_by = handed_out(self, means.dataset, lifted, self.again).await?;
                 TaskResult { held_by, ..TaskResult::default() }
             }
@@ -221,16 +255,12 @@ impl Task {
 
     /// Lifts; damaged files of the newest-version table are made again first. Returns the groups of each view, by
     /// view partition.
-    async fn lift(
-        &self,
-        means: Means<'_>,
-        partitions: &[LogPartition],
-    ) -> Result<Vec<(Arc<View>, Vec<Groups>)>> {
-        let manifest = &self.stands_on;
-        let lifted = match lift(means.dataset, &self.views, manifest, partitions).await {
+    async fn lift(&self, means: Means<'_>) -> Result<Vec<(Arc<View>, Vec<Groups>)>> {
+        let (source, files) = (&self.source.name, self.work.files(&self.stands_on));
+        let lifted = match lift(means.dataset, &self.views, source, &files).await {
             Err(BatchError::Dataset(DatasetError::Damaged { .. } | DatasetError::Missing { .. })) => {
-                rebuild_damaged(means, manifest, partitions).await?;
-                lift(means.dataset, &self.views, manifest, partitions).await?
+                rebuild_damaged(means, &self.stands_on, &files).await?;
+                lift(means.dataset, &self.views, source, &files).await?
             }
             lifted => lifted?,
         };

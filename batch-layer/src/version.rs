@@ -300,9 +300,9 @@ async fn read_or_archive_again(means: Means<'_>, file: &SegmentFile) -> Result<R
 pub(crate) async fn rebuild_damaged(
     means: Means<'_>,
     manifest: &Manifest,
-    partitions: &[LogPartition],
+    files: &[&NewestFile],
 ) -> Result<()> {
-    for file in manifest.newest.iter().filter(|file| partitions.contains(&file.partition)) {
+    for file in files {
         read_or_rebuild(means, manifest, file).await?;
     }
     Ok(())

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use futures::TryStreamExt;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload};
-use sanso_batch::WorkerId;
+use sanso_batch::{BatchConfig, WorkerId};
 use sanso_block::{BlockConfig, BlockStore};
 use sanso_state::StorageLevel;
 
@@ -99,6 +99,27 @@ async fn two_stages_write_the_bytes_that_one_process_does_wherever_pieces_are_ke
     (1..=3).for_each(|worker| fleet.behave(worker, Manner::Doubled));
     published(&world, &fleet).await;
     assert_eq!(content(&world).await, alone, "every task at two workers at the same time");
+}
+
+#[tokio::test]
+async fn a_long_history_is_divided_by_date_and_the_bytes_are_the_same() {
+    let whole = archived().await;
+    publish(&whole, &whole.boot(config())).await;
+    let whole = content(&whole).await;
+    let divided = |lift_rows_max| BatchConfig { lift_rows_max, ..config() };
+    let files = whole.0.last().expect("a version").newest.len();
+    assert!(files > SPLITS, "log partitions have several dates");
+    for rows_max in [1, 3] {
+        let world = archived().await;
+        let (fleet, _) = fleet(&world, &stores(1 << 20));
+        publish(&world, &world.boot_on(divided(rows_max), &fleet)).await;
+        let slices = fleet.computed().keys().filter(|task| task.starts_with("lift of")).count();
+        assert!(slices > SPLITS && slices <= files, "{slices} of {files}");
+        assert_eq!(content(&world).await, whole, "by three nodes, {rows_max} rows at a time");
+        let world = archived().await;
+        publish(&world, &world.boot(divided(rows_max))).await;
+        assert_eq!(content(&world).await, whole, "by one node, {rows_max} rows at a time");
+    }
 }
 
 #[tokio::test]

@@ -48,7 +48,7 @@ pub(crate) fn views(shape: Shape) -> Vec<Arc<View>> {
          CREATE VIEW load WITH (partitions = '3') AS
            SELECT channel, TUMBLE(start_utc, INTERVAL '1 day') AS day, SUM(value) AS total, COUNT(*) AS readings,
                   AVG(value) AS mean FROM readings GROUP BY channel, day;
-         CREATE VIEW peaks WITH (partitions = '2') AS
+         CREATE VIEW peaks WITH (partitions = '2', storage = 'disk') AS
            SELECT usage_point, HOP(start_utc, INTERVAL '6 hours', INTERVAL '12 hours') AS w, MIN(value) AS least,
                   MAX(value) AS most, FIRST(value) AS first, LAST(value) AS last, COUNT(DISTINCT value) AS distinct_values
            FROM readings GROUP BY usage_point, w;

@@ -45,6 +45,10 @@ fn calls_and_answers_are_the_bytes_that_they_were() {
     let again = [b"\x86", &again[1..]].concat();
     assert_eq!(split.encode(), again);
     assert_eq!(TaskCall::decode(&again).expect("a call"), split);
+    let slice = TaskCall { work: Work::Slice { partition: LogPartition(5), from: 2, to: 9 }, ..call() };
+    let bytes = bytes_of(b"\x81\xa5Slice\x83\xa9partition\x05\xa4from\x02\xa2to\x09");
+    assert_eq!(slice.encode(), bytes);
+    assert_eq!(TaskCall::decode(&bytes).expect("a call"), slice);
     let of = vec![Fingerprint::from_bytes([0x3c; 32]); 2];
     let combine = Work::Combine { index: 3, of };
     let combine = TaskCall { work: combine, held: vec![None, Some(WorkerId(4))], ..call() };
