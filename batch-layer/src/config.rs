@@ -48,7 +48,7 @@ impl Default for BatchConfig {
             interval_ms: 5_000,
             segments_per_version_max: 8,
             tasks_at_once: 2,
-            lift_rows_max: 4_000_000,
+            lift_rows_max: 1_000_000,
             twin_ms_min: SchedulerConfig::default().twin_ms_min,
             read_bytes_max: 8 << 20,
             adoption_wait_runs: 240,

@@ -54,7 +54,8 @@ pub(crate) async fn run_tasks(world: &World<'_>, tasks: &[Task]) -> Result<Vec<A
         world,
         tasks,
         places,
-        again: vec![false; tasks.len()],
+        // Who is alone keeps pieces where they don't drive each other out.
+        again: vec![!world.executor.is_shared(); tasks.len()],
         scheduler: Scheduler::new(config, plans, 0),
         results,
         started: Instant::now(),
@@ -79,7 +80,7 @@ struct Job<'a> {
     tasks: &'a [Task],
     /// The tasks by what they are made of.
     places: BTreeMap<Fingerprint, TaskId>,
-    /// Whether what a task gave was lost.
+    /// Whether what a task gives is to be safe, as after it was lost.
     again: Vec<bool>,
     results: Vec<Option<Arc<TaskResult>>>,
     scheduler: Scheduler,

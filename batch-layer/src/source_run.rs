@@ -442,9 +442,7 @@ impl SourceState {
             world.dataset.remove_unpublished(view_id(&state.view), manifest.version, keep).await?;
         }
         if !self.cleaned || manifest.version.is_multiple_of(CLEAN_EVERY) {
-            if world.executor.is_shared() {
-                world.dataset.remove_tasks_until(&manifest.source, manifest.version).await?;
-            }
+            world.dataset.remove_tasks_until(&manifest.source, manifest.version).await?;
             world.dataset.remove_unreferenced(&manifest.source, keep).await?;
             let oldest = manifest.version.saturating_sub(keep as u64);
             let live: Vec<_> = self.views.values().map(|state| view_id(&state.view)).collect();

@@ -1,6 +1,7 @@
 //! The cluster's view partitions, for the layers: writes go to the primary, reads to any replica in
 //! sync, a second one when the first is slow.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -183,17 +184,17 @@ impl ClusterStore {
         let (mut read, first) = self.hedged(|hedger, now_us| hedger.begin(&maps.borrow(), partition, now_us));
         let mut best = matches!(mine, Reply::Read(..)).then_some(mine);
         let mut next = first;
-        let mut waiting = 0;
+        // A long read is long at whoever is asked twice, too.
+        let mut owing = BTreeSet::new();
         loop {
-            if let Some(node) = next.take() {
-                waiting += 1;
+            if let Some(node) = next.take().filter(|node| owing.insert(*node)) {
                 self.ask_one(node, &read, Arc::clone(&body), replies.clone());
             }
             let due = at(read.due_us());
             tokio::select! {
                 reply = received.recv() => {
-                    waiting -= 1;
                     let (node, reply) = reply.expect("a sender is kept");
+                    owing.remove(&node);
                     match reply {
                         Some(reply) if is_good(&reply) => return Ok(reply),
                         Some(reply @ Reply::Read(..)) if !best.as_ref().is_some_and(suffices) => best = Some(reply),
@@ -204,7 +205,7 @@ impl ClusterStore {
                 () = sleep_until(due) => {
                     // One has answered as well as it could, and the others had their time: who is asked
                     // still may be gone.
-                    let had_time = waiting == 0 || began.elapsed() >= BETTER_MAX;
+                    let had_time = owing.is_empty() || began.elapsed() >= BETTER_MAX;
                     let in_touch = self.is_in_touch();
                     if had_time && !in_touch {
                         // A node that is cut off would else wait for each part of each answer. One that is
@@ -218,7 +219,8 @@ impl ClusterStore {
                         return Ok(best);
                     }
                     next = self.hedged(|hedger, now_us| hedger.due(&mut read, &maps.borrow(), now_us));
-                    if next.is_some() && waiting > 0 {
+                    next = next.filter(|node| !owing.contains(node));
+                    if next.is_some() && !owing.is_empty() {
                         metrics::counter!(HEDGED).increment(1);
                     }
                 }

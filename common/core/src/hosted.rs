@@ -178,11 +178,11 @@ impl Hosted {
     }
 }
 
-/// Finishes a read; what keeps it from that is told here.
+/// Finishes a read; none where the disk keeps it from that, which who keeps the run tells.
 pub fn finished(id: PartitionId, begun: Begun<'_>) -> Option<ReadReply> {
     let finished = begun.finish();
     finished
-        .inspect_err(|error| tracing::error!(partition = %id, %error, "a view partition can't be read"))
+        .inspect_err(|error| tracing::debug!(partition = %id, %error, "a view partition can't be read"))
         .ok()
 }
 
@@ -236,7 +236,7 @@ impl Readable {
         self.0.get(id)?.take_emissions()
     }
 
-    /// Answers a read; none when there is no such view partition, or its groups on disk can't be read, which is told.
+    /// Answers a read; none when there is no such view partition, or its groups on disk can't be read.
     pub fn read(&self, id: PartitionId, request: &ReadRequest) -> Option<ReadReply> {
         finished(id, self.begin(id, request)?)
     }
@@ -257,9 +257,9 @@ impl Readable {
         self.0.get(id).map_or(Ok(false), |slot| slot.load())
     }
 
-    /// Returns how many groups a view partition holds in memory.
-    pub fn groups_of(&self, id: PartitionId) -> u64 {
-        self.0.get(id).map_or(0, |slot| slot.groups())
+    /// Returns how many groups a view partition holds in memory: of its base, and since.
+    pub fn group_counts(&self, id: PartitionId) -> (usize, usize) {
+        self.0.get(id).map_or((0, 0), |slot| slot.group_counts())
     }
 
     /// Returns the kinds of a view partition's aggregates, by which its states are encoded.

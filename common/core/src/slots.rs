@@ -104,19 +104,23 @@ impl Slot {
     /// Writes what of the base is in memory as a run, where it is `least` groups or more. Says whether something was written and
     /// is in its place.
     pub(crate) fn spill(&self, to: &dyn RunStore, least: usize) -> Result<bool, RunError> {
-        let found = self.with(|partition| Some((partition.to_spill(least)?, Arc::clone(partition.kinds()))));
-        let Some((moving, kinds)) = found else { return Ok(false) };
+        let moving =
+            self.change(|partition| Some((partition.to_spill(least)?, Arc::clone(partition.kinds()))));
+        let Some((moving, kinds)) = moving else { return Ok(false) };
         let run = moving.write(&kinds, to)?;
-        let spilled = self.change(|partition| partition.spilled(&moving, run));
-        bury(moving);
+        let spilled = self.change(|partition| partition.spilled(&moving, &run));
+        // What nobody holds any longer is deleted, which takes its time.
+        bury((moving, run));
         Ok(spilled)
     }
 
     /// Reads all of the base into memory. Says whether something was read and is in its place.
     pub(crate) fn load(&self) -> Result<bool, RunError> {
         let Some(moving) = self.with(ViewPartition::to_load) else { return Ok(false) };
-        let groups = moving.read()?;
-        Ok(self.change(|partition| partition.loaded(&moving, groups)))
+        let mut groups = moving.read()?;
+        let loaded = self.change(|partition| partition.loaded(&moving, &mut groups));
+        bury((moving, groups));
+        Ok(loaded)
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut ViewPartition) -> T) -> T {
@@ -124,6 +128,11 @@ impl Slot {
         let changed = change(&mut partition);
         self.groups.store(groups_of(&partition), Ordering::Relaxed);
         changed
+    }
+
+    /// Returns how many groups it holds in memory: of the base, and since.
+    pub(crate) fn group_counts(&self) -> (usize, usize) {
+        self.with(ViewPartition::group_counts)
     }
 
     /// Returns how many groups it holds in memory.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, IngestExternalFileOptions, Options,
-    ReadOptions, SstFileWriter,
+    BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator,
+    IngestExternalFileOptions, Options, ReadOptions, SstFileWriter,
 };
 use sanso_state::{AggregateKind, GroupId, GroupState, Part, RunError, RunGroups};
 
@@ -50,8 +50,9 @@ impl Folder {
         }
     }
 
-    /// Opens a directory that is empty.
+    /// Empties a directory and opens it; one that another process has open is refused.
     pub(crate) fn open(path: &Path, cache: &Cache) -> Result<Self, String> {
+        Self::clear(path)?;
         let writing = path.join("writing");
         std::fs::create_dir_all(&writing).map_err(|error| error.to_string())?;
         let options = options(cache);
@@ -129,7 +130,10 @@ fn fits(bytes: u64, room: u64) -> Result<(), RunError> {
 fn options(cache: &Cache) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(cache);
+    // The index of a large run is larger than its share of the cache, so it has blocks of its own.
     table.set_cache_index_and_filter_blocks(true);
+    table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    table.set_metadata_block_size(8 << 10);
     table.set_block_size(8 << 10);
     let mut options = Options::default();
     options.create_if_missing(true);

@@ -14,8 +14,10 @@
 mod folder;
 mod layout;
 
+use std::iter;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use rocksdb::Cache;
@@ -65,6 +67,8 @@ pub struct DiskRuns {
 #[derive(Debug)]
 struct Directory {
     path: PathBuf,
+    /// Whether the last run could not be written: then the others come first.
+    failed: AtomicBool,
     opened: Mutex<Option<Arc<Folder>>>,
 }
 
@@ -99,7 +103,7 @@ impl DiskRuns {
         let open = |dir: &PathBuf| {
             let path = dir.join("sanso-views");
             match Folder::clear(&path) {
-                Ok(()) => Ok(Directory { path, opened: Mutex::default() }),
+                Ok(()) => Ok(Directory { path, failed: AtomicBool::new(false), opened: Mutex::default() }),
                 Err(reason) => Err(OpenError { path, reason }),
             }
         };
@@ -118,18 +122,19 @@ impl DiskRuns {
 }
 
 impl RunStore for DiskRuns {
-    /// Writes a run to the directory that holds least.
+    /// Writes a run to the directory that holds least, of those that took the last one that they were given.
     fn write(
         &self,
         kinds: &Arc<[AggregateKind]>,
         groups: RunGroups<'_>,
     ) -> Result<Arc<dyn SortedRun>, RunError> {
-        let least = self.dirs.iter().min_by_key(|dir| dir.bytes());
-        let folder =
-            least.ok_or_else(|| RunError("no directory is given".to_owned()))?.folder(&self.cache.0)?;
+        let first = self.dirs.iter().min_by_key(|dir| (dir.failed.load(Ordering::Relaxed), dir.bytes()));
+        let dir = first.ok_or_else(|| RunError("no directory is given".to_owned()))?;
         let room = self.disk_bytes_max.saturating_sub(self.usage().disk_bytes);
-        let range = Folder::write(&folder, kinds, groups, room)?;
-        Ok(Arc::new(DiskRun { kinds: Arc::clone(kinds), range }))
+        let written =
+            dir.folder(&self.cache.0).and_then(|folder| Folder::write(&folder, kinds, groups, room));
+        dir.failed.store(written.is_err(), Ordering::Relaxed);
+        Ok(Arc::new(DiskRun { kinds: Arc::clone(kinds), range: written?, unreadable: OnceLock::new() }))
     }
 }
 
@@ -138,6 +143,8 @@ impl RunStore for DiskRuns {
 struct DiskRun {
     kinds: Arc<[AggregateKind]>,
     range: Range,
+    /// Why it can't be read, once it could not: it is told once, and the disk is not asked again.
+    unreadable: OnceLock<RunError>,
 }
 
 impl SortedRun for DiskRun {
@@ -146,6 +153,17 @@ impl SortedRun for DiskRun {
     }
 
     fn read<'a>(&'a self, part: Part<'a>) -> RunGroups<'a> {
-        self.range.read(&self.kinds, part)
+        if let Some(error) = self.unreadable.get() {
+            return Box::new(iter::once(Err(error.clone())));
+        }
+        let told = |error: &RunError| {
+            if self.unreadable.set(error.clone()).is_ok() {
+                tracing::error!(
+                    %error,
+                    "groups of a view can't be read: restart this node, which does not answer for that part of it any longer"
+                );
+            }
+        };
+        Box::new(self.range.read(&self.kinds, part).map(move |group| group.inspect_err(told)))
     }
 }

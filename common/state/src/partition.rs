@@ -62,7 +62,7 @@ pub struct ViewPartitionConfig {
 pub struct ViewPartition {
     config: ViewPartitionConfig,
     base: Arc<Block>,
-    /// What of the base is not in memory, oldest first.
+    /// What is to be added to it, oldest first.
     runs: Vec<Arc<dyn SortedRun>>,
     applied: Vec<Offset>,
     watermarks_us: Vec<Option<i64>>,
@@ -327,7 +327,8 @@ impl ViewPartition {
 
     /// Returns the number of groups held in memory: of the batch base and in the speed total.
     pub fn group_counts(&self) -> (usize, usize) {
-        (self.base.groups.len(), self.total.len())
+        let waiting: u64 = self.runs.iter().filter(|run| run.is_in_memory()).map(|run| run.groups()).sum();
+        (self.base.groups.len() + waiting as usize, self.total.len())
     }
 
     /// Returns how many times a group was changed after a window of it had
@@ -383,7 +384,7 @@ impl ViewPartition {
             return Some("a closed window is pending");
         }
         if self.is_emitting() && !self.runs.is_empty() {
-            return Some("it emits what is not in memory");
+            return Some("it emits what is not in its block");
         }
         None
     }

@@ -1,6 +1,6 @@
 //! Sorted runs: groups in order that are kept elsewhere than in memory, and never change.
 //!
-//! The batch base of a view partition is the sum of its runs and of what it holds in memory. What is in memory
+//! The batch base of a view partition is the sum of its runs and of a block in memory. What is in memory
 //! becomes a run, together with the newest runs as long as these are not much larger. So there are few
 //! of them, and a group is written a number of times that is logarithmic in how many there are: the logarithmic method of
 //! J. L. Bentley and J. B. Saxe, "Decomposable searching problems I" (1980); LSM trees call it
@@ -11,6 +11,7 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
 use crate::aggregate::AggregateKind;
+use crate::entry::Block;
 use crate::group::{GroupId, GroupState};
 use crate::groups::Groups;
 
@@ -51,6 +52,11 @@ pub trait SortedRun: fmt::Debug + Send + Sync {
     /// Returns the number of groups.
     fn groups(&self) -> u64;
 
+    /// Says whether it is in memory all the same.
+    fn is_in_memory(&self) -> bool {
+        false
+    }
+
     /// Reads some of them, in order.
     fn read<'a>(&'a self, part: Part<'a>) -> RunGroups<'a>;
 }
@@ -65,7 +71,22 @@ pub trait RunStore: Send + Sync {
     ) -> Result<Arc<dyn SortedRun>, RunError>;
 }
 
-/// Keeps runs in memory, as groups: for tests and simulations.
+/// A block whose groups wait for being written.
+impl SortedRun for Block {
+    fn groups(&self) -> u64 {
+        self.groups.len() as u64
+    }
+
+    fn is_in_memory(&self) -> bool {
+        true
+    }
+
+    fn read<'a>(&'a self, part: Part<'a>) -> RunGroups<'a> {
+        self.groups.read(part)
+    }
+}
+
+/// Keeps runs as groups, as if these were elsewhere: for tests and simulations.
 #[derive(Clone, Copy, Debug)]
 pub struct MemoryRuns;
 
@@ -81,7 +102,10 @@ impl SortedRun for Groups {
     }
 
     fn read<'a>(&'a self, part: Part<'a>) -> RunGroups<'a> {
-        Box::new(self.iter().filter(move |(id, _)| part.contains(id)).map(Ok))
+        match part.key {
+            Some(_) => Box::new(Self::combined(self, &Self::new(), part, true).into_iter().map(Ok)),
+            None => Box::new(self.iter().filter(move |(id, _)| part.contains(id)).map(Ok)),
+        }
     }
 }
 

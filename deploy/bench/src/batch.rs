@@ -8,7 +8,7 @@
 //! Then, warm: one more day is put into the log while the batch layer rests. What is measured is from the next start
 //! of the node until that day is archived and in all three views; a peer reads all days again.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -129,6 +129,11 @@ impl Archive {
             answers.push(answer.rows()[0].as_array().context("a row")?.iter().map(text).collect::<Vec<_>>());
         }
         Ok(answers)
+    }
+
+    /// The folder of the application and its data.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// The source's folder in the master dataset.

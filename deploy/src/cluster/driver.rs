@@ -152,8 +152,8 @@ impl World {
                     self.cluster.create(id, view.partition_config(), block).await?;
                     tracing::info!(view = view.name, partition = index, "view partition is made");
                 }
-                if view.storage == StorageLevel::Disk {
-                    // Not all of them are to be in memory at a time; the error is told by who moves what is held.
+                if view.storage != StorageLevel::Memory {
+                    // Not all of them may find room in memory; the error is told by who moves what is held.
                     let _ = self.spiller.turn().await;
                 }
             }

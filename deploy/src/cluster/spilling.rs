@@ -3,6 +3,8 @@
 //! Each replica does so for itself, and no answer depends on it. What the speed layer has added since the newest batch version
 //! is in memory always.
 
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sanso_catalog::CatalogHandle;
@@ -85,36 +87,69 @@ impl Spiller {
                 .filter_map(|(id, held)| Some((id, held, level(&id)?)))
                 .collect()
         };
-        let sizes: Vec<(StorageLevel, u64)> =
-            held.iter().map(|(id, held, level)| (*level, held.groups_of(*id))).collect();
-        for (at, goes) in moves(&sizes, self.memory_groups_max) {
-            let (id, held, _) = &held[at];
-            let moved = match goes {
-                Goes::ToMemory => held.load(*id)?,
-                Goes::ToDisk => held.spill(*id, &self.runs, LEAST)?,
-            };
-            if moved {
-                tracing::debug!(partition = %id, ?goes, "groups were moved");
+        let sizes: Vec<Size> = held
+            .iter()
+            .map(|(id, held, level)| {
+                let (base, since) = held.group_counts(*id);
+                Size { level: *level, base: base as u64, since: since as u64 }
+            })
+            .collect();
+        let moves = moves(&sizes, self.memory_groups_max);
+        let next = AtomicUsize::new(0);
+        let move_some = || {
+            let mut outcome = Ok(());
+            while let Some(&(at, goes)) = moves.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let (id, held, _) = &held[at];
+                let moved = match goes {
+                    Goes::ToMemory => held.load(*id),
+                    Goes::ToDisk => held.spill(*id, &self.runs, LEAST),
+                };
+                match moved {
+                    Ok(true) => tracing::debug!(partition = %id, ?goes, "groups were moved"),
+                    Ok(false) => {}
+                    // The others may be on another disk.
+                    Err(error) => outcome = outcome.and(Err(error)),
+                }
             }
-        }
-        Ok(())
+            outcome
+        };
+        let at_once = std::thread::available_parallelism().map_or(1, usize::from).min(moves.len());
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (1..at_once).map(|_| scope.spawn(move_some)).collect();
+            let mine = move_some();
+            let ended = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+                thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+            };
+            others.into_iter().map(ended).fold(mine, Result::and)
+        })
     }
 }
 
-/// Returns which view partitions are to be looked at, given their levels and groups in memory, and where they go.
-/// Those that may be in memory or on disk go to disk as long as there are more groups in memory than `max`, the largest
-/// first; what of them is read again comes back into the cache of the disk's blocks.
-fn moves(sizes: &[(StorageLevel, u64)], max: u64) -> Vec<(usize, Goes)> {
-    let at_level = |wanted| (0..sizes.len()).filter(move |&at| sizes[at].0 == wanted);
+/// What a view partition holds in memory.
+#[derive(Clone, Copy, Debug)]
+struct Size {
+    level: StorageLevel,
+    /// Groups of its base, which may go to disk.
+    base: u64,
+    /// Groups since, which may not.
+    since: u64,
+}
+
+/// Returns which view partitions are to be looked at, and where they go. Those that may be in memory or on disk go to disk
+/// as long as there are more groups in memory than `max`, the largest first; what of them is read again comes back into the
+/// cache of the disk's blocks.
+fn moves(sizes: &[Size], max: u64) -> Vec<(usize, Goes)> {
+    let at_level = |wanted| (0..sizes.len()).filter(move |&at| sizes[at].level == wanted);
     let to_memory = at_level(StorageLevel::Memory).map(|at| (at, Goes::ToMemory));
     let to_disk = at_level(StorageLevel::Disk).map(|at| (at, Goes::ToDisk));
     let mut either: Vec<usize> = at_level(StorageLevel::MemoryDisk).collect();
-    either.sort_by_key(|&at| std::cmp::Reverse(sizes[at].1));
-    let mut held: u64 =
-        sizes.iter().filter(|(level, _)| *level != StorageLevel::Disk).map(|(_, groups)| groups).sum();
+    either.sort_by_key(|&at| std::cmp::Reverse(sizes[at].base));
+    let stays =
+        |size: &Size| if size.level == StorageLevel::Disk { size.since } else { size.base + size.since };
+    let mut held: u64 = sizes.iter().map(stays).sum();
     let is_too_much = |&at: &usize| {
         let spills = held > max;
-        held -= if spills { sizes[at].1 } else { 0 };
+        held -= if spills { sizes[at].base } else { 0 };
         spills
     };
     let too_much: Vec<usize> = either.into_iter().take_while(is_too_much).collect();
@@ -128,22 +163,29 @@ mod tests {
     use super::Goes::{ToDisk, ToMemory};
     use super::*;
 
+    fn of(level: StorageLevel, base: u64) -> Size {
+        Size { level, base, since: 0 }
+    }
+
     #[test]
     fn views_go_where_they_are_declared_to_be() {
-        assert_eq!(moves(&[(Disk, 9), (Memory, 9)], 100), [(1, ToMemory), (0, ToDisk)]);
+        assert_eq!(moves(&[of(Disk, 9), of(Memory, 9)], 100), [(1, ToMemory), (0, ToDisk)]);
         assert!(moves(&[], 0).is_empty());
     }
 
     #[test]
     fn what_may_be_on_disk_goes_there_largest_first_while_memory_is_short() {
-        let sizes = [(MemoryDisk, 10), (Memory, 50), (MemoryDisk, 30), (Disk, 1000), (MemoryDisk, 20)];
-        let to_disk = |max| {
-            let all = moves(&sizes, max).into_iter().filter(|(at, goes)| *goes == ToDisk && *at != 3);
+        let mut sizes =
+            [of(MemoryDisk, 10), of(Memory, 50), of(MemoryDisk, 30), of(Disk, 1000), of(MemoryDisk, 20)];
+        let to_disk = |sizes: &[Size], max| {
+            let all = moves(sizes, max).into_iter().filter(|(at, goes)| *goes == ToDisk && *at != 3);
             all.map(|(at, _)| at).collect::<Vec<_>>()
         };
-        assert!(to_disk(110).is_empty());
-        assert_eq!(to_disk(109), [2]);
-        assert_eq!(to_disk(79), [2, 4]);
-        assert_eq!(to_disk(0), [2, 4, 0]);
+        assert!(to_disk(&sizes, 110).is_empty());
+        assert_eq!(to_disk(&sizes, 109), [2]);
+        assert_eq!(to_disk(&sizes, 79), [2, 4]);
+        assert_eq!(to_disk(&sizes, 0), [2, 4, 0]);
+        sizes[0].since = 1_000;
+        assert_eq!(to_disk(&sizes, 1_080), [2], "what can't go makes no room");
     }
 }

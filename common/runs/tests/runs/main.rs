@@ -128,6 +128,18 @@ fn what_does_not_fit_is_refused_and_leaves_nothing() {
 }
 
 #[test]
+fn a_directory_that_takes_nothing_is_left_out() {
+    let (broken, sound) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let runs = DiskRuns::open(&config(&[broken.path(), sound.path()])).expect("opened");
+    std::fs::write(broken.path().join("sanso-views"), "in the way").expect("written");
+    let written = groups(100);
+    runs.write(&kinds(), iterate(&written)).expect_err("it can't be opened");
+    for _ in 0..2 {
+        assert_eq!(all(&*runs.write(&kinds(), iterate(&written)).expect("the other one")), written);
+    }
+}
+
+#[test]
 fn runs_are_spread_over_the_directories() {
     let (a, b) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
     let runs = DiskRuns::open(&config(&[a.path(), b.path()])).expect("opened");
@@ -142,7 +154,10 @@ fn a_directory_is_of_one_process_and_begins_empty() {
     let dir = tempfile::tempdir().expect("a folder");
     let written = groups(100);
     let runs = DiskRuns::open(&config(&[dir.path()])).expect("opened");
+    let late = DiskRuns::open(&config(&[dir.path()])).expect("nobody has written yet");
     let kept = runs.write(&kinds(), iterate(&written)).expect("written");
+    let taken = late.write(&kinds(), iterate(&written)).expect_err("it is in use").to_string();
+    assert!(taken.contains("sanso-views"), "{taken}");
     let refused = DiskRuns::open(&config(&[dir.path()])).expect_err("it is in use").to_string();
     assert!(refused.contains("sanso-views") && refused.contains("directories of its own"), "{refused}");
     assert_eq!(all(&*kept), written, "the other one has deleted nothing");
@@ -181,4 +196,7 @@ fn a_damaged_file_is_told_and_never_taken_for_groups() {
     for (found, written) in whole.iter().zip(&written) {
         assert_eq!(found.as_ref().ok(), Some(written));
     }
+    let (first, _) = &written[0];
+    let again: Vec<_> = run.read(Part::of(Some(&first.key), 0, 1)).collect();
+    assert!(matches!(&again[..], [Err(_)]), "what could not be read is not asked again: {again:?}");
 }

@@ -35,7 +35,11 @@ impl ViewPartition {
     pub fn snapshot(&self) -> Result<Snapshot, RunError> {
         let base = match self.to_load() {
             None => Arc::clone(&self.base),
-            Some(moving) => moving.with(moving.read()?),
+            Some(moving) => {
+                let mut groups = moving.read()?;
+                groups.combine(&self.base.groups);
+                self.base_with(groups)
+            }
         };
         Ok(Snapshot {
             base,

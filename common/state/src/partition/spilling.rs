@@ -25,7 +25,7 @@ pub struct Reading<'a> {
 impl Reading<'_> {
     /// Says whether something is to be read from where it may take long.
     pub fn takes_long(&self) -> bool {
-        !self.runs.is_empty()
+        self.runs.iter().any(|run| !run.is_in_memory())
     }
 
     /// Returns the combined states of the groups that have rows, in order.
@@ -40,13 +40,9 @@ impl Reading<'_> {
     }
 }
 
-/// A base that is to be moved, as it was.
+/// Runs that are to become one: the newest of a view partition.
 #[derive(Debug)]
-pub struct Moving {
-    base: Arc<Block>,
-    /// The runs that are moved with what is in memory; all others are older.
-    runs: Vec<Arc<dyn SortedRun>>,
-}
+pub struct Moving(Vec<Arc<dyn SortedRun>>);
 
 impl Moving {
     /// Writes the groups as one run.
@@ -64,15 +60,7 @@ impl Moving {
     }
 
     fn all(&self) -> Result<Sum<'_>, RunError> {
-        let runs = self.runs.iter().map(|run| run.read(Part::ALL));
-        Sum::of(runs.chain([self.base.groups.read(Part::ALL)]))
-    }
-
-    /// Returns the block with other groups.
-    pub(super) fn with(&self, groups: Groups) -> Arc<Block> {
-        let Block { view, version, cut, watermarks_us, groups: _ } = &*self.base;
-        let (cut, watermarks_us) = (cut.clone(), watermarks_us.clone());
-        Arc::new(Block { view: *view, version: *version, cut, watermarks_us, groups })
+        Sum::of(self.0.iter().map(|run| run.read(Part::ALL)))
     }
 }
 
@@ -84,63 +72,85 @@ impl ViewPartition {
         Reading { part, held, runs: self.runs.clone() }
     }
 
-    /// Returns what of the base is not in memory, oldest first.
+    /// Returns the runs, oldest first; those that wait for being written are in memory.
     pub fn runs(&self) -> &[Arc<dyn SortedRun>] {
         &self.runs
     }
 
-    /// Returns the number of groups in runs; those that several have count in each.
+    /// Returns the number of groups that are not in memory; those that several runs have count in each.
     pub fn run_groups(&self) -> u64 {
-        self.runs.iter().map(|run| run.groups()).sum()
+        self.runs.iter().filter(|run| !run.is_in_memory()).map(|run| run.groups()).sum()
     }
 
-    /// Returns what to write as a run: none where less than `least` groups of the base are in memory. What
-    /// emits stays there, since each window that closes is looked at.
-    pub fn to_spill(&self, least: usize) -> Option<Moving> {
-        let mut size = self.base.groups.len() as u64;
-        if self.is_emitting() || size < (least as u64).max(1) {
+    /// Begins to move what of the base is in memory, if it is `least` groups or more, and returns what to write as a run. What
+    /// emits stays, since each window that closes is looked at.
+    ///
+    /// The block in memory becomes a run as it is, so that nothing that is added to the base meanwhile is in the way.
+    pub fn to_spill(&mut self, least: usize) -> Option<Moving> {
+        if self.is_emitting() {
             return None;
         }
-        let mut oldest = self.runs.len();
+        // One that could not be written yet comes first.
+        if self.waiting().next().is_none() {
+            if self.base.groups.len() < least.max(1) {
+                return None;
+            }
+            let rest = self.base_with(Groups::new());
+            let block = std::mem::replace(&mut self.base, rest);
+            self.runs.push(block);
+        }
+        let mut oldest = self.runs.len() - self.waiting().count();
+        let mut size: u64 = self.waiting().map(|run| run.groups()).sum();
         while oldest > 0 && self.runs[oldest - 1].groups() <= 2 * size {
             oldest -= 1;
             size += self.runs[oldest].groups();
         }
-        Some(Moving { base: Arc::clone(&self.base), runs: self.runs[oldest..].to_vec() })
+        Some(Moving(self.runs[oldest..].to_vec()))
     }
 
     /// Returns what to read into memory: none where all is.
     pub fn to_load(&self) -> Option<Moving> {
-        let moving = || Moving { base: Arc::clone(&self.base), runs: self.runs.clone() };
-        (!self.runs.is_empty()).then(moving)
+        (!self.runs.is_empty()).then(|| Moving(self.runs.clone()))
     }
 
-    /// Puts a run in the place of what it was written of. Returns false where that is there no longer.
-    pub fn spilled(&mut self, moved: &Moving, run: Arc<dyn SortedRun>) -> bool {
-        let is_there = !self.is_emitting() && self.holds(moved);
+    /// Puts a run in the place of those that it was written of. Returns false where these are there no longer.
+    pub fn spilled(&mut self, moved: &Moving, run: &Arc<dyn SortedRun>) -> bool {
+        let is_there = self.ends_with(moved);
         if is_there {
-            self.runs.truncate(self.runs.len() - moved.runs.len());
+            self.runs.truncate(self.runs.len() - moved.0.len());
             if run.groups() > 0 {
-                self.runs.push(run);
+                self.runs.push(Arc::clone(run));
             }
-            self.base = moved.with(Groups::new());
         }
         is_there
     }
 
-    /// Puts groups in the place of the runs that they were read of. Returns false where those are there no longer.
-    pub fn loaded(&mut self, moved: &Moving, groups: Groups) -> bool {
-        let is_there = self.runs.len() == moved.runs.len() && self.holds(moved);
-        if is_there {
+    /// Puts groups in the place of all runs that they were read of, and takes them. Leaves them and returns false where
+    /// these are there no longer.
+    pub fn loaded(&mut self, moved: &Moving, groups: &mut Groups) -> bool {
+        let are_there = self.runs.len() == moved.0.len() && self.ends_with(moved);
+        if are_there {
+            groups.combine(&self.base.groups);
+            self.base = self.base_with(std::mem::take(groups));
             self.runs.clear();
-            self.base = moved.with(groups);
         }
-        is_there
+        are_there
     }
 
-    fn holds(&self, moved: &Moving) -> bool {
-        let newest = self.runs.len().checked_sub(moved.runs.len()).map(|oldest| &self.runs[oldest..]);
-        let same = |runs: &[Arc<dyn SortedRun>]| runs.iter().zip(&moved.runs).all(|(a, b)| Arc::ptr_eq(a, b));
-        Arc::ptr_eq(&self.base, &moved.base) && newest.is_some_and(same)
+    /// Iterates the runs that wait for being written; they are the newest.
+    fn waiting(&self) -> impl Iterator<Item = &Arc<dyn SortedRun>> {
+        self.runs.iter().rev().take_while(|run| run.is_in_memory())
+    }
+
+    fn ends_with(&self, moved: &Moving) -> bool {
+        let newest = self.runs.len().checked_sub(moved.0.len()).map(|oldest| &self.runs[oldest..]);
+        newest.is_some_and(|runs| runs.iter().zip(&moved.0).all(|(a, b)| Arc::ptr_eq(a, b)))
+    }
+
+    /// Returns the block with other groups.
+    pub(super) fn base_with(&self, groups: Groups) -> Arc<Block> {
+        let Block { view, version, cut, watermarks_us, groups: _ } = &*self.base;
+        let (cut, watermarks_us) = (cut.clone(), watermarks_us.clone());
+        Arc::new(Block { view: *view, version: *version, cut, watermarks_us, groups })
     }
 }

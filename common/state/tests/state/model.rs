@@ -158,6 +158,8 @@ pub(crate) enum Step {
     ExtendToNewest,
     /// What of the base is in memory goes to a run, if it is as much as this.
     Spill { least: usize },
+    /// It is to go to a run, and the disk is full.
+    FailToSpill,
     /// All of the base comes into memory.
     Load,
     /// All replicas are lost.
@@ -177,6 +179,7 @@ pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => any::<[prop::sample::Index; 2]>().prop_map(|[of, which]| Step::Extend { of, which }),
         2 => Just(Step::ExtendToNewest),
         3 => (0_usize..8).prop_map(|least| Step::Spill { least }),
+        1 => Just(Step::FailToSpill),
         1 => Just(Step::Load),
         1 => Just(Step::Lose),
         1 => any::<prop::sample::Index>().prop_map(|which| Step::Rebuild { which }),

@@ -188,28 +188,30 @@ fn ranges_are_half_open_in_windows() {
 }
 
 #[test]
-fn what_has_changed_meanwhile_is_not_replaced_by_what_was_moved() {
+fn what_comes_meanwhile_is_not_in_the_way_of_what_is_moved_but_another_base_is() {
     let mut held = ViewPartition::new(config(), block(1, &[4, 0], rows(&[(1, 0, 1, 1)])));
     let written = |moved: &Moving| moved.write(&config().kinds, &MemoryRuns).expect("it is in memory");
-    let early = held.to_spill(1).expect("a group");
     let extension = |of, version, cut: u64| {
         let added = block(version, &[cut, 0], rows(&[(1, 0, 2, 1)]));
         Entry::Extend(Extension { of, added })
     };
+    let moved = held.to_spill(1).expect("a group");
+    assert_eq!((held.group_counts().0, held.run_groups()), (1, 0), "it is in memory until it is written");
     assert_eq!(held.apply(extension(1, 2, 8)), Outcome::Adopted);
-    assert!(!held.spilled(&early, written(&early)), "it has been extended");
-    let now = held.to_spill(1).expect("a group");
-    assert!(held.spilled(&now, written(&now)));
-    assert!(!held.spilled(&now, written(&now)), "it is there");
-    assert_eq!((held.group_counts().0, held.run_groups()), (0, 1));
+    let again = held.to_spill(1).expect("what could not be written yet");
+    let run = written(&moved);
+    assert!(held.spilled(&moved, &run));
+    assert!(!held.spilled(&again, &run), "it is there");
+    assert_eq!((held.group_counts().0, held.run_groups()), (1, 1), "what came meanwhile is in memory");
     let loading = held.to_load().expect("a run");
     assert_eq!(held.apply(extension(2, 3, 12)), Outcome::Adopted);
-    assert!(!held.loaded(&loading, loading.read().expect("it is in memory")), "it has been extended again");
+    assert!(held.loaded(&loading, &mut loading.read().expect("it is in memory")));
     assert_eq!(sums(&held.all()), [(id(1, 0), Value::Decimal(5))]);
     let late = held.to_spill(1).expect("a group");
     assert_eq!(held.apply(Entry::Adopt(block(4, &[16, 0], rows(&[(1, 0, 9, 1)])))), Outcome::Adopted);
-    assert_eq!(held.run_groups(), 0, "the new base is all there is");
-    assert!(!held.spilled(&late, written(&late)), "another base is there");
+    assert!(held.runs().is_empty(), "the new base is all there is");
+    assert!(!held.spilled(&late, &written(&late)), "another base is there");
+    assert!(!held.loaded(&late, &mut Groups::new()));
     assert_eq!(sums(&held.all()), [(id(1, 0), Value::Decimal(9))]);
 }
 
@@ -224,7 +226,7 @@ fn runs_are_few_and_a_group_is_written_a_few_times() {
         let moved = held.to_spill(1).expect("a group");
         let run = moved.write(&config().kinds, &MemoryRuns).expect("it is in memory");
         written += run.groups();
-        assert!(held.spilled(&moved, run));
+        assert!(held.spilled(&moved, &run));
         most = most.max(held.runs().len());
     }
     assert_eq!(held.all().len(), 1000);

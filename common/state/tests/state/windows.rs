@@ -146,6 +146,7 @@ fn take(
             held.apply(Entry::Extend(published.newest_of(held.version())));
         }
         Step::Spill { least } => assert!(held.to_spill(*least).is_none(), "what emits stays in memory"),
+        Step::FailToSpill => assert!(held.to_spill(1).is_none()),
         Step::Load => assert!(held.to_load().is_none()),
         Step::Lose => {
             *held = emitting(published.newest(), panes);

@@ -6,6 +6,7 @@ mod growth;
 mod history;
 mod interval;
 mod shuffle;
+mod storage;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -77,6 +78,13 @@ const EXPERIMENTS: &[Experiment] = &[
         paper: "The paper on distribution loads by Spark (10 M meters, up to a year, 1.3 TB) found that a year ended \
                 only once what is exchanged was spread over eight more disks, 3.6 times faster.",
         run: history::run,
+    },
+    Experiment {
+        name: "storage",
+        title: "A view as large as its readings",
+        paper: "The RDD paper keeps what fits in memory, and lets the rest go to disk: what is computed gets slower then, \
+                and does not fail.",
+        run: storage::run,
     },
     Experiment {
         name: "growth",
