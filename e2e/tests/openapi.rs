@@ -34,6 +34,8 @@ fn every_answer_is_as_the_openapi_document_says() -> anyhow::Result<()> {
         .env("SCHEMATHESIS_HOOKS", "hooks")
         .env("PYTHONPATH", package().join("openapi"))
         .env("PYTHONDONTWRITEBYTECODE", "1")
+        .arg("--config-file")
+        .arg(package().join("openapi/schemathesis.toml"))
         .arg("run")
         .arg(format!("{}/openapi.json", node.client.base()))
         .args(["--seed", SEED, "--max-examples", EXAMPLES, "--phases", "coverage,fuzzing"])
