@@ -9,4 +9,5 @@ mod full;
 mod rollout;
 mod secure;
 mod status;
+mod storage;
 mod world;
