@@ -19,8 +19,8 @@ use super::member::stopped;
 const LEAST: usize = 4_096;
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(200);
-/// After a disk that was full or broken.
-const AFTER_ERROR: Duration = Duration::from_secs(5);
+/// After a disk that was full or broken: whatever waits is tried again then, which costs as much as writing some of each.
+const AFTER_ERROR: Duration = Duration::from_secs(60);
 
 /// Moves groups between memory and disk.
 #[derive(Clone)]
