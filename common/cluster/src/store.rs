@@ -271,6 +271,14 @@ impl ClusterStore {
     }
 }
 
+/// Returns all view partitions of some replicas, in order.
+fn listed(replicas: impl IntoIterator<Item = Readable>) -> Vec<(PartitionId, Readable)> {
+    let of = |readable: Readable| readable.list().into_iter().map(move |id| (id, readable.clone()));
+    let mut all: Vec<_> = replicas.into_iter().flat_map(of).collect();
+    all.sort_by_key(|(id, _)| *id);
+    all
+}
+
 /// Microseconds since the first call.
 fn now_us() -> u64 {
     epoch().elapsed().as_micros() as u64 + 1
@@ -345,21 +353,12 @@ impl Partitions for ClusterStore {
 
     fn emits_here(&self) -> Vec<(PartitionId, Readable)> {
         let Some(engine) = self.0.engine().filter(|_| self.is_in_touch()) else { return Vec::new() };
-        let all = engine
-            .held_as_primary()
-            .into_iter()
-            .flat_map(|readable| readable.list().into_iter().map(move |id| (id, readable.clone())));
-        let mut all: Vec<_> = all.collect();
-        all.sort_by_key(|(id, _)| *id);
-        all
+        listed(engine.held_as_primary())
     }
 
     fn held_here(&self) -> Vec<(PartitionId, Readable)> {
         let held = self.0.engine().map(|engine| engine.held()).unwrap_or_default();
-        let all = held
-            .into_iter()
-            .flat_map(|(_, readable)| readable.list().into_iter().map(move |id| (id, readable.clone())));
-        all.collect()
+        listed(held.into_iter().map(|(_, readable)| readable))
     }
 
     fn only_base(&self, id: PartitionId) -> Option<Arc<Block>> {
