@@ -13,7 +13,7 @@
 #   make bench    how fast, against whom: make bench SECTIONS="http freshness"
 #   make bench-peers  against DuckDB, Polars, Spark and Flink on the same work: make bench-peers PARTS="load merge" METERS=100000 DAYS=10 TUPLES=20000000
 #   make experiments  the papers' experiments, with plots: make experiments EXPERIMENTS="shuffle recompute reload interval history growth" QUICK=1 OUT=folder
-#   make drill    a cluster under load loses a node, and more: make drill FAULTS="pause cut" NODES=5 REPEAT=5 RATE=180
+#   make drill    a cluster under load loses a node, and more: make drill FAULTS="pause cut" NODES=5 REPEAT=5 RATE=180 PRELOAD=100000 STORAGE=disk
 #   make drill-redis  what the clients of a Redis Cluster see when a master is killed or frozen: make drill-redis FAULTS="kill pause"
 #   make torture  kills, damages, millions, judged by a naive fold: make torture MINUTES=10 ROUNDS= SEED=
 #   make soak     a day's readings at ten times the rate in 2 GiB: make soak MINUTES=60 METERS=20000
@@ -135,6 +135,8 @@ RATE ?= 180
 OUT ?= $(CACHE)/drill
 
 COMPOSE ?=
+STORAGE ?= memory
+PRELOAD ?= 0
 
 drill: build
 	@deploy/setup/install.sh $(if $(COMPOSE),cluster,drill)
@@ -143,7 +145,7 @@ ifneq ($(and $(COMPOSE),$(OFFLINE)),)
 	CACHE=$(CACHE) deploy/offline/build.sh
 endif
 	SANSO_KAFKA_JARS=$(CACHE)/kafka/lib OFFLINE=$(OFFLINE) bin/sanso drill $(FAULTS:%=--fault %) \
-		$(if $(COMPOSE),--compose deploy,--nodes $(NODES)) --repeat $(REPEAT) --rate $(RATE) --out $(OUT)
+		$(if $(COMPOSE),--compose deploy,--nodes $(NODES) --storage $(STORAGE)) --preload $(PRELOAD) --repeat $(REPEAT) --rate $(RATE) --out $(OUT)
 
 drill-redis:
 	@deploy/setup/install.sh drill

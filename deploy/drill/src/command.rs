@@ -13,7 +13,7 @@ use crate::drill::{Outcome, Settings, run as run_drill};
 use crate::fault::{self, Act, Fault, Pick};
 use crate::load::Load;
 use crate::report;
-use crate::sanso::{CONTAINERS, Cluster, Containers, Dev, Plan};
+use crate::sanso::{CONTAINERS, Cluster, Containers, Dev, Plan, Storage};
 
 /// Inflict faults on a cluster under load, and judge what its clients saw.
 ///
@@ -48,6 +48,9 @@ pub struct DrillArgs {
     /// Readings that the views hold already when the load begins; nobody asks for them.
     #[arg(long, default_value_t = 0, value_name = "N")]
     preload: u32,
+    /// Where the groups of views are kept; on disk, only view partitions with thousands of groups are: see --preload.
+    #[arg(long, value_enum, default_value_t, conflicts_with = "compose")]
+    storage: Storage,
     /// How often each fault is inflicted, each time on another node.
     #[arg(long, default_value_t = 1, value_name = "N")]
     repeat: usize,
@@ -132,7 +135,7 @@ async fn drill(args: &DrillArgs, binary: &Path, fault: &Fault, repetition: usize
         let mut target = Containers::start(deploy, &args.out.join("containers"), repetition, attempt)?;
         (run_drill(&mut target, fault, &settings).await?, "compose".to_owned())
     } else if args.nodes == 1 {
-        let mut target = Dev::start(binary, attempt)?;
+        let mut target = Dev::start(binary, attempt, args.storage)?;
         let fault = Fault { bounds: None, ..fault.clone() };
         (run_drill(&mut target, &fault, &settings).await?, "1".to_owned())
     } else {
@@ -143,6 +146,7 @@ async fn drill(args: &DrillArgs, binary: &Path, fault: &Fault, repetition: usize
             own_clocks: fault.has(|act, _| matches!(act, Act::JumpClock(_))),
             first: repetition,
             patience: attempt,
+            storage: args.storage,
         };
         let mut target = Cluster::start(binary, &plan)?;
         (run_drill(&mut target, fault, &settings).await?, args.nodes.to_string())

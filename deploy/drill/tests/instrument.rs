@@ -6,7 +6,7 @@ use std::time::Duration;
 use sanso_drill::fault::{Act, Fault, Pick, Step};
 use sanso_drill::history::Class;
 use sanso_drill::load::Load;
-use sanso_drill::sanso::Dev;
+use sanso_drill::sanso::{Dev, Storage};
 use sanso_drill::{Outcome, Settings, run};
 
 fn binary() -> PathBuf {
@@ -28,7 +28,7 @@ async fn drill(harm: Act, heal: Act, hold: Duration) -> anyhow::Result<Outcome> 
     };
     let steps = vec![Step::Do(harm, Pick::One), Step::Hold(1), Step::Do(heal, Pick::One), Step::Well];
     let fault = Fault { name: "test", about: "a test's own", steps, bounds: None, preload_min: 0 };
-    let mut node = Dev::start(&binary(), settings.patience.attempt)?;
+    let mut node = Dev::start(&binary(), settings.patience.attempt, Storage::Memory)?;
     run(&mut node, &fault, &settings).await
 }
 

@@ -1,6 +1,7 @@
 //! The application that is drilled: one source, and the views that its readings are asked for by.
 
 use chrono::DateTime;
+use clap::ValueEnum;
 
 use crate::fault::PRELOADED_METERS;
 use crate::history::Key;
@@ -13,14 +14,34 @@ const HALF_HOUR_S: i64 = 1_800;
 /// Readings that are archived together.
 pub(super) const SEGMENT: u64 = 65_536;
 
+/// Where the groups of views are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Storage {
+    /// In memory.
+    #[default]
+    Memory,
+    /// On local disks, but for what is newer than the newest batch version.
+    Disk,
+}
+
+impl Storage {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Disk => "disk",
+        }
+    }
+}
+
 /// Writes the application with so many log partitions.
-pub(super) fn sql(partitions: u32) -> String {
+pub(super) fn sql(partitions: u32, storage: Storage) -> String {
+    let storage = storage.name();
     format!(
         "CREATE SOURCE readings (usage_point TEXT, start_utc TIMESTAMP, value DECIMAL(18,6), source_version BIGINT)
   WITH (topic = 'readings', key = 'usage_point', identity = 'usage_point, start_utc', version = 'source_version',
         partitions = '{partitions}', segment = '{SEGMENT}');
-CREATE VIEW meter AS SELECT usage_point, SUM(value) AS kwh, COUNT(*) AS readings FROM readings GROUP BY usage_point;
-CREATE VIEW half_hour AS
+CREATE VIEW meter WITH (storage = '{storage}') AS SELECT usage_point, SUM(value) AS kwh, COUNT(*) AS readings FROM readings GROUP BY usage_point;
+CREATE VIEW half_hour WITH (storage = '{storage}') AS
   SELECT usage_point, TUMBLE(start_utc, INTERVAL '30 minutes') AS half_hour, SUM(value) AS kwh, COUNT(*) AS readings
   FROM readings GROUP BY usage_point, half_hour;
 "

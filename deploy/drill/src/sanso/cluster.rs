@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use super::application;
+use super::application::{self, Storage};
 use super::members::Members;
 use super::node_file::NodeFiles;
 use super::surroundings::{Clock, SmallDisk};
@@ -44,6 +44,8 @@ pub struct Plan {
     pub first: usize,
     /// How long clients wait for an answer.
     pub patience: Duration,
+    /// Where the groups of views are kept.
+    pub storage: Storage,
 }
 
 /// A running cluster. Its processes are killed when it is dropped.
@@ -57,6 +59,7 @@ pub struct Cluster {
     clocks: Vec<Clock>,
     brokers: sanso_broker::Cluster,
     members: Members,
+    storage: Storage,
     folder: TempDir,
 }
 
@@ -75,7 +78,7 @@ impl Cluster {
             http: http.to_vec(),
             peer: peer.to_vec(),
         };
-        std::fs::write(folder.path().join("app.sql"), application::sql(LOG_PARTITIONS))
+        std::fs::write(folder.path().join("app.sql"), application::sql(LOG_PARTITIONS, plan.storage))
             .context("write the application")?;
         std::fs::create_dir(folder.path().join("dataset"))?;
         let (mut processes, mut disks, mut clocks) = (Vec::new(), Vec::new(), Vec::new());
@@ -101,6 +104,7 @@ impl Cluster {
                 plan.patience,
                 plan.first,
             )?,
+            storage: plan.storage,
             folder,
         })
     }
@@ -162,7 +166,7 @@ impl Target for Cluster {
     }
 
     async fn declare_view(&mut self) -> anyhow::Result<()> {
-        let sql = application::sql(LOG_PARTITIONS) + application::NEW_VIEW;
+        let sql = application::sql(LOG_PARTITIONS, self.storage) + application::NEW_VIEW;
         // In one step, for the nodes look at it at any time.
         let (file, beside) = (self.folder.path().join("app.sql"), self.folder.path().join("app.sql.new"));
         std::fs::write(&beside, sql).context("write the application")?;

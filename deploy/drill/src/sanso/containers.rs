@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use super::application;
+use super::application::{self, Storage};
 use super::members::Members;
 use crate::fault::{Act, Fault, Pick, Step};
 use crate::history::{Key, Request};
@@ -67,7 +67,7 @@ impl Containers {
         std::fs::create_dir_all(run).with_context(|| format!("create {}", run.display()))?;
         let compose = Compose { script, run: run.canonicalize()? };
         let application = tempfile::Builder::new().prefix("sanso-drill-").tempdir()?;
-        std::fs::write(application.path().join("app.sql"), application::sql(LOG_PARTITIONS))
+        std::fs::write(application.path().join("app.sql"), application::sql(LOG_PARTITIONS, Storage::Memory))
             .context("write the application")?;
         // What a drill before this one may have left.
         compose.run(&["erase"], application.path())?;

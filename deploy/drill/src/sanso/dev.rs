@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use super::application;
+use super::application::{self, Storage};
 use super::session::{Acknowledged, Session};
 use crate::fault::Act;
 use crate::history::{Key, Request};
@@ -36,10 +36,10 @@ pub struct Dev {
 
 impl Dev {
     /// Starts a node of this binary on a free port. Clients wait `patience` for an answer.
-    pub fn start(binary: &Path, patience: Duration) -> anyhow::Result<Self> {
+    pub fn start(binary: &Path, patience: Duration, storage: Storage) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("sanso-drill-").tempdir()?;
         let app = folder.path().join("app.sql");
-        std::fs::write(&app, application::sql(4)).context("write the application")?;
+        std::fs::write(&app, application::sql(4, storage)).context("write the application")?;
         // A fixed address, which the node has again after a restart.
         let address = format!("127.0.0.1:{}", ports::free(1)?[0]);
         let base = format!("http://{address}");

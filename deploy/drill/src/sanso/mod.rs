@@ -10,6 +10,7 @@ mod session;
 mod surroundings;
 mod token;
 
+pub use application::Storage;
 pub use cluster::{Cluster, Plan};
 pub use containers::{Containers, NODES as CONTAINERS};
 pub use dev::Dev;
