@@ -22,11 +22,10 @@ use sanso_core::cluster::{
     Answer, Change, ClusterMap, Event, Instance, Message, Node, NodeConfig, NodeId, Output, Partition,
     Position, RequestId, Standing,
 };
-use sanso_core::{Encoded, Hosted, PartitionId, Readable, Written, finished, home_of};
+use sanso_core::{Begun, Encoded, Hosted, PartitionId, ReadReply, Readable, Written, finished, home_of};
 use tokio::sync::{oneshot, watch};
 
 use crate::figures::count_epochs;
-use crate::hub::making_room;
 use crate::pulse::Pulse;
 use crate::wire::{Question, Reply};
 
@@ -248,22 +247,44 @@ impl Engine {
         answer
     }
 
-    /// Answers a question about a view partition from this node's replica, if it is in sync.
+    /// Answers a question about a view partition from this node's replica, if it is in sync. None where that is to be
+    /// read from disk.
+    pub(crate) fn answer_now(
+        &self,
+        partition: Partition,
+        id: PartitionId,
+        question: &Question,
+    ) -> Option<Reply> {
+        let read = |begun: Begun<'_>| (!begun.takes_long()).then(|| finished(id, begun));
+        self.answered(partition, id, question, read)
+    }
+
+    /// Answers a question, also from disk, which takes its time: for a thread that holds up nobody.
     pub(crate) fn answer(&self, partition: Partition, id: PartitionId, question: &Question) -> Reply {
-        let Some((readable, fresh)) = self.readable(partition) else { return Reply::NotInSync };
-        match question {
+        let answered = self.answered(partition, id, question, |begun| Some(finished(id, begun)));
+        answered.expect("all is read")
+    }
+
+    fn answered(
+        &self,
+        partition: Partition,
+        id: PartitionId,
+        question: &Question,
+        read: impl FnOnce(Begun<'_>) -> Option<Option<ReadReply>>,
+    ) -> Option<Reply> {
+        let Some((readable, fresh)) = self.readable(partition) else { return Some(Reply::NotInSync) };
+        Some(match question {
             Question::Read(request) => {
-                let Some(begun) = readable.begin(id, request) else { return Reply::NotLive };
+                let Some(begun) = readable.begin(id, request) else { return Some(Reply::NotLive) };
                 // Judged after the state was taken, never before.
                 let fresh = fresh && self.node.lock().is_in_touch(self.now_us());
                 // What can't be read here can be elsewhere.
-                making_room(begun.takes_long(), || finished(id, begun))
-                    .map_or(Reply::NotInSync, |reply| Reply::Read(reply, fresh))
+                read(begun)?.map_or(Reply::NotInSync, |reply| Reply::Read(reply, fresh))
             }
             Question::Segment(segment) => {
                 readable.segment(id, *segment).map_or(Reply::NotLive, Reply::Segment)
             }
-        }
+        })
     }
 
     /// Returns what this node's replica of a partition shows, when it is in sync, and whether that

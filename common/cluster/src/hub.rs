@@ -11,10 +11,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use sanso_control::{Change, Control, ControlError, KINDS, Proposer, Transport, TransportError};
-use sanso_core::Hosted;
 use sanso_core::cluster::{
     ClusterMap, Event, HedgeConfig, Hedger, Message, NodeId, Partition, Refused, Replication,
 };
+use sanso_core::{Hosted, PartitionId};
 use sanso_peer::{CallError, Handler, Lane, Peers, Refusal, Speaker};
 use sanso_state::{AggregateKind, Fingerprint};
 use tokio::sync::Semaphore;
@@ -24,7 +24,7 @@ use crate::figures::SNAPSHOTS;
 use crate::questions::Answering;
 use crate::relay::RELAY;
 use crate::voters::ControlPart;
-use crate::wire::{self, ReadAnswer, ReadCall, Reply, SubmitAnswer, SubmitCall};
+use crate::wire::{self, Question, ReadAnswer, ReadCall, Reply, SubmitAnswer, SubmitCall};
 
 /// The kinds of calls between nodes, beside those of control.
 pub(crate) const SUBMIT: &str = "core.submit";
@@ -39,6 +39,8 @@ pub type KindsOf = Arc<dyn Fn(Fingerprint) -> Option<Arc<[AggregateKind]>> + Sen
 const LARGE_BYTES: usize = 1 << 20;
 /// Between two looks at whether a snapshot has left.
 const SNAPSHOT_LOOK: Duration = Duration::from_millis(5);
+/// Reads of this node's disks at a time.
+const DISK_READS_MAX: usize = 64;
 /// Messages that wait for the courier.
 const COURIER_MAX: usize = 8_192;
 
@@ -81,6 +83,7 @@ pub(crate) struct Hub {
     /// Snapshots on their way.
     snapshots: Mutex<BTreeSet<(NodeId, Partition)>>,
     snapshot_turn: Semaphore,
+    disk_reads: Arc<Semaphore>,
     runtime: tokio::runtime::Handle,
     /// This hub, for what goes on in the background.
     own: Weak<Hub>,
@@ -108,6 +111,7 @@ impl Hub {
             courier,
             snapshots: Mutex::default(),
             snapshot_turn: Semaphore::new(1),
+            disk_reads: Arc::new(Semaphore::new(DISK_READS_MAX)),
             runtime: tokio::runtime::Handle::current(),
             own: own.clone(),
         });
@@ -204,8 +208,25 @@ impl Hub {
         Ok(engine.submit(partition, write).await.into())
     }
 
+    /// Answers a question from this node's disks, on a thread of its own. There are few of them, so that a disk that
+    /// hangs stops nothing else.
+    pub(crate) async fn answer_from_disk(
+        &self,
+        engine: &Arc<Engine>,
+        partition: Partition,
+        id: PartitionId,
+        question: Arc<Question>,
+    ) -> Reply {
+        let (turn, engine) = (Arc::clone(&self.disk_reads).acquire_owned().await, Arc::clone(engine));
+        let answer = move || {
+            let _turn = turn;
+            engine.answer(partition, id, &question)
+        };
+        tokio::task::spawn_blocking(answer).await.unwrap_or(Reply::NotInSync)
+    }
+
     /// Answers a read from this node's replica.
-    pub(crate) fn read(&self, body: &[u8]) -> Result<ReadAnswer, Refusal> {
+    pub(crate) async fn read(&self, body: &[u8]) -> Result<ReadAnswer, Refusal> {
         let call: ReadCall = wire::decode(body).map_err(refused)?;
         let (id, question) = call.question();
         let Some(engine) = self.engine() else { return Ok(ReadAnswer::NotInSync) };
@@ -215,7 +236,11 @@ impl Hub {
             let in_sync = engine.readable(partition).is_some();
             return Ok(if in_sync { ReadAnswer::NotLive } else { ReadAnswer::NotInSync });
         };
-        Ok(ReadAnswer::of(&config.kinds, engine.answer(partition, id, &question)))
+        let reply = match engine.answer_now(partition, id, &question) {
+            Some(reply) => reply,
+            None => self.answer_from_disk(engine, partition, id, Arc::new(question)).await,
+        };
+        Ok(ReadAnswer::of(&config.kinds, reply))
     }
 }
 
@@ -328,7 +353,7 @@ impl Handler for Hub {
         match kind {
             SUBMIT => Ok(wire::encode(&self.submitted(&body).await?).into()),
             RELAY => Ok(wire::encode(&self.relayed(body).await?).into()),
-            READ => Ok(wire::encode(&self.read(&body)?).into()),
+            READ => Ok(wire::encode(&self.read(&body).await?).into()),
             MAP => match self.known_map() {
                 Some(map) => Ok(wire::encode(&*map).into()),
                 None => Err(Refusal::Failed("this node starts".to_owned())),

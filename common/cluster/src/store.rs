@@ -16,7 +16,8 @@ use sanso_state::{
 };
 use serde_bytes::ByteBuf;
 use tokio::sync::{broadcast, mpsc};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::engine::Engine;
 use crate::figures::{HEDGED, REFUSED};
@@ -40,15 +41,24 @@ const BETTER_MAX: Duration = Duration::from_millis(40);
 const ALONE: Duration = Duration::from_millis(500);
 /// About what a group takes when it is sent.
 const GROUP_BYTES: usize = 64;
+/// How long this node's own disk may take over some keys before others are asked, too.
+const DISK_MAX: Duration = Duration::from_millis(100);
 /// Before a write is tried again where nothing has changed.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// What is asked of a view partition.
 struct Asked<'a> {
     id: PartitionId,
-    question: Question,
+    question: Arc<Question>,
     /// Offsets that the asker has seen of it.
     seen: &'a [Offset],
+}
+
+/// What this node's own replica says.
+enum Mine {
+    Said(Reply),
+    /// It is read from a disk that takes long.
+    Reading(JoinHandle<Reply>),
 }
 
 /// The view partitions of a cluster.
@@ -160,13 +170,29 @@ impl ClusterStore {
         let Asked { id, .. } = asked;
         let (engine, map) = self.ready(id).await?;
         let partition = home_of(id, map.partitions.len() as u32);
-        let mine = engine.answer(partition, id, &asked.question);
-        let alone =
-            matches!(mine, Reply::Read(..)) && now_us() < self.0.alone_until_us.load(Ordering::Relaxed);
-        if alone || is_good(&mine) {
-            return Ok(mine);
+        let mine = match engine.answer_now(partition, id, &asked.question) {
+            Some(mine) => Mine::Said(mine),
+            None => self.from_disk(engine, partition, &asked).await,
+        };
+        let is_alone = now_us() < self.0.alone_until_us.load(Ordering::Relaxed);
+        match mine {
+            Mine::Said(mine) if is_good(&mine) || is_alone && matches!(mine, Reply::Read(..)) => Ok(mine),
+            mine => self.ask_others(engine, partition, asked, mine).await,
         }
-        self.ask_others(engine, partition, asked, mine).await
+    }
+
+    /// Answers from this node's disk. What is scanned takes its time whoever does it; keys are waited for a little.
+    async fn from_disk(&self, engine: &Arc<Engine>, partition: Partition, asked: &Asked<'_>) -> Mine {
+        let (hub, engine) = (Arc::clone(&self.0), Arc::clone(engine));
+        let (id, question) = (asked.id, Arc::clone(&asked.question));
+        let is_scan = matches!(*question, Question::Read(ReadRequest::Scan { .. }));
+        let mut reading =
+            tokio::spawn(async move { hub.answer_from_disk(&engine, partition, id, question).await });
+        let said = match is_scan {
+            true => Ok((&mut reading).await),
+            false => timeout(DISK_MAX, &mut reading).await,
+        };
+        said.map_or(Mine::Reading(reading), |said| Mine::Said(said.unwrap_or(Reply::NotInSync)))
     }
 
     async fn ask_others(
@@ -174,7 +200,7 @@ impl ClusterStore {
         engine: &Engine,
         partition: Partition,
         Asked { id, question, seen }: Asked<'_>,
-        mine: Reply,
+        mine: Mine,
     ) -> Result<Reply, StoreError> {
         let body: Arc<[u8]> = wire::encode(&ReadCall::of(id, &question)).into();
         let (replies, mut received) = mpsc::channel(16);
@@ -182,10 +208,19 @@ impl ClusterStore {
         let suffices = |reply: &Reply| matches!(reply, Reply::Read(reply, _) if reply.progress.covers(seen));
         let maps = engine.maps();
         let (mut read, first) = self.hedged(|hedger, now_us| hedger.begin(&maps.borrow(), partition, now_us));
-        let mut best = matches!(mine, Reply::Read(..)).then_some(mine);
         let mut next = first;
         // A long read is long at whoever is asked twice, too.
         let mut owing = BTreeSet::new();
+        let mut best = match mine {
+            Mine::Said(mine) => matches!(mine, Reply::Read(..)).then_some(mine),
+            Mine::Reading(reading) => {
+                let (me, replies) = (self.0.me, replies.clone());
+                owing.insert(me);
+                // An error only says that another has answered before.
+                tokio::spawn(async move { drop(replies.send((me, reading.await.ok())).await) });
+                None
+            }
+        };
         loop {
             if let Some(node) = next.take().filter(|node| owing.insert(*node)) {
                 self.ask_one(node, &read, Arc::clone(&body), replies.clone());
@@ -206,8 +241,9 @@ impl ClusterStore {
                     // One has answered as well as it could, and the others had their time: who is asked
                     // still may be gone.
                     let had_time = owing.is_empty() || began.elapsed() >= BETTER_MAX;
-                    let in_touch = self.is_in_touch();
-                    if had_time && !in_touch {
+                    // What this node's own disk says is all there will be on one that is cut off.
+                    let may_answer = self.is_in_touch() || best.is_none() && owing.contains(&self.0.me);
+                    if had_time && !may_answer {
                         // A node that is cut off would else wait for each part of each answer. One that is
                         // not has only this partition to wait for.
                         let until_us = now_us() + ALONE.as_micros() as u64;
@@ -245,7 +281,7 @@ impl ClusterStore {
         let (hub, read) = (Arc::clone(&self.0), read.clone());
         tokio::spawn(async move {
             let reply = if node == hub.me {
-                hub.read(&body).ok().and_then(|answer| answer.reply().ok())
+                hub.read(&body).await.ok().and_then(|answer| answer.reply().ok())
             } else {
                 let answer = hub.ask(node, READ, body.to_vec(), READ_MAX).await.ok();
                 let answer = answer.and_then(|bytes| wire::decode::<ReadAnswer>(&bytes).ok());
@@ -325,7 +361,7 @@ impl Partitions for ClusterStore {
         request: &ReadRequest,
         seen: &[Offset],
     ) -> Result<ReadReply, StoreError> {
-        match self.ask(Asked { id, question: Question::Read(request.clone()), seen }).await? {
+        match self.ask(Asked { id, question: Arc::new(Question::Read(request.clone())), seen }).await? {
             Reply::Read(reply, _) => Ok(reply),
             _ => Err(StoreError::NotLive(id)),
         }
@@ -336,7 +372,7 @@ impl Partitions for ClusterStore {
     }
 
     async fn segment(&self, id: PartitionId, segment: SegmentId) -> Result<Option<Groups>, StoreError> {
-        match self.ask(Asked { id, question: Question::Segment(segment), seen: &[] }).await? {
+        match self.ask(Asked { id, question: Arc::new(Question::Segment(segment)), seen: &[] }).await? {
             Reply::Segment(groups) => Ok(groups),
             _ => Err(StoreError::NotLive(id)),
         }
