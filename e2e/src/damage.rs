@@ -73,16 +73,21 @@ pub enum FileKind {
     ViewBlock,
     /// A published view version.
     ViewVersion,
-    /// A store of the index of newest versions, of emissions, or of the quarantine: which, and what
-    /// kind of file of it.
+    /// A store of the index of newest versions, of emissions, of the quarantine, or of the groups of views: which, and
+    /// what kind of file of it.
     Rocks(&'static str, &'static str),
 }
 
 /// Returns the kind of a file by its place below the data folder; none for what has no content.
 fn kind_of(relative: &str) -> Option<FileKind> {
     let name = relative.rsplit('/').next().unwrap_or_default();
-    if let Some(rest) = relative.strip_prefix("speed/") {
-        let store = ["index", "emitted", "quarantine"].into_iter().find(|store| rest.starts_with(store))?;
+    let stores = [
+        ("speed/index", "index"),
+        ("speed/emitted", "emitted"),
+        ("speed/quarantine", "quarantine"),
+        ("sanso-views", "views"),
+    ];
+    if let Some((_, store)) = stores.into_iter().find(|(folder, _)| relative.starts_with(folder)) {
         let part = match name {
             "CURRENT" => "CURRENT",
             "IDENTITY" => "IDENTITY",
@@ -133,6 +138,20 @@ pub fn files_of(data: &Path) -> anyhow::Result<Vec<(FileKind, PathBuf)>> {
         }
     }
     Ok(found)
+}
+
+/// Cuts off what every file of groups of views below a data folder holds, as a node that runs has them. Returns how many
+/// there were.
+pub fn cut_off_groups(data: &Path) -> anyhow::Result<usize> {
+    let mut files = 0;
+    for entry in fs::read_dir(data.join("sanso-views"))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "sst") {
+            fs::OpenOptions::new().write(true).open(&path)?.set_len(0)?;
+            files += 1;
+        }
+    }
+    Ok(files)
 }
 
 /// Copies a folder with all that is in it.

@@ -32,7 +32,7 @@ CREATE SOURCE readings (usage_point TEXT, channel TEXT, start_utc TIMESTAMP, val
 CREATE VIEW meter_daily WITH (output_topic = 'daily', partitions = '2') AS
   SELECT usage_point, TUMBLE(start_utc, INTERVAL '1 day') AS day, SUM(value * {factor}) AS kwh, COUNT(*) AS readings, MAX(value) AS peak
   FROM readings GROUP BY usage_point, day;
-CREATE VIEW fleet_hourly WITH (partitions = '1') AS
+CREATE VIEW fleet_hourly WITH (storage = 'disk', partitions = '1') AS
   SELECT channel, TUMBLE(start_utc, INTERVAL '1 hour') AS hour, SUM(value) AS kwh, COUNT(*) AS readings
   FROM readings GROUP BY channel, hour;
 CREATE VIEW meter_total WITH (partitions = '1') AS

@@ -20,7 +20,7 @@ mod trial;
 mod world;
 
 pub use client::{Answer, Client};
-pub use damage::{Damage, FileKind, copy_folder, files_of};
+pub use damage::{Damage, FileKind, copy_folder, cut_off_groups, files_of};
 pub use data::{package, python, schemathesis, shared_data};
 pub use decimal::{micro, micro_of};
 pub use faults::{Clock, limited, syncs};

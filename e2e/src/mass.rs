@@ -9,6 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::client::Client;
+use crate::damage::cut_off_groups;
 use crate::decimal::micro_of;
 use crate::node::{Node, binary};
 use crate::session::Session;
@@ -48,6 +49,11 @@ impl Mass {
         let view = "CREATE VIEW meter_total";
         let app = APP.replace(view, &format!("{view} WITH (storage = '{storage}')"));
         Ok(std::fs::write(self.folder.path().join("app.sql"), app)?)
+    }
+
+    /// Cuts off what every file of groups on disk holds. Returns how many there were.
+    pub fn cut_off_groups(&self) -> anyhow::Result<usize> {
+        cut_off_groups(&self.folder.path().join("data"))
     }
 
     /// Starts a node on it.

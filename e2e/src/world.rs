@@ -23,6 +23,8 @@ flush_ms = 5
 heartbeat_ms = 200
 collapse_every_ms = 300
 retry_ms = 50
+[serving]
+views_run_groups_min = 8
 ";
 
 /// A place where a node lives and suffers.

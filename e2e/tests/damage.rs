@@ -25,6 +25,8 @@ async fn damaged_files_are_made_again_or_refused_and_never_used() -> anyhow::Res
         (FileKind::Rocks("index", "write-ahead log"), Damage::Deleted, "exact"),
         (FileKind::Rocks("emitted", "CURRENT"), Damage::Emptied, "exact, with a warning"),
         (FileKind::Rocks("quarantine", "MANIFEST"), Damage::Zeroed, "exact, with a warning"),
+        (FileKind::Rocks("views", "table"), Damage::FlippedBit, "exact"),
+        (FileKind::Rocks("views", "MANIFEST"), Damage::Truncated, "exact"),
     ] {
         let trial = damage_trial(&world, kind, damage, &mut random).await?;
         let Some(trial) = trial else { continue };
@@ -45,6 +47,7 @@ async fn files_damaged_while_the_node_runs_are_made_again_or_refused_and_never_u
         (FileKind::LogComplete, Damage::Deleted),
         (FileKind::LogNewest, Damage::Truncated),
         (FileKind::Rocks("index", "table"), Damage::FlippedBit),
+        (FileKind::Rocks("views", "table"), Damage::Zeroed),
     ] {
         let trial = rot_trial(&world, kind, damage, &mut random).await?;
         let Some(trial) = trial else { panic!("no file of kind {kind:?}") };

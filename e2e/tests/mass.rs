@@ -66,6 +66,15 @@ async fn a_view_on_disk_is_exact_through_corrections_kill_9_and_a_change_of_mind
     mass.verdict(&node.client).await?;
     mass.correct(&node.client, 100).await?;
     mass.verdict(&node.client).await?;
+    ensure!(mass.cut_off_groups()? > 0, "nothing is on disk");
+    let mut mended = mass.verdict(&node.client).await;
+    let patience = Instant::now() + Duration::from_secs(60);
+    while mended.is_err() && Instant::now() < patience {
+        mended = mass.verdict(&node.client).await;
+    }
+    mended.context("groups that the disk has lost are not read from the dataset")?;
+    let told = node.logged("ERROR");
+    ensure!(told.iter().any(|line| line.contains("can't be read from disk")), "nobody noticed: {told:?}");
     node.kill()?;
     let node = mass.start()?;
     assert!(used(&node.client, "serving.views_disk").await? > 0, "groups go to disk before it is ready");

@@ -30,6 +30,8 @@ pub struct ServingConfig {
     pub views_disk_bytes_max: u64,
     /// Memory in bytes for what of them was read last.
     pub views_cache_bytes_max: usize,
+    /// Groups of one view partition that are worth a file on disk; fewer stay in memory.
+    pub views_run_groups_min: usize,
     /// Memory in bytes that one SQL query may take before it is refused.
     pub query_memory_bytes_max: usize,
     /// Memory in bytes that all SQL queries together may take.
@@ -90,6 +92,7 @@ impl Default for ServingConfig {
             view_groups_max: 20_000_000,
             views_disk_bytes_max: 64 << 30,
             views_cache_bytes_max: 64 << 20,
+            views_run_groups_min: 4_096,
             query_memory_bytes_max: 256 << 20,
             queries_memory_bytes_max: 512 << 20,
             queries_max: 4,

@@ -186,6 +186,17 @@ pub fn finished(id: PartitionId, begun: Begun<'_>) -> Option<ReadReply> {
         .ok()
 }
 
+/// How many groups a view partition holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GroupCounts {
+    /// In memory, of its base.
+    pub base: u64,
+    /// In memory, since then.
+    pub since: u64,
+    /// Not in memory; one that is in several runs counts in each.
+    pub elsewhere: u64,
+}
+
 /// The view partitions of a replica, for readers, and for who emits their closed windows. Nothing that is
 /// done here changes what is replicated.
 #[derive(Clone, Debug)]
@@ -257,9 +268,20 @@ impl Readable {
         self.0.get(id).map_or(Ok(false), |slot| slot.load())
     }
 
-    /// Returns how many groups a view partition holds in memory: of its base, and since.
-    pub fn group_counts(&self, id: PartitionId) -> (usize, usize) {
-        self.0.get(id).map_or((0, 0), |slot| slot.group_counts())
+    /// Returns the batch version that a view partition stands on, where some of that can't be read any longer.
+    pub fn lost(&self, id: PartitionId) -> Option<u64> {
+        self.0.get(id)?.lost()
+    }
+
+    /// Puts the batch version that a view partition stands on, as it was published, in the place of what can't be read.
+    /// Says whether it was that version.
+    pub fn mend(&self, id: PartitionId, published: &Arc<Block>) -> bool {
+        self.0.get(id).is_some_and(|slot| slot.mend(published))
+    }
+
+    /// Returns how many groups a view partition holds, and where.
+    pub fn group_counts(&self, id: PartitionId) -> GroupCounts {
+        self.0.get(id).map(|slot| slot.group_counts()).unwrap_or_default()
     }
 
     /// Returns the kinds of a view partition's aggregates, by which its states are encoded.

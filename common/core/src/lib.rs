@@ -18,7 +18,7 @@ mod slots;
 mod store;
 
 pub use background::run_in_background;
-pub use hosted::{Encoded, Hosted, Readable, Write, Written, finished, home_of};
+pub use hosted::{Encoded, GroupCounts, Hosted, Readable, Write, Written, finished, home_of};
 pub use read::{Begun, Progress, ReadReply, ReadRequest};
 pub use slots::{Change, Emitted};
 pub use store::{PartitionId, PartitionStore, Partitions, StoreError};

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use sanso_state::{
-    Emission, Entry, Fingerprint, GroupId, Groups, Offset, Outcome, RunError, RunStore, ViewPartition,
+    Block, Emission, Entry, Fingerprint, GroupId, Groups, Offset, Outcome, RunError, RunStore, ViewPartition,
     Windows,
 };
 use tokio::sync::{Notify, broadcast};
 
 use crate::bury::bury;
+use crate::hosted::GroupCounts;
 use crate::read::{Begun, ReadRequest};
 use crate::store::PartitionId;
 
@@ -123,6 +124,19 @@ impl Slot {
         Ok(loaded)
     }
 
+    /// Returns the batch version that it stands on, where some of that can't be read any longer.
+    pub(crate) fn lost(&self) -> Option<u64> {
+        self.with(|partition| partition.has_lost_a_run().then(|| partition.version()))
+    }
+
+    /// Puts what was published of its base in the place of that; see [`ViewPartition::mend`].
+    pub(crate) fn mend(&self, published: &Arc<Block>) -> bool {
+        let before = self.with(ViewPartition::replaceable);
+        let mended = self.change(|partition| partition.mend(published));
+        bury(before);
+        mended
+    }
+
     fn change<T>(&self, change: impl FnOnce(&mut ViewPartition) -> T) -> T {
         let mut partition = self.partition.write();
         let changed = change(&mut partition);
@@ -130,9 +144,11 @@ impl Slot {
         changed
     }
 
-    /// Returns how many groups it holds in memory: of the base, and since.
-    pub(crate) fn group_counts(&self) -> (usize, usize) {
-        self.with(ViewPartition::group_counts)
+    pub(crate) fn group_counts(&self) -> GroupCounts {
+        self.with(|partition| {
+            let (base, since) = partition.group_counts();
+            GroupCounts { base: base as u64, since: since as u64, elsewhere: partition.run_groups() }
+        })
     }
 
     /// Returns how many groups it holds in memory.

@@ -152,6 +152,10 @@ impl SortedRun for DiskRun {
         self.range.groups
     }
 
+    fn is_lost(&self) -> bool {
+        self.unreadable.get().is_some()
+    }
+
     fn read<'a>(&'a self, part: Part<'a>) -> RunGroups<'a> {
         if let Some(error) = self.unreadable.get() {
             return Box::new(iter::once(Err(error.clone())));
@@ -160,7 +164,7 @@ impl SortedRun for DiskRun {
             if self.unreadable.set(error.clone()).is_ok() {
                 tracing::error!(
                     %error,
-                    "groups of a view can't be read: restart this node, which does not answer for that part of it any longer"
+                    "groups of a view can't be read from disk: they are read from the dataset; look at that disk"
                 );
             }
         };

@@ -57,6 +57,11 @@ pub trait SortedRun: fmt::Debug + Send + Sync {
         false
     }
 
+    /// Says whether it was found to be unreadable: what it held is to be had from elsewhere.
+    fn is_lost(&self) -> bool {
+        false
+    }
+
     /// Reads some of them, in order.
     fn read<'a>(&'a self, part: Part<'a>) -> RunGroups<'a>;
 }

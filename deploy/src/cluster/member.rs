@@ -226,8 +226,9 @@ impl World {
         let spiller = Spiller::new(
             catalog.clone(),
             store.clone(),
+            dataset.clone(),
             disks.runs.clone(),
-            file.settings.serving.view_groups_max,
+            &file.settings.serving,
         );
         let world = Self {
             batch: file.settings.batch.clone(),

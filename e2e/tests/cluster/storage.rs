@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use sanso_broker::available;
-use sanso_e2e::{Client, micro, micro_of};
+use sanso_e2e::{Client, cut_off_groups, micro, micro_of};
 
 use crate::world::{APP, METERS, World, day, send};
 
@@ -39,6 +39,11 @@ async fn lose_and_bring_back(world: &mut World) -> anyhow::Result<()> {
     for node in 1..=3 {
         is_on_disk(world.client(node)).await?;
         holds(world.client(node), &session, DAYS).await?;
+    }
+    // What one of them can't read any longer the others answer, until it has it from the dataset.
+    ensure!(cut_off_groups(&world.path("data2"))? > 0, "nothing is on disk");
+    for _ in 0..20 {
+        holds(world.client(2), &session, DAYS).await?;
     }
     world.nodes.remove(&1).context("it runs")?.kill()?;
     for node in 2..=3 {

@@ -199,4 +199,5 @@ fn a_damaged_file_is_told_and_never_taken_for_groups() {
     let (first, _) = &written[0];
     let again: Vec<_> = run.read(Part::of(Some(&first.key), 0, 1)).collect();
     assert!(matches!(&again[..], [Err(_)]), "what could not be read is not asked again: {again:?}");
+    assert!(run.is_lost() && !runs.write(&kinds(), iterate(&written)).expect("written").is_lost());
 }

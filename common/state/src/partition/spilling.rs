@@ -137,6 +137,24 @@ impl ViewPartition {
         are_there
     }
 
+    /// Says whether some of its base is lost: see [`ViewPartition::mend`].
+    pub fn has_lost_a_run(&self) -> bool {
+        self.runs.iter().any(|run| run.is_lost())
+    }
+
+    /// Puts the batch version that it stands on, as it was published, in the place of its base and all runs. Returns
+    /// false where it stands on another one by now.
+    pub fn mend(&mut self, published: &Arc<Block>) -> bool {
+        let mine = &self.base;
+        let is_it =
+            (mine.view, mine.version, &mine.cut) == (published.view, published.version, &published.cut);
+        if is_it {
+            self.base = Arc::clone(published);
+            self.runs.clear();
+        }
+        is_it
+    }
+
     /// Iterates the runs that wait for being written; they are the newest.
     fn waiting(&self) -> impl Iterator<Item = &Arc<dyn SortedRun>> {
         self.runs.iter().rev().take_while(|run| run.is_in_memory())

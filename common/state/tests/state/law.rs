@@ -128,6 +128,12 @@ fn take(
             }
             prop_assert!(held.base().is_some());
         }
+        Step::Mend { which } => {
+            let block = which.get(&published.0).clone();
+            let is_it = block.version == held.version();
+            prop_assert_eq!(held.mend(&block), is_it);
+            prop_assert!(!is_it || held.runs().is_empty());
+        }
         Step::Lose => *held = ViewPartition::new(config(), published.newest()),
         Step::Rebuild { which } => {
             let complete = held.complete_segments();

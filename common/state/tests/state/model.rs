@@ -162,6 +162,8 @@ pub(crate) enum Step {
     FailToSpill,
     /// All of the base comes into memory.
     Load,
+    /// What was published at some version comes in the place of the base, which a disk has lost.
+    Mend { which: prop::sample::Index },
     /// All replicas are lost.
     Lose,
     /// A complete segment is rebuilt though it was right.
@@ -181,6 +183,7 @@ pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (0_usize..8).prop_map(|least| Step::Spill { least }),
         1 => Just(Step::FailToSpill),
         1 => Just(Step::Load),
+        1 => any::<prop::sample::Index>().prop_map(|which| Step::Mend { which }),
         1 => Just(Step::Lose),
         1 => any::<prop::sample::Index>().prop_map(|which| Step::Rebuild { which }),
     ];

@@ -148,6 +148,7 @@ fn take(
         Step::Spill { least } => assert!(held.to_spill(*least).is_none(), "what emits stays in memory"),
         Step::FailToSpill => assert!(held.to_spill(1).is_none()),
         Step::Load => assert!(held.to_load().is_none()),
+        Step::Mend { which } => _ = held.mend(which.get(&published.0)),
         Step::Lose => {
             *held = emitting(published.newest(), panes);
             held.offer(&held.group_ids());
