@@ -1,7 +1,8 @@
-//! A rolling restart from this version of the wire to the next and back, under load.
+//! A rolling restart from the previous version of the wire to this one and back, under load.
 //!
-//! The next version is there only here: this one, which says one field more in all that it says, tells
-//! rumours (a kind of message), and answers riddles (a kind of call).
+//! So that it is seen what a later version may do, this one says one field more in all that it says here, tells
+//! rumours (a kind of message), and answers riddles (a kind of call). The previous one sends states as a whole, and is sent
+//! them so; between two of this version they travel in pieces.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
-use sanso_core::cluster::{Change, Message, NodeId};
+use sanso_core::cluster::{Change, Message, NodeId, Replication};
 use sanso_core::{Hosted, PartitionStore};
 use sanso_peer::{CallError, Handler, Lane, Refusal, Speaker};
 use sanso_state::{Block, Entry, Outcome};
@@ -21,7 +22,7 @@ use tokio::sync::watch;
 use crate::engine::Outside;
 use crate::hub::Hub;
 use crate::start::{ClusterNode, Faces};
-use crate::wire;
+use crate::wire::{self, Heard};
 
 #[path = "../tests/world/mod.rs"]
 #[allow(dead_code, reason = "shared with the tests outside")]
@@ -35,10 +36,60 @@ const RIDDLE: &str = "core.riddle";
 /// `{"Rumour": {"about": 7}}`
 const RUMOUR: &[u8] = b"\x81\xa6Rumour\x81\xa5about\x07";
 
+/// What nodes have heard.
+#[derive(Default)]
+struct Ears {
+    rumours: AtomicU64,
+    /// States that came to nodes of the previous version, and to those of the next: whole ones, and pieces.
+    states: [(AtomicU64, AtomicU64); 2],
+}
+
+impl Ears {
+    fn hear(&self, is_next: bool, lane: Lane, bytes: &[u8]) {
+        let (whole, pieces) = &self.states[usize::from(is_next)];
+        match wire::heard(bytes) {
+            Ok(Heard::Piece(_)) => _ = pieces.fetch_add(1, Ordering::Relaxed),
+            Ok(Heard::Message(Message::Replication { message: Replication::Snapshot { .. }, .. })) => {
+                assert_eq!(lane, Lane::Data);
+                whole.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => {}
+        }
+    }
+
+    /// Returns how many came whole, and how many pieces.
+    fn states(&self, is_next: bool) -> (u64, u64) {
+        let (whole, pieces) = &self.states[usize::from(is_next)];
+        (whole.load(Ordering::Relaxed), pieces.load(Ordering::Relaxed))
+    }
+}
+
+/// A node of the previous version, as the others see it.
+struct Previous {
+    hub: Arc<Hub>,
+    ears: Arc<Ears>,
+}
+
+#[async_trait]
+impl Handler for Previous {
+    fn message(&self, from: Speaker, lane: Lane, bytes: Bytes) {
+        self.ears.hear(false, lane, &bytes);
+        Handler::message(&*self.hub, from, lane, bytes);
+    }
+
+    fn broken(&self, node: NodeId) {
+        Handler::broken(&*self.hub, node);
+    }
+
+    async fn call(&self, from: Speaker, kind: &str, body: Bytes) -> Result<Bytes, Refusal> {
+        Handler::call(&*self.hub, from, kind, body).await
+    }
+}
+
 /// A node of the next version, as the others see it.
 struct Next {
     hub: Arc<Hub>,
-    rumours: Arc<AtomicU64>,
+    ears: Arc<Ears>,
 }
 
 /// Adds a field to the last map of a document, which is `depth` maps of one field below the first.
@@ -62,6 +113,9 @@ impl Outside for Next {
     fn send(&self, to: NodeId, message: Message<Hosted>) {
         let Some(peers) = self.hub.peers.get() else { return };
         let lane = match message {
+            Message::Replication { message: Replication::Snapshot { .. }, .. } => {
+                return self.hub.send(to, message);
+            }
             Message::Replication { .. } => Lane::Data,
             Message::Heartbeat(_) | Message::Map(_) => Lane::Beat,
         };
@@ -80,8 +134,9 @@ impl Handler for Next {
     fn message(&self, from: Speaker, lane: Lane, bytes: Bytes) {
         if bytes == RUMOUR {
             assert_eq!(from.version, 2, "only the next version tells rumours");
-            self.rumours.fetch_add(1, Ordering::Relaxed);
+            self.ears.rumours.fetch_add(1, Ordering::Relaxed);
         } else {
+            self.ears.hear(true, lane, &bytes);
             Handler::message(&*self.hub, from, lane, bytes);
         }
     }
@@ -205,21 +260,20 @@ impl Load {
     }
 }
 
-async fn start(
-    world: &World,
-    node: u16,
-    versions: &RangeInclusive<u32>,
-    rumours: &Arc<AtomicU64>,
-) -> ClusterNode {
+async fn start(world: &World, node: u16, versions: &RangeInclusive<u32>, ears: &Arc<Ears>) -> ClusterNode {
     let mut config = world.config(node);
     config.versions = versions.clone();
-    if *versions == PREVIOUS {
-        return ClusterNode::start(config, world::kinds_of()).await.expect("it starts");
-    }
-    let rumours = Arc::clone(rumours);
+    // So that who was away is sent the state.
+    config.core.replica.kept_max = 4;
+    let (ears, is_next) = (Arc::clone(ears), *versions == NEXT);
     let faces = |hub: &Arc<Hub>| {
-        let next = Arc::new(Next { hub: Arc::clone(hub), rumours });
-        Faces { outside: Arc::clone(&next) as _, handler: next as _ }
+        let hub = Arc::clone(hub);
+        if is_next {
+            let next = Arc::new(Next { hub, ears });
+            Faces { outside: Arc::clone(&next) as _, handler: next as _ }
+        } else {
+            Faces { outside: Arc::clone(&hub) as _, handler: Arc::new(Previous { hub, ears }) as _ }
+        }
     };
     ClusterNode::start_behind(config, world::kinds_of(), faces).await.expect("it starts")
 }
@@ -249,11 +303,11 @@ async fn look(nodes: &BTreeMap<u16, (ClusterNode, RangeInclusive<u32>)>) {
 async fn nodes_of_neighbouring_versions_take_each_other_over_under_load() {
     let passed = Arc::new(AtomicU64::new(0));
     metrics::set_global_recorder(Passed(Arc::clone(&passed))).expect("there is none");
-    let rumours = Arc::new(AtomicU64::new(0));
+    let ears = Arc::<Ears>::default();
     let world = World::new(2);
     let mut nodes = BTreeMap::new();
     for node in 1..=3 {
-        nodes.insert(node, (start(&world, node, &PREVIOUS, &rumours).await, PREVIOUS));
+        nodes.insert(node, (start(&world, node, &PREVIOUS, &ears).await, PREVIOUS));
     }
     world.whole(&nodes[&1].0).await;
     for index in 0..4 {
@@ -272,19 +326,22 @@ async fn nodes_of_neighbouring_versions_take_each_other_over_under_load() {
             open.send_modify(|open| _ = open.remove(&node));
             nodes.remove(&node).expect("it runs").0.shutdown().await;
             load.goes_on(20).await;
-            nodes.insert(node, (start(&world, node, &versions, &rumours).await, versions.clone()));
+            nodes.insert(node, (start(&world, node, &versions, &ears).await, versions.clone()));
             world.whole(&nodes[&node].0).await;
             look(&nodes).await;
             open.send_modify(|open| _ = open.insert(node, nodes[&node].0.store()));
         }
         if versions == NEXT {
-            let (passed_over, heard) = (passed.load(Ordering::Relaxed), rumours.load(Ordering::Relaxed));
+            let (passed_over, heard) = (passed.load(Ordering::Relaxed), ears.rumours.load(Ordering::Relaxed));
             assert!(passed_over > 0, "what the previous version does not know is counted");
             load.goes_on(20).await;
-            assert!(rumours.load(Ordering::Relaxed) > heard, "the next version knows it");
+            assert!(ears.rumours.load(Ordering::Relaxed) > heard, "the next version knows it");
             assert_eq!(passed.load(Ordering::Relaxed), passed_over);
+            assert!(ears.states(true).1 > 0, "those of this version take states in pieces");
         }
     }
+    let (whole, pieces) = ears.states(false);
+    assert!(whole > 0 && pieces == 0, "the previous version takes {whole} whole states and {pieces} pieces");
     load.stop.store(true, Ordering::Relaxed);
     let written = writes.await.expect("no write failed");
     reads.await.expect("no read failed");

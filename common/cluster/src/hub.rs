@@ -1,7 +1,8 @@
 //! Where a node's parts meet: what comes in goes to the engine or to control, what they want done
 //! goes out.
 
-use std::collections::BTreeSet;
+mod states;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock, Weak};
@@ -19,12 +20,12 @@ use sanso_peer::{CallError, Handler, Lane, Peers, Refusal, Speaker};
 use sanso_state::{AggregateKind, Fingerprint};
 use tokio::sync::Semaphore;
 
+use self::states::States;
 use crate::engine::{Engine, Outside};
-use crate::figures::SNAPSHOTS;
 use crate::questions::Answering;
 use crate::relay::RELAY;
 use crate::voters::ControlPart;
-use crate::wire::{self, Question, ReadAnswer, ReadCall, Reply, SubmitAnswer, SubmitCall};
+use crate::wire::{self, Heard, Question, ReadAnswer, ReadCall, Reply, SubmitAnswer, SubmitCall};
 
 /// The kinds of calls between nodes, beside those of control.
 pub(crate) const SUBMIT: &str = "core.submit";
@@ -37,8 +38,6 @@ pub type KindsOf = Arc<dyn Fn(Fingerprint) -> Option<Arc<[AggregateKind]>> + Sen
 
 /// What is longer is encoded and decoded where it holds nobody up.
 const LARGE_BYTES: usize = 1 << 20;
-/// Between two looks at whether a snapshot has left.
-const SNAPSHOT_LOOK: Duration = Duration::from_millis(5);
 /// Reads of this node's disks at a time.
 const DISK_READS_MAX: usize = 64;
 /// Messages that wait for the courier.
@@ -80,9 +79,7 @@ pub(crate) struct Hub {
     /// Takes messages between replicas, which may be long, to be encoded and sent in their order by a
     /// thread of its own: heartbeats must not wait for them.
     courier: SyncSender<(NodeId, Message<Hosted>)>,
-    /// Snapshots on their way.
-    snapshots: Mutex<BTreeSet<(NodeId, Partition)>>,
-    snapshot_turn: Semaphore,
+    states: States,
     disk_reads: Arc<Semaphore>,
     runtime: tokio::runtime::Handle,
     /// This hub, for what goes on in the background.
@@ -109,8 +106,7 @@ impl Hub {
             answering: Answering::default(),
             proposing: Mutex::default(),
             courier,
-            snapshots: Mutex::default(),
-            snapshot_turn: Semaphore::new(1),
+            states: States::default(),
             disk_reads: Arc::new(Semaphore::new(DISK_READS_MAX)),
             runtime: tokio::runtime::Handle::current(),
             own: own.clone(),
@@ -252,8 +248,8 @@ impl Outside for Hub {
     fn send(&self, to: NodeId, message: Message<Hosted>) {
         match message {
             Message::Heartbeat(_) | Message::Map(_) => self.put(to, Lane::Beat, message),
-            Message::Replication { partition, message: Replication::Snapshot { .. }, .. } => {
-                self.send_snapshot(to, partition, message);
+            Message::Replication { message: Replication::Snapshot { .. }, .. } => {
+                self.send_state(to, message)
             }
             // What is not taken is sent again by the core.
             Message::Replication { .. } => _ = self.courier.try_send((to, message)),
@@ -287,28 +283,6 @@ impl Hub {
         }
     }
 
-    /// Encodes and sends the state of a partition where it holds nobody up: one at a time, since each
-    /// takes as much memory as the partition, and none of one that is still on its way.
-    fn send_snapshot(&self, to: NodeId, partition: Partition, message: Message<Hosted>) {
-        let Some(hub) = self.own.upgrade() else { return };
-        if !self.snapshots.lock().insert((to, partition)) {
-            return;
-        }
-        self.runtime.spawn(async move {
-            let turn = hub.snapshot_turn.acquire().await;
-            let bytes = in_background("sanso-snapshot", move || encoded(to, message)).await.flatten();
-            if let (Some(peers), Some(bytes)) = (hub.peers.get(), bytes) {
-                let _ = peers.send(to, Lane::Data, bytes.into());
-                metrics::counter!(SNAPSHOTS).increment(1);
-                while peers.waiting_bytes(to) > LARGE_BYTES {
-                    tokio::time::sleep(SNAPSHOT_LOOK).await;
-                }
-            }
-            hub.snapshots.lock().remove(&(to, partition));
-            drop(turn);
-        });
-    }
-
     /// Asks the other nodes for their map; for one that has just joined, whom nobody may know yet.
     async fn fetch_map(&self) {
         let (Some(peers), Some(engine)) = (self.peers.get(), self.engine()) else { return };
@@ -328,8 +302,9 @@ impl Hub {
 impl Handler for Hub {
     fn message(&self, from: Speaker, _lane: Lane, bytes: Bytes) {
         let Some(engine) = self.engine() else { return };
-        match at_length(bytes.len(), || wire::decoded_message(&bytes)) {
-            Ok(message) => engine.happens(Event::Message(from.instance, message)),
+        match at_length(bytes.len(), || wire::heard(&bytes)) {
+            Ok(Heard::Message(message)) => engine.happens(Event::Message(from.instance, message)),
+            Ok(Heard::Piece(piece)) => self.take_piece(from.instance, piece),
             Err(error) => {
                 metrics::counter!("sanso_cluster_messages_unknown_total").increment(1);
                 tracing::debug!(from = %from.instance, %error, "a message is dropped");
@@ -341,6 +316,7 @@ impl Handler for Hub {
         if let Some(engine) = self.engine() {
             engine.happens(Event::Broken(node));
         }
+        self.forget_states_of(node);
         let Some(control) = self.control().filter(|control| self.votes(control)) else { return };
         self.runtime.spawn(async move {
             if let Err(error) = control.succeed(node).await {

@@ -24,6 +24,7 @@ mod relay;
 mod seat;
 mod start;
 mod store;
+pub mod transfer;
 mod voters;
 pub mod wire;
 

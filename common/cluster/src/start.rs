@@ -426,6 +426,7 @@ async fn follow_agreed(hub: Arc<Hub>, mut maps: watch::Receiver<Arc<ClusterMap>>
     let mut told = false;
     loop {
         let map = maps.borrow_and_update().clone();
+        hub.drop_unwanted_states();
         if !map.voters.is_empty()
             && let Some(proposer) = hub.proposer()
         {

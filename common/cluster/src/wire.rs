@@ -6,7 +6,7 @@
 //! which version two nodes speak is settled when they connect (`Speaker::version`), and a kind that
 //! must not be lost is said to those alone that know it. What all replicas apply alike, a new kind
 //! of write for one, waits until control has raised the level (`sanso_control`, `agreed.rs`).
-//! What version 1 says is kept in `golden/1`.
+//! What version 1 says is kept in `golden/1`; version 2 also sends a state in pieces (`transfer.rs`), kept in `golden/2`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,6 +23,11 @@ use sanso_state::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
+
+use crate::transfer::Piece;
+
+/// The version from which on a state is sent in pieces.
+pub(crate) const PIECES_SINCE: u32 = 2;
 
 /// Bytes that are no message that this version knows.
 #[derive(Debug, thiserror::Error)]
@@ -45,8 +50,8 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> 
 
 type Kinds = Vec<AggregateKind>;
 
-#[derive(Serialize, Deserialize)]
-struct Name {
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Name {
     view: Fingerprint,
     index: u32,
 }
@@ -209,6 +214,7 @@ enum MessageDocument {
         to_since: u64,
         says: ReplicationDocument,
     },
+    Piece(Piece),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -280,7 +286,17 @@ impl PartitionDocument {
     }
 }
 
-/// Encodes a message of the core. A snapshot takes its time, and what of it is on disk may be unreadable.
+/// What a node hears of another one's core.
+#[derive(Debug)]
+pub enum Heard {
+    /// A message to its own.
+    Message(Message<Hosted>),
+    /// A piece of such a message.
+    Piece(Piece),
+}
+
+/// Encodes a message of the core. A snapshot, which takes its time, is encoded as a whole for those alone that know no pieces;
+/// what of it is on disk may be unreadable.
 pub fn message(message: Message<Hosted>) -> Result<Vec<u8>, RunError> {
     let document = match message {
         Message::Heartbeat(heartbeat) => MessageDocument::Heartbeat(heartbeat),
@@ -307,9 +323,15 @@ pub fn message(message: Message<Hosted>) -> Result<Vec<u8>, RunError> {
     Ok(encode(&document))
 }
 
-/// Decodes a message of the core.
-pub fn decoded_message(bytes: &[u8]) -> Result<Message<Hosted>, WireError> {
-    Ok(match decode(bytes)? {
+/// Encodes a piece of a snapshot.
+pub fn piece(piece: Piece) -> Vec<u8> {
+    encode(&MessageDocument::Piece(piece))
+}
+
+/// Decodes what a node says of its core.
+pub fn heard(bytes: &[u8]) -> Result<Heard, WireError> {
+    Ok(Heard::Message(match decode(bytes)? {
+        MessageDocument::Piece(piece) => return Ok(Heard::Piece(piece)),
         MessageDocument::Heartbeat(heartbeat) => Message::Heartbeat(heartbeat),
         MessageDocument::Map(map) => Message::Map(Arc::new(map)),
         MessageDocument::Replication { partition, epoch, from_since, to_since, says } => {
@@ -330,7 +352,7 @@ pub fn decoded_message(bytes: &[u8]) -> Result<Message<Hosted>, WireError> {
             };
             Message::Replication { partition, epoch, from_since, to_since, message }
         }
-    })
+    }))
 }
 
 /// A call: a write for the primary of a partition.

@@ -1,4 +1,4 @@
-//! What nodes of version 1 say to each other.
+//! What nodes say to each other, by version.
 
 use std::fmt::Debug;
 use std::path::Path;
@@ -7,8 +7,9 @@ use sanso_core::cluster::{Change, ClusterMap, Incarnation, Instance, NodeId, Sta
 
 use crate::voters::ControlPart;
 
-use super::tests::{extension, groups, id, kinds, writes};
+use super::tests::{decoded_message, extension, groups, id, kinds, writes};
 use super::*;
+use crate::transfer::{self, Transfer};
 
 #[path = "../../golden.rs"]
 mod golden;
@@ -167,6 +168,34 @@ fn reads() -> Vec<Golden> {
         golden(format!("read.answer.{name}"), bytes, read, |reply| encode(&ReadAnswer::of(&kinds(), reply)))
     }));
     all
+}
+
+/// A state in pieces, and as one.
+fn pieces() -> Vec<Golden> {
+    let at = Position { life: 1, epoch: Epoch(2), seq: 10 };
+    let of = Transfer { partition: Partition(3), epoch: Epoch(2), from_since: 4, to_since: 5, number: 300 };
+    let mut state = Hosted::default();
+    named_writes().for_each(|(_, write)| _ = state.apply(&write));
+    let mut all = Vec::new();
+    for (name, piece_bytes) in [("whole", usize::MAX), ("small", 1)] {
+        let mut count = 0;
+        let cut = transfer::cut(of, at, state.clone(), piece_bytes, |made| {
+            let read = |bytes: &[u8]| match heard(bytes)? {
+                Heard::Piece(piece) => Ok(piece),
+                Heard::Message(message) => panic!("{message:?}"),
+            };
+            all.push(golden(format!("piece.{name}.{count}"), piece(made), read, piece));
+            count += 1;
+            true
+        });
+        cut.expect("all is in memory");
+    }
+    all
+}
+
+#[test]
+fn what_version_2_said_more_is_read_and_said_the_same() {
+    golden::check(&Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/2"), &pieces());
 }
 
 #[test]

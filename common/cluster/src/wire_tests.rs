@@ -71,6 +71,14 @@ pub(super) fn extension() -> Write {
     Write::Enter(id(0), Entry::Extend(Extension { of: 1, added: Arc::new(added) }))
 }
 
+/// Decodes what is no piece.
+pub(super) fn decoded_message(bytes: &[u8]) -> Result<Message<Hosted>, WireError> {
+    match heard(bytes)? {
+        Heard::Message(message) => Ok(message),
+        Heard::Piece(piece) => panic!("{piece:?}"),
+    }
+}
+
 fn held(state: &Hosted) -> Vec<(PartitionId, Snapshot)> {
     state
         .partitions()

@@ -12,7 +12,7 @@ use crate::error::PeerError;
 
 /// The versions of the wire that this build speaks. A node of the version before
 /// or after it shares at least one, so that a cluster can be restarted node by node.
-pub const VERSIONS: RangeInclusive<u32> = 1..=1;
+pub const VERSIONS: RangeInclusive<u32> = 1..=2;
 
 /// A node's wire.
 #[derive(Clone, Debug)]

@@ -25,6 +25,8 @@ pub struct PeerStatus {
     pub data: bool,
     /// Calls are connected.
     pub call: bool,
+    /// How often the data lane was connected. What was sent under another number is lost, or behind.
+    pub data_connections: u64,
     /// Attempts to connect the beat lane that failed, since it was connected last.
     pub attempts_failed: u32,
     /// The life that was connected to last.
@@ -101,7 +103,9 @@ impl Peer {
                 Line::Data => &mut status.data,
                 Line::Call => &mut status.call,
             };
-            std::mem::replace(connected, is_connected) != is_connected
+            let changes = std::mem::replace(connected, is_connected) != is_connected;
+            status.data_connections += u64::from(line == Line::Data && is_connected);
+            changes
         });
     }
 

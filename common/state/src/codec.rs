@@ -15,6 +15,7 @@
 use crate::aggregate::{AggregateKind, AggregateState};
 use crate::group::{GroupId, GroupState};
 use crate::groups::Groups;
+use crate::run::{RunError, RunGroups};
 use crate::value::Value;
 
 /// The version byte of what this code writes, the only one it reads.
@@ -56,18 +57,43 @@ pub fn decode_groups(kinds: &[AggregateKind], bytes: &[u8]) -> Result<Groups, De
     Ok(groups)
 }
 
+/// Encodes the next of groups that come in order, until they take so many bytes or more; none where no more come. It is what
+/// [`encode_groups`] makes of these.
+pub fn encode_some(
+    kinds: &[AggregateKind],
+    groups: &mut RunGroups<'_>,
+    bytes: usize,
+) -> Result<Option<Vec<u8>>, RunError> {
+    let (mut count, mut encoded) = (0, Vec::new());
+    while encoded.len() < bytes.max(1) {
+        let Some((id, state)) = groups.next().transpose()? else { break };
+        write_group(&id, &state, &mut encoded);
+        count += 1;
+    }
+    if count == 0 {
+        return Ok(None);
+    }
+    let mut out = Vec::with_capacity(16 + kinds.len() + encoded.len());
+    write_header(&mut out, kinds);
+    write_u64(&mut out, count);
+    out.extend_from_slice(&encoded);
+    Ok(Some(out))
+}
+
 /// Encodes named states of the given aggregates in the order they have.
 pub fn encode_states(kinds: &[AggregateKind], states: &[(GroupId, GroupState)]) -> Vec<u8> {
     let mut out = Vec::with_capacity(16 + states.len() * (48 + 16 * kinds.len()));
     write_header(&mut out, kinds);
     write_u64(&mut out, states.len() as u64);
-    for (id, state) in states {
-        write_u64(&mut out, id.key.len() as u64);
-        out.extend_from_slice(&id.key);
-        write_i64(&mut out, id.window_start);
-        state.write(&mut out);
-    }
+    states.iter().for_each(|(id, state)| write_group(id, state, &mut out));
     out
+}
+
+fn write_group(id: &GroupId, state: &GroupState, out: &mut Vec<u8>) {
+    write_u64(out, id.key.len() as u64);
+    out.extend_from_slice(&id.key);
+    write_i64(out, id.window_start);
+    state.write(out);
 }
 
 /// Decodes what [`encode_states`] wrote for the same aggregates.

@@ -31,7 +31,7 @@ mod value;
 mod watermark;
 
 pub use aggregate::{AggregateFunction, AggregateKind, AggregateState, Takes};
-pub use codec::{DecodeError, decode_groups, decode_states, encode_groups, encode_states};
+pub use codec::{DecodeError, decode_groups, decode_states, encode_groups, encode_some, encode_states};
 pub use entry::{Block, Delta, Difference, Emission, Entry, Extension, Outcome, Windows};
 pub use fingerprint::{Fingerprint, FingerprintBuilder};
 pub use group::{GroupId, GroupState, partition_of};

@@ -7,7 +7,7 @@ use super::{ViewPartition, ViewPartitionConfig, sum_of};
 use crate::entry::Block;
 use crate::groups::Groups;
 use crate::position::{Offset, SegmentId};
-use crate::run::RunError;
+use crate::run::{Part, RunError, RunGroups, SortedRun, Sum};
 
 /// Everything that a [`ViewPartition`] holds and that does not follow from the rest; but for what it is
 /// to emit, which is not replicated.
@@ -41,15 +41,36 @@ impl ViewPartition {
                 self.base_with(groups)
             }
         };
-        Ok(Snapshot {
-            base,
+        Ok(Snapshot { base, segments: self.segments.clone(), ..self.outline() })
+    }
+
+    /// Returns everything it holds but its groups.
+    pub fn outline(&self) -> Snapshot {
+        Snapshot {
+            base: self.base_with(Groups::new()),
             applied: self.applied.clone(),
             watermarks_us: self.watermarks_us.clone(),
             idle: self.idle.clone(),
-            segments: self.segments.clone(),
+            segments: BTreeMap::new(),
             closed_until_us: self.closed_until_us,
             late_groups: self.late_groups,
-        })
+        }
+    }
+
+    /// Iterates the groups of the batch version it stands on, in order. Those that are not in memory are read as they are
+    /// wanted.
+    pub fn base_groups(&self) -> Result<RunGroups<'_>, RunError> {
+        let held = self.base.groups.read(Part::ALL);
+        if self.runs.is_empty() {
+            return Ok(held);
+        }
+        let runs = self.runs.iter().map(|run| run.read(Part::ALL));
+        Ok(Box::new(Sum::of(runs.chain([held]))?))
+    }
+
+    /// Returns the speed state, by segment.
+    pub fn segments(&self) -> &BTreeMap<SegmentId, Arc<Groups>> {
+        &self.segments
     }
 
     /// Creates the view partition that [`ViewPartition::snapshot`] was taken of; what can't be one is
@@ -62,6 +83,14 @@ impl ViewPartition {
         }
         if snapshot.segments.keys().any(|id| id.partition.0 >= partitions) {
             return Err("snapshot with a segment of an unknown log partition");
+        }
+        let size = config.segments.size();
+        let ends = |id: &SegmentId| id.index.checked_add(1).and_then(|next| next.checked_mul(size));
+        if size == 0 || snapshot.segments.keys().any(|id| ends(id).is_none()) {
+            return Err("snapshot with a segment of no offsets");
+        }
+        if snapshot.base.view != config.view {
+            return Err("snapshot of another view version");
         }
         let mut this = Self::new(config, Arc::new(Block::empty(snapshot.base.view, partitions)));
         this.may_install(&snapshot.base)?;

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use sanso_state::{
-    AggregateFunction as F, AggregateKind, DecodeError, Fingerprint, GroupId, GroupState, Groups, Value,
-    ValueType, decode_groups, decode_states, encode_groups, encode_states, partition_of,
+    AggregateFunction as F, AggregateKind, DecodeError, Fingerprint, GroupId, GroupState, Groups, Part,
+    SortedRun, Value, ValueType, decode_groups, decode_states, encode_groups, encode_some, encode_states,
+    partition_of,
 };
 
 use crate::oracle::{all_kinds, cases, inputs, kind};
@@ -59,6 +60,26 @@ proptest! {
         states.reverse();
         let bytes = encode_states(&kinds, &states);
         prop_assert_eq!(decode_states(&kinds, &bytes).expect("just encoded"), states);
+    }
+
+    #[test]
+    fn groups_that_are_encoded_some_at_a_time_are_all_there_and_no_more_than_wanted(
+        updates in updates(), bytes in 0_usize..200,
+    ) {
+        let (kinds, groups) = (all_kinds(), groups_of(&updates));
+        let mut left = groups.read(Part::ALL);
+        let mut again = Groups::new();
+        let alone = |id: &GroupId| encode_states(&kinds, &[(id.clone(), groups.get(id).expect("it is one of them"))]).len();
+        while let Some(encoded) = encode_some(&kinds, &mut left, bytes).expect("all is in memory") {
+            let some = decode_groups(&kinds, &encoded).expect("just encoded");
+            prop_assert_eq!(&encode_groups(&kinds, &some), &encoded);
+            let last = some.ids().max().expect("there are some");
+            prop_assert!(some.len() == 1 || encoded.len() < bytes + alone(&last), "the last one made it enough");
+            let before = again.len();
+            again.combine(&some);
+            prop_assert_eq!(again.len(), before + some.len());
+        }
+        prop_assert_eq!(&again, &groups);
     }
 
     #[test]

@@ -4,7 +4,10 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use sanso_state::{Block, Entry, LogPartition, MemoryRuns, Outcome, SegmentId, ViewPartition, encode_groups};
+use sanso_state::{
+    Block, Entry, LogPartition, MemoryRuns, Outcome, RunError, SegmentId, Snapshot, ViewPartition,
+    encode_groups,
+};
 
 use crate::model::*;
 use crate::oracle::cases;
@@ -39,6 +42,7 @@ proptest! {
             take(&mut held, &mut published.clone(), &history, &step)?;
             take(&mut copy, &mut published, &history, &step)?;
             prop_assert_eq!(copy.snapshot(), held.snapshot());
+            prop_assert_eq!(put_together(&held), held.snapshot());
             prop_assert_eq!(held.snapshot().map(|snapshot| snapshot.base), Ok(standing_on(&published, &held)));
             prop_assert_eq!(copy.all(), held.all());
             audit_is_clean(&copy, &history)?;
@@ -149,6 +153,14 @@ fn take(
 fn copied(held: &ViewPartition) -> ViewPartition {
     let snapshot = held.snapshot().expect("runs are in memory");
     ViewPartition::restore(held.config().clone(), snapshot).expect("it is a copy")
+}
+
+/// What a view partition holds, as whoever takes it piece by piece has it in the end.
+fn put_together(held: &ViewPartition) -> Result<Snapshot, RunError> {
+    let Snapshot { base, .. } = held.outline();
+    let groups = held.base_groups()?.collect::<Result<_, _>>()?;
+    let base = Arc::new(Block { groups, ..(*base).clone() });
+    Ok(Snapshot { base, segments: held.segments().clone(), ..held.outline() })
 }
 
 /// The published version that a view partition stands on.

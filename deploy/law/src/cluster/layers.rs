@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use sanso_cluster::wire;
+use sanso_cluster::transfer::{self, Transfer, Transfers};
+use sanso_cluster::wire::{self, Heard};
 use sanso_core::cluster::sim::{Guests, Moment, NODES, Violation, World};
 use sanso_core::cluster::{
-    Answer, ClusterMap, Event, Instance, Message, NodeId, Partition, Replication, RequestId,
+    Answer, ClusterMap, Event, Incarnation, Instance, Message, NodeId, Partition, Position, Replication,
+    RequestId,
 };
 use sanso_core::{Encoded, Hosted, ReadReply, ReadRequest, Written, home_of};
 use sanso_state::{Fingerprint, Offset};
@@ -27,6 +29,9 @@ use super::speed::Work;
 use super::truth::Truth;
 use crate::Declared;
 use crate::history::{PARTITIONS, choose};
+
+/// Small, so that few states are one piece.
+const PIECE_BYTES: usize = 2_000;
 
 /// What happens to the layers at a time.
 pub(super) enum Happening {
@@ -310,16 +315,21 @@ impl Guests for Layers {
         between: (NodeId, NodeId),
         message: Message<Hosted>,
     ) -> Message<Hosted> {
-        match &message {
-            Message::Replication { message: Replication::Snapshot { .. }, .. } => {
-                let nth = world.guests.count("snapshot");
-                world.strike(Moment::Named("snapshot", nth as u32), Some(between));
-            }
-            Message::Replication { .. } => {}
-            _ => return message,
+        let Message::Replication { partition, epoch, from_since, to_since, message } = message else {
+            return message;
+        };
+        if let Replication::Snapshot { at, state } = message {
+            let nth = world.guests.count("snapshot");
+            world.strike(Moment::Named("snapshot", nth as u32), Some(between));
+            let of = Transfer { partition, epoch, from_since, to_since, number: nth };
+            return in_pieces(of, at, state);
         }
+        let message = Message::Replication { partition, epoch, from_since, to_since, message };
         let bytes = wire::message(message).expect("it can be read");
-        wire::decoded_message(&bytes).expect("what was encoded can be decoded")
+        match wire::heard(&bytes).expect("what was encoded can be decoded") {
+            Heard::Message(message) => message,
+            Heard::Piece(piece) => panic!("{piece:?} was a message"),
+        }
     }
 
     fn settled(world: &World<Self>) -> Result<(), Violation> {
@@ -367,4 +377,17 @@ impl Guests for Layers {
             None => Ok(()),
         }
     }
+}
+
+/// Returns a state as it arrives that was sent in small pieces.
+fn in_pieces(of: Transfer, at: Position, state: Hosted) -> Message<Hosted> {
+    let (mut transfers, mut whole) = (Transfers::default(), None);
+    let from = Instance { node: NodeId(0), incarnation: Incarnation(1) };
+    let cut = transfer::cut(of, at, state, PIECE_BYTES, |piece| {
+        let Ok(Heard::Piece(piece)) = wire::heard(&wire::piece(piece)) else { panic!("it was a piece") };
+        whole = transfers.take(from, piece).expect("it is the next");
+        true
+    });
+    cut.expect("it can be read");
+    whole.expect("the last was taken")
 }
