@@ -144,6 +144,10 @@ pub struct ReplicaConfig {
     pub kept_max: usize,
     /// What the entries that are kept may weigh together; more only while they are not committed.
     pub kept_weight_max: usize,
+    /// What the entries may weigh that are kept for one who is being sent the state, and then what came since: a state of 10 GB
+    /// takes minutes, and what is written meanwhile has to be there still, or the next state would be outrun like this one.
+    /// Beyond it the state is sent again. Each partition whose state is on its way may keep so much.
+    pub kept_for_state_weight_max: usize,
     /// Most entries in one message.
     pub entries_max: usize,
     /// What the entries in one message may weigh together, if there is more than one.
@@ -168,6 +172,7 @@ impl Default for ReplicaConfig {
             waiting_max: 1_024,
             kept_max: 1_024,
             kept_weight_max: 8 << 20,
+            kept_for_state_weight_max: 256 << 20,
             entries_max: 256,
             entries_weight_max: 4 << 20,
             weight_per_us: 10,

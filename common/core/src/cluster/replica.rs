@@ -191,10 +191,22 @@ impl<S: State> Replica<S> {
         Replication::Appended { matched: at.seq, shown: self.commit }
     }
 
-    /// Forgets entries that only those who are far behind would need.
+    /// Forgets entries that only those who are far behind would need; but not what one still needs who is being sent the
+    /// state, or has it and lacks what came since, unless that is too much.
+    ///
+    /// ```text
+    ///       base                 a state on its way     commit
+    ///   ──────┼──────────────────────────┼─────────────────┼──▶ seq
+    ///         │ few: kept_max,           │ kept_for_state_weight_max
+    ///         │      kept_weight_max     │
+    /// ```
     fn drop_old(&mut self) {
-        let ReplicaConfig { kept_max, kept_weight_max, .. } = self.config;
-        self.entries.drop_before(self.commit, kept_max, kept_weight_max);
+        let ReplicaConfig { kept_max, kept_weight_max, kept_for_state_weight_max, .. } = self.config;
+        let few = self
+            .needed_after_state()
+            .map_or(self.commit, |after| after.clamp(self.entries.base().seq, self.commit));
+        self.entries.drop_before(few, kept_max, kept_weight_max);
+        self.entries.drop_before(self.commit, usize::MAX, kept_for_state_weight_max.max(kept_weight_max));
     }
 
     /// Applies what is committed now; gives the outcomes.

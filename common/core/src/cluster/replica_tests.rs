@@ -131,6 +131,77 @@ fn what_is_heavy_is_sent_again_less_and_less_often_until_there_is_progress() {
     assert_eq!(resent_at(&mut replica, 4_010_000, 4_400_000), [4_010, 4_180]);
 }
 
+/// Has the primary and its backup commit so many writes.
+fn commit(replica: &mut Replica<Sum>, writes: u64, op: u64, out: &mut Vec<Effect<Sum>>) {
+    for _ in 0..writes {
+        let matched = replica.end() + 1;
+        replica.submit(RequestId(matched), op, 0, out);
+        replica.receive(holder(2), Epoch(1), Replication::Appended { matched, shown: 0 }, 0, out);
+    }
+    assert_eq!(replica.commit(), replica.end());
+}
+
+/// Adds a learner that has nothing, and returns where the state is that it is sent.
+fn learner(replica: &mut Replica<Sum>) -> u64 {
+    let mut out = Vec::new();
+    let assignment = Assignment { version: 2, learners: vec![holder(3)], ..replica.assignment().clone() };
+    replica.adopt(&assignment, &Sum::default(), 0, &mut out);
+    says(replica, 0, Replication::Mismatched { commit: 0 }).expect_err("the log does not reach back so far")
+}
+
+/// Has the learner say something, and returns how many entries it is sent for that, or where the state is.
+fn says(replica: &mut Replica<Sum>, now_us: u64, message: Replication<Sum>) -> Result<usize, u64> {
+    let mut out = Vec::new();
+    replica.receive(holder(3), Epoch(1), message, now_us, &mut out);
+    let to_learner = out.iter().rev().find_map(|effect| match effect {
+        Effect::Send(to, Replication::Snapshot { at, .. }) if *to == holder(3) => Some(Err(at.seq)),
+        Effect::Send(to, Replication::Append { entries, .. }) if *to == holder(3) => Some(Ok(entries.len())),
+        _ => None,
+    });
+    to_learner.unwrap_or(Ok(0))
+}
+
+#[test]
+fn a_state_on_its_way_is_not_outrun_by_what_is_written_meanwhile() {
+    let (mut replica, mut out) = (primary(), Vec::new());
+    let kept_max = replica.config.kept_max as u64;
+    commit(&mut replica, 2 * kept_max, LIGHT, &mut out);
+    let at = learner(&mut replica);
+    assert_eq!(at, 2 * kept_max);
+    commit(&mut replica, 5 * kept_max, LIGHT, &mut out);
+    // Another state may be wanted before the first is there, and does not take its place.
+    let other = says(&mut replica, 2_000_000, Replication::Mismatched { commit: 0 });
+    assert_eq!(other, Err(7 * kept_max));
+    commit(&mut replica, 5 * kept_max, LIGHT, &mut out);
+    // It has the state, and says that it can do nothing with what was sent behind that.
+    says(&mut replica, 3_000_000, Replication::Appended { matched: at, shown: at }).expect("no other state");
+    let mismatched = Replication::Mismatched { commit: at };
+    let mut matched = at + says(&mut replica, 3_000_000, mismatched).expect("no other state") as u64;
+    while matched < replica.end() {
+        let sent = says(&mut replica, 3_000_000, Replication::Appended { matched, shown: matched });
+        let sent = sent.expect("no other state") as u64;
+        assert!(sent > 0, "it is sent on");
+        matched += sent;
+    }
+    says(&mut replica, 3_000_000, Replication::Appended { matched, shown: matched }).expect("no other state");
+    replica.tick(3_000_000, &mut out);
+    assert_eq!(replica.commit() - replica.entries.base().seq, kept_max, "nobody lacks the others any longer");
+}
+
+#[test]
+fn what_is_kept_behind_a_state_has_a_bound_beyond_which_another_is_sent() {
+    let (mut replica, mut out) = (primary(), Vec::new());
+    replica.config.kept_for_state_weight_max = 20 * Sum::weight(&HEAVY);
+    commit(&mut replica, 100, HEAVY, &mut out);
+    let at = learner(&mut replica);
+    commit(&mut replica, 100, HEAVY, &mut out);
+    assert_eq!(replica.end() - replica.entries.base().seq, 20);
+    assert_eq!(says(&mut replica, 2_000_000, Replication::Mismatched { commit: at }), Err(200));
+    commit(&mut replica, 20, HEAVY, &mut out);
+    let sent = says(&mut replica, 4_000_000, Replication::Mismatched { commit: 200 });
+    assert!(sent.is_ok_and(|sent| sent > 0), "{sent:?}: as much as the bound is there behind the second");
+}
+
 #[test]
 fn a_backup_may_lack_what_was_acknowledged_until_its_new_primary_has_committed_what_both_inherited() {
     let mut replica = Replica::new(holder(2), Partition(0), ReplicaConfig::default(), Sum::default());

@@ -17,6 +17,8 @@ pub(super) struct Peer {
     matched: u64,
     /// All up to here is sent, or supposed to be there.
     sent: u64,
+    /// The oldest state that may be on its way there, until what came since is there too: what follows it is kept.
+    state_at: Option<u64>,
     /// All up to here is shown there.
     pub(super) shown: u64,
     /// Whether it has said how far it is.
@@ -82,6 +84,7 @@ impl<S: State> Replica<S> {
                 let peer = Peer {
                     matched: 0,
                     sent: end,
+                    state_at: None,
                     shown: 0,
                     heard: false,
                     waiting_since_us: Some(now_us),
@@ -148,8 +151,11 @@ impl<S: State> Replica<S> {
     /// the log doesn't reach back so far.
     fn append(&mut self, other: Holder, from: u64, to: u64, now_us: u64, out: &mut Vec<Effect<S>>) {
         let peer = self.peers.get_mut(&other).expect("only peers are sent to");
-        if from < self.entries.base().seq {
+        let base = self.entries.base().seq;
+        if from < base {
             peer.sent = self.commit;
+            // A first one may still arrive; what follows one that is older than the log is not there for it.
+            peer.state_at = peer.state_at.filter(|at| *at >= base).or(Some(self.commit));
             peer.ask_at_us = now_us + self.config.ask_us;
             peer.sends_again(now_us, self.config.snapshot_resend_us);
             let at = self.position(self.commit).expect("the commit is in the log");
@@ -164,6 +170,11 @@ impl<S: State> Replica<S> {
         let entries = self.entries.between(from, to);
         let previous = self.position(from).expect("it is in the log");
         out.push(Effect::Send(other, Replication::Append { previous, entries, commit: self.commit }));
+    }
+
+    /// Returns after which entry all are needed by those who were sent the state.
+    pub(super) fn needed_after_state(&self) -> Option<u64> {
+        self.peers.values().filter_map(|peer| Some(peer.state_at?.max(peer.matched))).min()
     }
 
     /// Asks one that has not answered how far it is. Where it lacks what was sent, it learns nothing from
@@ -210,6 +221,9 @@ impl<S: State> Replica<S> {
         peer.heard = true;
         peer.matched = peer.matched.max(matched);
         peer.sent = peer.sent.max(peer.matched);
+        if peer.matched >= self.commit {
+            peer.state_at = None;
+        }
         if again && now_us >= peer.again_at_us {
             peer.sent = peer.matched;
             // The state, where it is sent, counts for itself.

@@ -303,7 +303,8 @@ impl<G: Guests> World<G> {
         let life = Incarnation(machine.incarnation);
         let mut config = NodeConfig::default();
         // Few, so that learners need the state as well as the log.
-        config.replica = ReplicaConfig { kept_max: 24, entries_max: 16, ..config.replica };
+        config.replica =
+            ReplicaConfig { kept_max: 24, entries_max: 16, kept_for_state_weight_max: 64, ..config.replica };
         let me = Instance { node, incarnation: life };
         let fresh = Node::new(me, config, G::State::default());
         #[cfg(test)]
