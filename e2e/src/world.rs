@@ -25,6 +25,7 @@ collapse_every_ms = 300
 retry_ms = 50
 [serving]
 views_run_groups_min = 8
+views_cache_bytes_max = 0
 ";
 
 /// A place where a node lives and suffers.
