@@ -23,12 +23,7 @@ use crate::engine::Outside;
 use crate::hub::Hub;
 use crate::start::{ClusterNode, Faces};
 use crate::wire::{self, Heard};
-
-#[path = "../tests/world/mod.rs"]
-#[allow(dead_code, reason = "shared with the tests outside")]
-mod world;
-
-use world::{World, delta, id, rows, shows, view};
+use crate::world::{self, World, delta, id, rows, shows, view};
 
 const PREVIOUS: RangeInclusive<u32> = 1..=1;
 const NEXT: RangeInclusive<u32> = 1..=2;

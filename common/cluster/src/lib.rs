@@ -28,6 +28,11 @@ pub mod transfer;
 mod voters;
 pub mod wire;
 
+#[cfg(test)]
+#[path = "../tests/world/mod.rs"]
+#[allow(dead_code, reason = "shared with the tests outside")]
+mod world;
+
 // The tests in here share files with those outside, which know the package by its name.
 #[cfg(test)]
 extern crate self as sanso_cluster;

@@ -12,12 +12,7 @@ use sanso_state::{Block, Cut, GroupId, Groups, Value};
 use super::Hub;
 use crate::start::{ClusterNode, Faces};
 use crate::wire::{self, Heard};
-
-#[path = "../../tests/world/mod.rs"]
-#[allow(dead_code, reason = "shared with the tests outside")]
-mod world;
-
-use world::{LOOK, PATIENCE, World, config, feed, id, kinds, kinds_of, view};
+use crate::world::{LOOK, PATIENCE, World, config, feed, id, kinds, kinds_of, view};
 
 /// More than one piece holds.
 const GROUPS: i64 = 250_000;
