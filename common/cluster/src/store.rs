@@ -172,7 +172,7 @@ impl ClusterStore {
         let partition = home_of(id, map.partitions.len() as u32);
         let mine = match engine.answer_now(partition, id, &asked.question) {
             Some(mine) => Mine::Said(mine),
-            None => self.from_disk(engine, partition, &asked).await,
+            None => self.read_disk(engine, partition, &asked).await,
         };
         let is_alone = now_us() < self.0.alone_until_us.load(Ordering::Relaxed);
         match mine {
@@ -182,7 +182,7 @@ impl ClusterStore {
     }
 
     /// Answers from this node's disk. What is scanned takes its time whoever does it; keys are waited for a little.
-    async fn from_disk(&self, engine: &Arc<Engine>, partition: Partition, asked: &Asked<'_>) -> Mine {
+    async fn read_disk(&self, engine: &Arc<Engine>, partition: Partition, asked: &Asked<'_>) -> Mine {
         let (hub, engine) = (Arc::clone(&self.0), Arc::clone(engine));
         let (id, question) = (asked.id, Arc::clone(&asked.question));
         let is_scan = matches!(*question, Question::Read(ReadRequest::Scan { .. }));

@@ -119,6 +119,24 @@ fn take(
             prop_assert_eq!(held.version(), published.newest().version);
             prop_assert_eq!(held.snapshot().map(|snapshot| snapshot.base), Ok(published.newest()));
         }
+        Step::Spill { .. } | Step::FailToSpill | Step::Load | Step::Mend { .. } => {
+            move_base(held, published, step)?;
+        }
+        Step::Lose => *held = ViewPartition::new(config(), published.newest()),
+        Step::Rebuild { which } => {
+            let complete = held.complete_segments();
+            if !complete.is_empty() {
+                let id = *which.get(&complete);
+                prop_assert_eq!(held.apply(Entry::Rebuild(id, history.contribution(id))), Outcome::Rebuilt);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Takes a step that changes how the base is kept, and not what it is.
+fn move_base(held: &mut ViewPartition, published: &Published, step: &Step) -> Result<(), TestCaseError> {
+    match step {
         Step::Spill { least } => {
             if let Some(moved) = held.to_spill(*least) {
                 let run = moved.write(held.kinds(), &MemoryRuns).expect("it is in memory");
@@ -138,14 +156,7 @@ fn take(
             prop_assert_eq!(held.mend(&block), is_it);
             prop_assert!(!is_it || held.runs().is_empty());
         }
-        Step::Lose => *held = ViewPartition::new(config(), published.newest()),
-        Step::Rebuild { which } => {
-            let complete = held.complete_segments();
-            if !complete.is_empty() {
-                let id = *which.get(&complete);
-                prop_assert_eq!(held.apply(Entry::Rebuild(id, history.contribution(id))), Outcome::Rebuilt);
-            }
-        }
+        _ => unreachable!("it moves nothing"),
     }
     Ok(())
 }
