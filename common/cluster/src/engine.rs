@@ -22,7 +22,9 @@ use sanso_core::cluster::{
     Answer, Change, ClusterMap, Event, Instance, Message, Node, NodeConfig, NodeId, Output, Partition,
     Position, RequestId, Standing,
 };
-use sanso_core::{Begun, Encoded, Hosted, PartitionId, ReadReply, Readable, Written, finished, home_of};
+use sanso_core::{
+    Begun, Encoded, Hosted, PartitionId, ReadReply, Readable, Staging, Written, finished, home_of,
+};
 use tokio::sync::{oneshot, watch};
 
 use crate::figures::count_epochs;
@@ -46,7 +48,7 @@ pub(crate) trait Outside: Send + Sync + 'static {
 
 /// One life of a node in the cluster.
 pub(crate) struct Engine {
-    me: NodeId,
+    me: Instance,
     node: Mutex<Node<Hosted>>,
     /// None says that something urgent has come.
     events: SyncSender<Option<Event<Hosted>>>,
@@ -54,6 +56,7 @@ pub(crate) struct Engine {
     urgent: Mutex<VecDeque<Event<Hosted>>>,
     pulse: Mutex<Pulse>,
     waiting: Mutex<HashMap<RequestId, oneshot::Sender<Answer<Written>>>>,
+    /// Numbers for requests, and for blocks that are written in parts.
     requests: AtomicU64,
     started: Instant,
     map: watch::Sender<Arc<ClusterMap>>,
@@ -83,7 +86,7 @@ impl Engine {
         let node = Node::new(me, config, Hosted::default());
         let engine = Arc::new(Self {
             map: watch::Sender::new(Arc::clone(node.map())),
-            me: me.node,
+            me,
             node: Mutex::new(node),
             events,
             urgent: Mutex::default(),
@@ -152,7 +155,7 @@ impl Engine {
     /// Beats in the stead of a core that is busy.
     fn beat(&self, outside: &dyn Outside) {
         let map = Arc::clone(&self.map.borrow());
-        let others = map.members.keys().copied().filter(|node| *node != self.me);
+        let others = map.members.keys().copied().filter(|node| *node != self.me.node);
         let beats = self.pulse.lock().beats(others, map.version, self.now_us());
         for (node, heartbeat) in beats {
             outside.send(node, Message::Heartbeat(heartbeat));
@@ -245,6 +248,11 @@ impl Engine {
         let answer = answered.await.unwrap_or(Answer::Unknown);
         drop(forget);
         answer
+    }
+
+    /// Names the writing of a block in parts.
+    pub(crate) fn staging(&self) -> Staging {
+        Staging { writer: self.me, number: self.requests.fetch_add(1, Ordering::Relaxed) }
     }
 
     /// Answers a question about a view partition from this node's replica, if it is in sync. None where that is to be

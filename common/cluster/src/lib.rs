@@ -22,6 +22,7 @@ mod pulse;
 mod questions;
 mod relay;
 mod seat;
+mod staging;
 mod start;
 mod store;
 pub mod transfer;

@@ -66,7 +66,7 @@ pub(crate) struct ClusterStore(pub(crate) Arc<Hub>);
 
 impl ClusterStore {
     /// Returns the engine and the newest map, once there is one.
-    async fn ready(&self, id: PartitionId) -> Result<(&Arc<Engine>, Arc<ClusterMap>), StoreError> {
+    pub(crate) async fn ready(&self, id: PartitionId) -> Result<(&Arc<Engine>, Arc<ClusterMap>), StoreError> {
         let unreachable = |reason: &str| StoreError::Unreachable { id, reason: reason.to_owned() };
         let engine = self.0.engine().ok_or_else(|| unreachable("this node starts"))?;
         let mut maps = engine.maps();
@@ -83,9 +83,7 @@ impl ClusterStore {
         base: Arc<Block>,
     ) -> Result<(), StoreError> {
         let kinds = Arc::clone(&config.kinds);
-        let groups = base.groups.len();
-        let write = self.encoded(Write::Create { id, config, base }, groups, &kinds);
-        self.write(id, write).await.map(|_| ())
+        self.write_block(Write::Create { id, config, base }, &kinds).await.map(|_| ())
     }
 
     /// Removes all partitions of a view version.
@@ -98,7 +96,7 @@ impl ClusterStore {
     }
 
     /// Encodes a write with so many groups, if it is sent to anybody.
-    fn encoded(&self, write: Write, groups: usize, kinds: &[AggregateKind]) -> Encoded {
+    pub(crate) fn encoded(&self, write: Write, groups: usize, kinds: &[AggregateKind]) -> Encoded {
         if self.0.is_alone {
             return Encoded::unsent(write);
         }
@@ -107,7 +105,7 @@ impl ClusterStore {
 
     /// Writes to whoever is the primary, until it is known what became of it. What was accepted by
     /// a primary that is gone is written again: writes compare and apply.
-    async fn write(&self, id: PartitionId, write: Encoded) -> Result<SubmitAnswer, StoreError> {
+    pub(crate) async fn write(&self, id: PartitionId, write: Encoded) -> Result<SubmitAnswer, StoreError> {
         let heavy = WRITE_BYTE * write.bytes().len() as u32;
         let deadline = Instant::now() + WRITE_MAX + heavy;
         let (engine, map) = self.ready(id).await?;
@@ -333,14 +331,16 @@ fn at(at_us: u64) -> Instant {
 impl Partitions for ClusterStore {
     async fn submit(&self, id: PartitionId, entry: Entry) -> Result<Outcome, StoreError> {
         let groups = match &entry {
-            Entry::Delta(delta) => delta.groups.len(),
-            Entry::Adopt(block) => block.groups.len(),
-            Entry::Extend(extension) => extension.added.groups.len(),
-            Entry::Rebuild(_, groups) => groups.len(),
+            Entry::Delta(delta) => Some(delta.groups.len()),
+            Entry::Rebuild(_, groups) => Some(groups.len()),
+            Entry::Adopt(_) | Entry::Extend(_) => None,
         };
-        let kinds = self.kinds(id)?;
-        let write = self.encoded(Write::Enter(id, entry), groups, &kinds);
-        Ok(match self.write(id, write).await? {
+        let (kinds, write) = (self.kinds(id)?, Write::Enter(id, entry));
+        let answer = match groups {
+            Some(groups) => self.write(id, self.encoded(write, groups, &kinds)).await?,
+            None => self.write_block(write, &kinds).await?,
+        };
+        Ok(match answer {
             SubmitAnswer::Accepted { applied } => Outcome::Accepted { applied },
             SubmitAnswer::Refused { from, applied } => Outcome::Refused { from, applied },
             SubmitAnswer::Adopted => Outcome::Adopted,

@@ -6,8 +6,9 @@
 //! ```
 //!
 //! A view partition begins with all that it holds but its groups; then come the groups of its base, in order, and those of
-//! each segment. Pieces are numbered, and the last one says that the state is whole. What is cut out of its turn, or is not of
-//! the transfer that is under way, ends that: the core asks again.
+//! each segment. Behind the view partitions comes what is staged of blocks that are being written in parts. Pieces are
+//! numbered, and the last one says that the state is whole. What is cut out of its turn, or is not of the transfer that is
+//! under way, ends that: the core asks again.
 //!
 //! A node takes a state only for a replica that it holds, from that replica's primary, by the map that it knows. So there is
 //! at most one transfer on its way for each partition, and what the map no longer wants is dropped.
@@ -16,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sanso_core::cluster::{ClusterMap, Epoch, Instance, Message, NodeId, Partition, Position, Replication};
-use sanso_core::{Hosted, PartitionId};
+use sanso_core::{Hosted, PartitionId, Staged, Staging};
 use sanso_state::{
     AggregateKind, Block, Cut, Groups, Offset, RunError, RunGroups, SegmentId, Segments, Snapshot, SortedRun,
     ViewPartition, ViewPartitionConfig, decode_groups, encode_groups, encode_some,
@@ -82,6 +83,10 @@ pub(crate) enum Part {
     Base { groups: ByteBuf },
     /// Groups of a segment.
     Segment { segment: SegmentId, groups: ByteBuf },
+    /// What is staged of a block begins.
+    Stage { id: Name, kinds: Vec<AggregateKind>, of: Staging, parts: u32 },
+    /// Groups of it.
+    Staged { groups: ByteBuf },
     /// The state is whole.
     End { at: Position },
 }
@@ -142,7 +147,7 @@ pub fn cut(
     give: impl FnMut(Piece) -> bool,
 ) -> Result<(), CutError> {
     let mut cutter = Cutter { of, number: 0, parts: Vec::new(), left: piece_bytes, piece_bytes, give };
-    let partitions = state.partitions();
+    let (partitions, staged) = (state.partitions(), state.staged());
     drop(state);
     for (id, partition) in partitions {
         let outline = Outline::of(id, &partition);
@@ -160,6 +165,12 @@ pub fn cut(
             let groups = groups.read(sanso_state::Part::ALL);
             cutter.push_groups(kinds, groups, |groups| Part::Segment { segment, groups })?;
         }
+    }
+    for (id, Staged { of, parts, kinds, groups }) in staged {
+        let stage = Part::Stage { id: id.into(), kinds: kinds.to_vec(), of, parts };
+        let bytes = wire::encode(&stage).len();
+        cutter.push(stage, bytes)?;
+        cutter.push_groups(&kinds, groups.read(sanso_state::Part::ALL), |groups| Part::Staged { groups })?;
     }
     cutter.parts.push(Part::End { at });
     cutter.give()
@@ -233,7 +244,7 @@ impl Transfers {
             self.0.insert(of.partition, arriving);
             return Ok(None);
         };
-        let state = Hosted::of(arriving.done);
+        let state = Hosted::with_staged(arriving.done, arriving.staged);
         Ok(Some(of.message(Replication::Snapshot { at, state })))
     }
 
@@ -252,6 +263,7 @@ struct Arriving {
     next: u64,
     done: Vec<(PartitionId, ViewPartition)>,
     open: Option<Open>,
+    staged: Vec<(PartitionId, Staged)>,
     /// Its position, once nothing more is to come.
     whole: Option<Position>,
 }
@@ -268,7 +280,7 @@ struct Open {
 
 impl Arriving {
     fn new(from: Instance, of: Transfer) -> Self {
-        Self { from, of, next: 0, done: Vec::new(), open: None, whole: None }
+        Self { from, of, next: 0, done: Vec::new(), open: None, staged: Vec::new(), whole: None }
     }
 
     fn take(&mut self, part: Part) -> Result<(), TransferError> {
@@ -278,6 +290,9 @@ impl Arriving {
         match part {
             Part::View(outline) => {
                 self.close()?;
+                if !self.staged.is_empty() {
+                    return Err(TransferError("a view partition comes after what is staged"));
+                }
                 let open = Open::new(outline);
                 if self.done.last().is_some_and(|(last, _)| *last >= open.id) {
                     return Err(TransferError("view partitions are not in order"));
@@ -286,6 +301,21 @@ impl Arriving {
             }
             Part::Base { groups } => self.opened()?.take_base(&groups)?,
             Part::Segment { segment, groups } => self.opened()?.take_segment(segment, &groups)?,
+            Part::Stage { id, kinds, of, parts } => {
+                self.close()?;
+                let id = PartitionId::from(id);
+                if self.staged.last().is_some_and(|(last, _)| *last >= id) {
+                    return Err(TransferError("what is staged is not in order"));
+                }
+                let groups = Arc::default();
+                self.staged.push((id, Staged { of, parts, kinds: kinds.into(), groups }));
+            }
+            Part::Staged { groups } => {
+                let none = TransferError("groups come before what they are staged for");
+                let (_, staged) = self.staged.last_mut().ok_or(none)?;
+                let kinds = Arc::clone(&staged.kinds);
+                add(Arc::make_mut(&mut staged.groups), &kinds, &groups)?;
+            }
             Part::End { at } => {
                 self.close()?;
                 self.whole = Some(at);

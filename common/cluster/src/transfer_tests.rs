@@ -94,20 +94,31 @@ fn rows() -> impl Strategy<Value = Rows> {
 fn states() -> impl Strategy<Value = Hosted> {
     let holds = (rows(), vec(rows(), 0..3), vec((0_u32..2, rows()), 0..8));
     let holds = holds.prop_map(|(base, runs, since)| Holds { base, runs, since });
-    btree_map((0_u8..2, 0_u32..3), holds, 0..4).prop_map(|all| {
+    let staged = btree_map((0_u8..2, 0_u32..3), (1_u32..4, rows()), 0..3);
+    (btree_map((0_u8..2, 0_u32..3), holds, 0..4), staged).prop_map(|(all, staged)| {
         let made = all.iter().map(|((view, index), holds)| {
             let view = Fingerprint::of(&[*view]);
             (PartitionId { view, index: *index }, holds.partition(view))
         });
         let mut made: Vec<_> = made.collect();
         made.sort_by_key(|(id, _)| *id);
-        Hosted::of(made)
+        let staged = staged.into_iter().map(|((view, index), (parts, rows))| {
+            let of = Staging { writer: node(1), number: u64::from(index) };
+            let staged = Staged { of, parts, kinds: kinds(), groups: Arc::new(groups(&rows)) };
+            (PartitionId { view: Fingerprint::of(&[view]), index }, staged)
+        });
+        let mut staged: Vec<_> = staged.collect();
+        staged.sort_by_key(|(id, _)| *id);
+        Hosted::with_staged(made, staged)
     })
 }
 
-fn held(state: &Hosted) -> Vec<(PartitionId, Snapshot)> {
+type Held = (Vec<(PartitionId, Snapshot)>, Vec<(PartitionId, Staged)>);
+
+fn held(state: &Hosted) -> Held {
     let all = state.partitions().into_iter();
-    all.map(|(id, partition)| (id, partition.snapshot().expect("all is in memory"))).collect()
+    let held = all.map(|(id, partition)| (id, partition.snapshot().expect("all is in memory")));
+    (held.collect(), state.staged())
 }
 
 /// Cuts a state, and gives its pieces as they travel.
@@ -206,13 +217,18 @@ proptest! {
     }
 }
 
-/// Two view partitions, each with a base and two segments: 0 to 3, 4 to 7, and the end.
+/// Two view partitions, each with a base and two segments: 0 to 3, 4 to 7; what is staged for both, 8 and 9, 10 and 11; and the end.
 fn parts() -> Vec<Part> {
     let rows = |key: u8| Rows::from([((key, 0), 1), ((key + 1, 0), 1)]);
     let holds = Holds { base: rows(1), runs: Vec::new(), since: vec![(0, rows(1)), (1, rows(2))] };
     let view = Fingerprint::of(b"a view");
     let made = [0, 1].map(|index| (PartitionId { view, index }, holds.partition(view)));
-    let pieces = sent(&Hosted::of(made.into()), usize::MAX);
+    let staged = [0, 1].map(|index| {
+        let of = Staging { writer: node(1), number: 1 };
+        let staged = Staged { of, parts: 1, kinds: kinds(), groups: Arc::new(groups(&rows(1))) };
+        (PartitionId { view, index }, staged)
+    });
+    let pieces = sent(&Hosted::with_staged(made.into(), staged.into()), usize::MAX);
     assert_eq!(pieces.len(), 1);
     let Ok(Heard::Piece(piece)) = wire::heard(&pieces[0]) else { panic!("it is a piece") };
     piece.parts
@@ -226,14 +242,14 @@ fn a_segment_that_came_to_nothing_is_held_all_the_same() {
     let [piece] = &sent(&state, usize::MAX)[..] else { panic!("it is one piece") };
     let whole = arrives(&mut Transfers::default(), piece).expect("it is whole").expect("it is the last");
     assert_eq!(held(&whole), held(&state));
-    assert_eq!(held(&whole)[0].1.segments.len(), 1);
+    assert_eq!(held(&whole).0[0].1.segments.len(), 1);
 }
 
 #[test]
 fn what_is_not_in_its_place_is_refused_with_the_reason() {
     let refused = |change: fn(&mut Vec<Part>)| {
         let mut parts = parts();
-        assert_eq!(parts.len(), 9);
+        assert_eq!(parts.len(), 13);
         change(&mut parts);
         let piece = Piece { of: OF, number: 0, parts };
         let mut transfers = Transfers::default();
@@ -249,6 +265,9 @@ fn what_is_not_in_its_place_is_refused_with_the_reason() {
     assert_eq!(refused(|parts| parts.swap(2, 3)), "segments are not in order");
     assert_eq!(refused(|parts| parts.rotate_left(4)), "something comes after its end");
     assert_eq!(refused(|parts| parts[..8].rotate_left(4)), "view partitions are not in order");
+    assert_eq!(refused(|parts| parts[4..10].rotate_left(4)), "a view partition comes after what is staged");
+    assert_eq!(refused(|parts| parts[8..12].rotate_left(2)), "what is staged is not in order");
+    assert_eq!(refused(|parts| _ = parts.remove(8)), "groups come before what they are staged for");
 }
 
 #[test]
@@ -262,6 +281,7 @@ fn a_group_that_comes_twice_and_one_that_is_none_are_refused() {
     };
     assert_eq!(twice(1), Err(TransferError("a group comes twice")));
     assert_eq!(twice(2), Err(TransferError("a group comes twice")));
+    assert_eq!(twice(9), Err(TransferError("a group comes twice")));
     let mut all = parts();
     let Part::Base { groups } = &mut all[1] else { panic!("it is a base") };
     groups.pop();

@@ -6,7 +6,9 @@
 //! which version two nodes speak is settled when they connect (`Speaker::version`), and a kind that
 //! must not be lost is said to those alone that know it. What all replicas apply alike, a new kind
 //! of write for one, waits until control has raised the level (`sanso_control`, `agreed.rs`).
-//! What version 1 says is kept in `golden/1`; version 2 also sends a state in pieces (`transfer.rs`), kept in `golden/2`.
+//! What version 1 says is kept in `golden/1`; version 2 also sends a state in pieces (`transfer.rs`) and writes a block in
+//! parts, kept in `golden/2`. For the latter nothing is raised: nobody reads what he doesn't know as something else, so a
+//! node of version 1 that comes while a block is written stays away for as long as that takes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +16,9 @@ use std::sync::Arc;
 use sanso_core::cluster::{
     Answer, ClusterMap, Epoch, Heartbeat, Logged, Message, Partition, Position, Replication,
 };
-use sanso_core::{Encoded, Hosted, PartitionId, Progress, ReadReply, ReadRequest, Write, Written};
+use sanso_core::{
+    BlockPart, Encoded, Hosted, PartitionId, Progress, ReadReply, ReadRequest, Staging, Write, Written,
+};
 use sanso_state::{
     AggregateKind, Block, Cut, Delta, Entry, Extension, Fingerprint, GroupId, GroupState, Groups,
     LogPartition, Offset, Outcome, RunError, SegmentId, Segments, Snapshot, ViewPartition,
@@ -26,7 +30,7 @@ use serde_bytes::ByteBuf;
 
 use crate::transfer::Piece;
 
-/// The version from which on a state is sent in pieces.
+/// The version from which on a state is sent in pieces, and a block in parts.
 pub(crate) const PIECES_SINCE: u32 = 2;
 
 /// Bytes that are no message that this version knows.
@@ -101,12 +105,50 @@ fn groups_bytes(kinds: &[AggregateKind], groups: &Groups) -> ByteBuf {
 
 #[derive(Serialize, Deserialize)]
 enum WriteDocument {
-    Create { id: Name, kinds: Kinds, segments: Segments, base: BlockDocument },
-    Remove { view: Fingerprint },
-    Delta { id: Name, kinds: Kinds, delta: DeltaDocument },
-    Adopt { id: Name, kinds: Kinds, block: BlockDocument },
-    Extend { id: Name, kinds: Kinds, of: u64, added: BlockDocument },
-    Rebuild { id: Name, kinds: Kinds, segment: SegmentId, groups: ByteBuf },
+    Create {
+        id: Name,
+        kinds: Kinds,
+        segments: Segments,
+        base: BlockDocument,
+    },
+    Remove {
+        view: Fingerprint,
+    },
+    Delta {
+        id: Name,
+        kinds: Kinds,
+        delta: DeltaDocument,
+    },
+    Adopt {
+        id: Name,
+        kinds: Kinds,
+        block: BlockDocument,
+    },
+    Extend {
+        id: Name,
+        kinds: Kinds,
+        of: u64,
+        added: BlockDocument,
+    },
+    Rebuild {
+        id: Name,
+        kinds: Kinds,
+        segment: SegmentId,
+        groups: ByteBuf,
+    },
+    Stage {
+        id: Name,
+        kinds: Kinds,
+        of: Staging,
+        number: u32,
+        groups: ByteBuf,
+    },
+    /// The write is one that brings a block, as these are encoded.
+    WithStaged {
+        of: Staging,
+        parts: u32,
+        write: ByteBuf,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -122,7 +164,12 @@ struct DeltaDocument {
 
 /// Encodes a write; `kinds` are those of its view.
 pub fn write(write: Write, kinds: &[AggregateKind]) -> Encoded {
-    let document = match &write {
+    let bytes = encode(&write_document(&write, kinds));
+    Encoded::new(write, bytes.into(), read_back)
+}
+
+fn write_document(write: &Write, kinds: &[AggregateKind]) -> WriteDocument {
+    match write {
         Write::Create { id, config, base } => WriteDocument::Create {
             id: (*id).into(),
             kinds: config.kinds.to_vec(),
@@ -131,8 +178,18 @@ pub fn write(write: Write, kinds: &[AggregateKind]) -> Encoded {
         },
         Write::Remove(view) => WriteDocument::Remove { view: *view },
         Write::Enter(id, entry) => entry_document((*id).into(), kinds, entry),
-    };
-    Encoded::new(write, encode(&document).into(), read_back)
+        Write::Stage(id, BlockPart { of, number, kinds, groups }) => WriteDocument::Stage {
+            id: (*id).into(),
+            kinds: kinds.to_vec(),
+            of: *of,
+            number: *number,
+            groups: groups_bytes(kinds, groups),
+        },
+        Write::WithStaged { of, parts, write } => {
+            let write = ByteBuf::from(encode(&write_document(write, kinds)));
+            WriteDocument::WithStaged { of: *of, parts: *parts, write }
+        }
+    }
 }
 
 fn entry_document(id: Name, kinds: &[AggregateKind], entry: &Entry) -> WriteDocument {
@@ -171,7 +228,11 @@ fn read_back(bytes: &[u8]) -> Option<Write> {
 }
 
 fn decoded_write(bytes: &[u8]) -> Result<Write, WireError> {
-    Ok(match decode(bytes)? {
+    written(decode(bytes)?)
+}
+
+fn written(document: WriteDocument) -> Result<Write, WireError> {
+    Ok(match document {
         WriteDocument::Create { id, kinds, segments, base } => {
             let config = ViewPartitionConfig { view: base.view, kinds: kinds.into(), segments };
             let base = base.block(&config.kinds)?;
@@ -194,6 +255,19 @@ fn decoded_write(bytes: &[u8]) -> Result<Write, WireError> {
         WriteDocument::Rebuild { id, kinds, segment, groups } => {
             let groups = decode_groups(&kinds, &groups).map_err(broken)?;
             Write::Enter(id.into(), Entry::Rebuild(segment, groups))
+        }
+        WriteDocument::Stage { id, kinds, of, number, groups } => {
+            let groups = decode_groups(&kinds, &groups).map_err(broken)?;
+            Write::Stage(id.into(), BlockPart { of, number, kinds: kinds.into(), groups })
+        }
+        WriteDocument::WithStaged { of, parts, write } => {
+            let document: WriteDocument = decode(&write)?;
+            if matches!(document, WriteDocument::WithStaged { .. }) {
+                return Err(broken("a write within a write within a write"));
+            }
+            let write = Box::new(written(document)?);
+            write.block().ok_or_else(|| broken("a write without a block"))?;
+            Write::WithStaged { of, parts, write }
         }
     })
 }
@@ -374,6 +448,8 @@ pub(crate) enum SubmitAnswer {
     Stale,
     Rebuilt,
     NotHeld,
+    Staged,
+    NotStaged,
     NotLive,
     NotPrimary,
     Busy,
@@ -392,6 +468,8 @@ impl From<Answer<Written>> for SubmitAnswer {
             Written::Created => Self::Created,
             Written::Removed => Self::Removed,
             Written::NotLive => Self::NotLive,
+            Written::Staged => Self::Staged,
+            Written::NotStaged => Self::NotStaged,
             Written::Entered(outcome) => match outcome {
                 Outcome::Accepted { applied } => Self::Accepted { applied },
                 Outcome::Refused { from, applied } => Self::Refused { from, applied },

@@ -7,7 +7,7 @@ use sanso_core::cluster::{Change, ClusterMap, Incarnation, Instance, NodeId, Sta
 
 use crate::voters::ControlPart;
 
-use super::tests::{decoded_message, extension, groups, id, kinds, writes};
+use super::tests::{decoded_message, extension, groups, id, kinds, parts, writes};
 use super::*;
 use crate::transfer::{self, Transfer};
 
@@ -101,14 +101,18 @@ fn encoded(said: Message<Hosted>) -> Vec<u8> {
     message(said).expect("all is in memory")
 }
 
+fn golden_write(name: &str, made: &Encoded) -> Golden {
+    golden(format!("write.{name}"), made.bytes().to_vec(), decoded_write, |made| {
+        write(made, &kinds()).bytes().to_vec()
+    })
+}
+
 fn submits() -> Vec<Golden> {
     let mut all: Vec<Golden> = Vec::new();
     let extension = write(extension(), &kinds());
     for (name, made) in named_writes().chain([("extend".to_owned(), extension)]) {
         let bytes = made.bytes().to_vec();
-        all.push(golden(format!("write.{name}"), bytes.clone(), decoded_write, |made| {
-            write(made, &kinds()).bytes().to_vec()
-        }));
+        all.push(golden_write(&name, &made));
         let call = SubmitCall { partition: Partition(3), write: ByteBuf::from(bytes) };
         all.push(document(&format!("submit.{name}"), &call));
     }
@@ -177,7 +181,11 @@ fn pieces() -> Vec<Golden> {
     let mut state = Hosted::default();
     named_writes().for_each(|(_, write)| _ = state.apply(&write));
     let mut all = Vec::new();
-    for (name, piece_bytes) in [("whole", usize::MAX), ("small", 1)] {
+    let unstaged = state.clone();
+    parts().into_iter().for_each(|made| _ = state.apply(&write(made, &kinds())));
+    for (name, state, piece_bytes) in
+        [("whole", &unstaged, usize::MAX), ("small", &unstaged, 1), ("staged", &state, usize::MAX)]
+    {
         let mut count = 0;
         let cut = transfer::cut(of, at, state.clone(), piece_bytes, |made| {
             let read = |bytes: &[u8]| match heard(bytes)? {
@@ -193,9 +201,21 @@ fn pieces() -> Vec<Golden> {
     all
 }
 
+/// A block in parts.
+fn staging() -> Vec<Golden> {
+    let names = ["stage", "stage-next", "with-staged", "stage-other"];
+    let writes = parts().into_iter().map(|made| write(made, &kinds()));
+    let mut all: Vec<Golden> =
+        names.into_iter().zip(writes).map(|(name, made)| golden_write(name, &made)).collect();
+    let answers = [("staged", SubmitAnswer::Staged), ("not-staged", SubmitAnswer::NotStaged)];
+    all.extend(answers.map(|(name, answer)| document(&format!("submit.answer.{name}"), &answer)));
+    all
+}
+
 #[test]
 fn what_version_2_said_more_is_read_and_said_the_same() {
-    golden::check(&Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/2"), &pieces());
+    let all: Vec<Golden> = pieces().into_iter().chain(staging()).collect();
+    golden::check(&Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/2"), &all);
 }
 
 #[test]

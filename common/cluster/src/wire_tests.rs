@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use sanso_core::cluster::State;
+use sanso_core::Staged;
+use sanso_core::cluster::{Incarnation, Instance, NodeId, State};
 use sanso_state::{AggregateFunction, Value};
 
 use super::*;
@@ -71,6 +72,27 @@ pub(super) fn extension() -> Write {
     Write::Enter(id(0), Entry::Extend(Extension { of: 1, added: Arc::new(added) }))
 }
 
+/// A batch version that is written in two parts, and another one of which there is one; to be taken after [`extension`].
+pub(super) fn parts() -> Vec<Write> {
+    let writer = Instance { node: NodeId(1), incarnation: Incarnation(1_700_000_000_000_001) };
+    let (of, other) = (Staging { writer, number: 300 }, Staging { writer, number: 301 });
+    let part = |of, number, key| BlockPart { of, number, kinds: kinds(), groups: groups(key, 4) };
+    let added = Block {
+        view: config().view,
+        version: 3,
+        cut: Cut::new(vec![8]),
+        watermarks_us: vec![None],
+        groups: Groups::new(),
+    };
+    let rest = Write::Enter(id(0), Entry::Extend(Extension { of: 2, added: Arc::new(added) }));
+    vec![
+        Write::Stage(id(0), part(of, 0, "a meter")),
+        Write::Stage(id(0), part(of, 1, "a third")),
+        Write::WithStaged { of, parts: 2, write: Box::new(rest) },
+        Write::Stage(id(5), part(other, 0, "a meter")),
+    ]
+}
+
 /// Decodes what is no piece.
 pub(super) fn decoded_message(bytes: &[u8]) -> Result<Message<Hosted>, WireError> {
     match heard(bytes)? {
@@ -79,19 +101,19 @@ pub(super) fn decoded_message(bytes: &[u8]) -> Result<Message<Hosted>, WireError
     }
 }
 
-fn held(state: &Hosted) -> Vec<(PartitionId, Snapshot)> {
-    state
-        .partitions()
-        .into_iter()
-        .map(|(id, partition)| (id, partition.snapshot().expect("all is in memory")))
-        .collect()
+type Held = (Vec<(PartitionId, Snapshot)>, Vec<(PartitionId, Staged)>);
+
+fn held(state: &Hosted) -> Held {
+    let all = state.partitions().into_iter();
+    let held = all.map(|(id, partition)| (id, partition.snapshot().expect("all is in memory")));
+    (held.collect(), state.staged())
 }
 
 #[test]
 fn a_write_does_the_same_wherever_it_was_decoded() {
     let (mut here, mut there) = (Hosted::default(), Hosted::default());
     let mut outcomes = Vec::new();
-    for made in writes().into_iter().chain([extension()]) {
+    for made in writes().into_iter().chain([extension()]).chain(parts()) {
         let made = write(made, &kinds());
         let arrived = encoded(Arc::clone(made.bytes())).expect("just encoded");
         let outcome = here.apply(&made);
@@ -109,6 +131,10 @@ fn a_write_does_the_same_wherever_it_was_decoded() {
             Written::NotLive,
             Written::Removed,
             Written::Entered(Outcome::Adopted),
+            Written::Staged,
+            Written::Staged,
+            Written::Entered(Outcome::Adopted),
+            Written::Staged,
         ]
     );
 }
@@ -118,7 +144,7 @@ fn a_snapshot_arrives_as_it_was() {
     let mut state = Hosted::default();
     writes().into_iter().for_each(|made| _ = state.apply(&write(made, &kinds())));
     let before = held(&state);
-    assert_eq!(before.len(), 2);
+    assert_eq!(before.0.len(), 2);
     let at = Position { life: 1, epoch: Epoch(2), seq: 10 };
     let sent = Message::Replication {
         partition: Partition(3),
@@ -150,12 +176,27 @@ fn fields_that_a_later_version_adds_are_passed_over_and_its_kinds_are_refused() 
 
 #[test]
 fn hostile_bytes_are_errors() {
-    let good = write(writes().swap_remove(2), &kinds());
-    for cut in 0..good.bytes().len() {
-        encoded(good.bytes()[..cut].into()).expect_err("it was cut");
-        let mut turned = good.bytes().to_vec();
-        turned[cut] ^= 0x55;
-        // Either an error or another write; never a panic.
-        let _ = encoded(turned.into());
+    for good in [writes().swap_remove(2), parts().swap_remove(0), parts().swap_remove(2)] {
+        let good = write(good, &kinds());
+        for cut in 0..good.bytes().len() {
+            encoded(good.bytes()[..cut].into()).expect_err("it was cut");
+            let mut turned = good.bytes().to_vec();
+            turned[cut] ^= 0x55;
+            // Either an error or another write; never a panic.
+            let _ = encoded(turned.into());
+        }
     }
+}
+
+#[test]
+fn what_is_written_with_staged_groups_is_a_block() {
+    let Write::WithStaged { of, parts, .. } = parts().swap_remove(2) else { panic!("it is the last part") };
+    let refused = |inner: Write| {
+        let made = write(Write::WithStaged { of, parts, write: Box::new(inner) }, &kinds());
+        encoded(Arc::clone(made.bytes())).expect_err("it brings no block").0
+    };
+    assert_eq!(refused(writes().swap_remove(2)), "a write without a block");
+    assert_eq!(refused(writes().swap_remove(6)), "a write without a block");
+    let nested = Write::WithStaged { of, parts, write: Box::new(extension()) };
+    assert_eq!(refused(nested), "a write within a write within a write");
 }

@@ -9,10 +9,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use sanso_cluster::{Answers, CallError, NodeId};
-use sanso_core::StoreError;
-use sanso_state::Block;
+use sanso_core::{PartitionStore, StoreError, home_of};
+use sanso_state::{Block, Cut, Entry, GroupId, Groups, Outcome, Value};
 use tokio::sync::Notify;
-use world::{LOOK, PATIENCE, World, config, feed, id, rows, shows, view};
+use world::{LOOK, PATIENCE, World, config, feed, id, kinds, rows, shows, view};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_acknowledged_is_everywhere_and_outlives_any_node() {
@@ -61,6 +61,63 @@ async fn what_is_acknowledged_is_everywhere_and_outlives_any_node() {
         };
         let is_so = tokio::time::timeout(PATIENCE, removed).await.is_ok();
         assert!(is_so, "{:?}", rows(&node.store(), 3).await);
+    }
+}
+
+/// A batch version whose groups take some megabytes.
+fn large(version: u64, rows: i64) -> Block {
+    let mut groups = Groups::new();
+    for meter in 0..100_000 {
+        let key = Value::encode_key(&[Value::text(format!("the meter with the number {meter}"))]);
+        groups.update_one(&kinds(), &GroupId { key, window_start: 0 }, &[None], rows);
+    }
+    let cut = Cut::new(vec![1_000]);
+    Block { version, cut, groups, ..Block::empty(view(), 1) }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_block_is_written_while_the_primary_is_lost_and_deltas_go_on() {
+    let world = World::new(3);
+    let mut nodes = BTreeMap::new();
+    for node in 1..=3 {
+        nodes.insert(node, world.start(node).await);
+    }
+    for node in nodes.values() {
+        world.whole(node).await;
+    }
+    nodes[&1].create(id(0), config(), Arc::new(Block::empty(view(), 1))).await.expect("made");
+    feed(&nodes[&1].store(), 0, 1_000).await;
+    let map = nodes[&1].maps().borrow().clone();
+    let home = home_of(id(0), map.partitions.len() as u32);
+    let primary = map.assignment(home).primary.expect("it is whole").instance.node;
+    let others: Vec<u16> = (1..=3).filter(|node| NodeId(*node) != primary).collect();
+    let (writer, other) = (nodes[&others[0]].store(), nodes[&others[1]].store());
+    let feeder = other.clone();
+    let written =
+        tokio::spawn(async move { writer.submit(id(0), Entry::Adopt(Arc::new(large(2, 1)))).await });
+    let fed = tokio::spawn(async move { feed(&feeder, 0, 1_100).await });
+    // Once some of it is there.
+    let staged = async {
+        while other.groups() < 2_000 {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, staged).await.expect("parts come");
+    nodes.remove(&primary.0).expect("it runs").shutdown().await;
+    // It is stale if nobody heard that it was adopted.
+    let outcome = written.await.expect("no panic").expect("there is another primary");
+    assert!(matches!(outcome, Outcome::Adopted | Outcome::Stale), "{outcome:?}");
+    fed.await.expect("no panic");
+    // The hundred readings behind the cut, and those of the block.
+    let whole = async |store: &PartitionStore| {
+        while !matches!(rows(store, 0).await, Ok((1_100, 100_100))) {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    nodes.insert(primary.0, world.start(primary.0).await);
+    world.whole(&nodes[&primary.0]).await;
+    for node in nodes.values() {
+        tokio::time::timeout(PATIENCE, whole(&node.store())).await.expect("each shows it");
     }
 }
 

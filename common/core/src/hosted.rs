@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use sanso_state::{
-    Block, Entry, Fingerprint, GroupId, Groups, Outcome, RunError, RunStore, SegmentId, ViewPartition,
-    ViewPartitionConfig, Windows,
+    Block, Entry, Extension, Fingerprint, GroupId, Groups, Outcome, RunError, RunStore, SegmentId,
+    ViewPartition, ViewPartitionConfig, Windows,
 };
 use tokio::sync::{Notify, broadcast};
 
@@ -16,6 +16,7 @@ use crate::bury::bury;
 use crate::cluster::{Partition, State};
 use crate::read::{Begun, ReadReply, ReadRequest};
 use crate::slots::{Change, Emitted, Slots};
+use crate::staging::{BlockPart, Staged, Staging};
 use crate::store::PartitionId;
 
 /// An encoding that is longer is freed elsewhere.
@@ -42,6 +43,43 @@ pub enum Write {
     Remove(Fingerprint),
     /// An entry of a view partition.
     Enter(PartitionId, Entry),
+    /// Some groups of a block that is to be written to a view partition, which need not be there yet.
+    Stage(PartitionId, BlockPart),
+    /// A write of a block, whose groups were staged.
+    WithStaged {
+        /// Which block's.
+        of: Staging,
+        /// In how many parts.
+        parts: u32,
+        /// The write, with a block without groups.
+        write: Box<Write>,
+    },
+}
+
+impl Write {
+    /// Returns the view partition and the block that is written to it; none where there is none.
+    pub fn block(&self) -> Option<(PartitionId, &Arc<Block>)> {
+        match self {
+            Self::Create { id, base, .. } => Some((*id, base)),
+            Self::Enter(id, Entry::Adopt(block)) => Some((*id, block)),
+            Self::Enter(id, Entry::Extend(extension)) => Some((*id, &extension.added)),
+            _ => None,
+        }
+    }
+
+    /// Returns the write with other groups in its block; none where there is no block.
+    #[must_use]
+    pub fn with_groups(self, groups: Groups) -> Option<Self> {
+        let with = |block: Arc<Block>| Arc::new(block.with_groups(groups));
+        match self {
+            Self::Create { id, config, base } => Some(Self::Create { id, config, base: with(base) }),
+            Self::Enter(id, Entry::Adopt(block)) => Some(Self::Enter(id, Entry::Adopt(with(block)))),
+            Self::Enter(id, Entry::Extend(Extension { of, added })) => {
+                Some(Self::Enter(id, Entry::Extend(Extension { of, added: with(added) })))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// What became of a [`Write`].
@@ -53,6 +91,10 @@ pub enum Written {
     Removed,
     /// The entry was applied.
     Entered(Outcome),
+    /// The part of a block is there.
+    Staged,
+    /// What was staged before is not there, or not all of it: the block is to be staged anew.
+    NotStaged,
     /// There is no such view partition.
     NotLive,
 }
@@ -106,7 +148,7 @@ pub struct Hosted(Arc<Slots>);
 
 impl Clone for Hosted {
     fn clone(&self) -> Self {
-        Self::of(self.partitions())
+        Self::with_staged(self.partitions(), self.staged())
     }
 }
 
@@ -116,24 +158,7 @@ impl State for Hosted {
 
     fn apply(&mut self, op: &Encoded) -> Written {
         // Whoever wrote it and has not heard of it writes again, by compare and apply.
-        let Some(write) = op.take() else { return Written::NotLive };
-        match write {
-            Write::Create { id, config, base } => {
-                match self.0.get(id) {
-                    None => self.0.insert(id, ViewPartition::new(config, base)),
-                    Some(_) => bury(base),
-                }
-                Written::Created
-            }
-            Write::Remove(view) => {
-                self.0.remove(view);
-                Written::Removed
-            }
-            Write::Enter(id, entry) => match self.0.get(id) {
-                Some(slot) => Written::Entered(slot.apply(entry)),
-                None => Written::NotLive,
-            },
-        }
+        op.take().map_or(Written::NotLive, |write| self.write(write))
     }
 
     fn weight(op: &Encoded) -> usize {
@@ -146,7 +171,9 @@ impl State for Hosted {
 
     fn replace(&mut self, mut by: Self) {
         let by = std::mem::take(&mut by.0);
-        self.0.replace(Arc::try_unwrap(by).map_or_else(|shared| shared.copies(), Slots::into_all));
+        let staged = by.staged();
+        let partitions = Arc::try_unwrap(by).map_or_else(|shared| shared.copies(), Slots::into_all);
+        self.0.replace(partitions, staged);
     }
 }
 
@@ -159,16 +186,63 @@ impl Drop for Hosted {
 }
 
 impl Hosted {
-    /// Restores what [`Hosted::partitions`] gave.
+    fn write(&self, write: Write) -> Written {
+        match write {
+            Write::Create { id, config, base } => {
+                match self.0.get(id) {
+                    None => self.0.insert(id, ViewPartition::new(config, base)),
+                    Some(_) => bury(base),
+                }
+                Written::Created
+            }
+            Write::Remove(view) => {
+                self.0.remove(view);
+                Written::Removed
+            }
+            Write::Enter(id, entry) => {
+                let Some(slot) = self.0.get(id) else { return Written::NotLive };
+                let outcome = slot.apply(entry);
+                if outcome == Outcome::Adopted {
+                    // Whoever has staged for it, and is gone, does not come back for that.
+                    self.0.forget_staged(id);
+                }
+                Written::Entered(outcome)
+            }
+            Write::Stage(id, part) => match self.0.stage(id, part) {
+                true => Written::Staged,
+                false => Written::NotStaged,
+            },
+            Write::WithStaged { of, parts, write } => {
+                let staged = write.block().and_then(|(id, _)| self.0.take_staged(id, of, parts));
+                let whole = staged.and_then(|groups| write.with_groups(Arc::unwrap_or_clone(groups)));
+                whole.map_or(Written::NotStaged, |write| self.write(write))
+            }
+        }
+    }
+
+    /// Restores what [`Hosted::partitions`] gave, where nothing is staged.
     pub fn of(partitions: Vec<(PartitionId, ViewPartition)>) -> Self {
+        Self::with_staged(partitions, Vec::new())
+    }
+
+    /// Restores what [`Hosted::partitions`] and [`Hosted::staged`] gave.
+    pub fn with_staged(
+        partitions: Vec<(PartitionId, ViewPartition)>,
+        staged: Vec<(PartitionId, Staged)>,
+    ) -> Self {
         let slots = Slots::default();
-        slots.replace(partitions);
+        slots.replace(partitions, staged);
         Self(Arc::new(slots))
     }
 
     /// Returns copies of the view partitions, in order.
     pub fn partitions(&self) -> Vec<(PartitionId, ViewPartition)> {
         self.0.copies()
+    }
+
+    /// Returns what is staged of blocks that are being written, in order.
+    pub fn staged(&self) -> Vec<(PartitionId, Staged)> {
+        self.0.staged()
     }
 
     /// Returns what can be read without the replica's lock: the same view partitions, as they

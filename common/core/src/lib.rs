@@ -15,10 +15,12 @@ pub mod cluster;
 mod hosted;
 mod read;
 mod slots;
+mod staging;
 mod store;
 
 pub use background::run_in_background;
 pub use hosted::{Encoded, GroupCounts, Hosted, Readable, Write, Written, finished, home_of};
 pub use read::{Begun, Progress, ReadReply, ReadRequest};
 pub use slots::{Change, Emitted};
+pub use staging::{BlockPart, Staged, Staging};
 pub use store::{PartitionId, PartitionStore, Partitions, StoreError};

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, broadcast};
 use crate::bury::bury;
 use crate::hosted::GroupCounts;
 use crate::read::{Begun, ReadRequest};
+use crate::staging::{BlockPart, Staged, Stages, Staging};
 use crate::store::PartitionId;
 
 /// How many changes a slow subscriber may lag behind before it must re-read.
@@ -197,6 +198,10 @@ impl Slot {
 #[derive(Debug, Default)]
 pub(crate) struct Slots {
     by_id: RwLock<BTreeMap<PartitionId, Arc<Slot>>>,
+    /// What no reader sees.
+    stages: Mutex<Stages>,
+    /// Groups staged, told here as those of a [`Slot`] are.
+    staged_groups: AtomicU64,
 }
 
 impl Slots {
@@ -207,8 +212,36 @@ impl Slots {
 
     /// Removes all partitions of a view version.
     pub(crate) fn remove(&self, view: Fingerprint) {
+        self.change_stages(|stages| stages.forget_view(view));
         let mut mine = self.by_id.write();
         mine.extract_if(.., |id, _| id.view == view).for_each(bury);
+    }
+
+    /// Takes a part of a block; says whether all parts before it are there.
+    pub(crate) fn stage(&self, id: PartitionId, part: BlockPart) -> bool {
+        self.change_stages(|stages| stages.add(id, part))
+    }
+
+    /// Takes the groups of a block, if so many parts of it have come.
+    pub(crate) fn take_staged(&self, id: PartitionId, of: Staging, parts: u32) -> Option<Arc<Groups>> {
+        self.change_stages(|stages| stages.take(id, of, parts))
+    }
+
+    /// Forgets what is staged for a view partition.
+    pub(crate) fn forget_staged(&self, id: PartitionId) {
+        self.change_stages(|stages| stages.forget(id));
+    }
+
+    /// Returns what is staged, in order.
+    pub(crate) fn staged(&self) -> Vec<(PartitionId, Staged)> {
+        self.stages.lock().list()
+    }
+
+    fn change_stages<T>(&self, change: impl FnOnce(&mut Stages) -> T) -> T {
+        let mut stages = self.stages.lock();
+        let changed = change(&mut stages);
+        self.staged_groups.store(stages.groups(), Ordering::Relaxed);
+        changed
     }
 
     /// Returns the names, in order.
@@ -217,7 +250,7 @@ impl Slots {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.by_id.read().is_empty()
+        self.by_id.read().is_empty() && self.stages.lock().is_empty()
     }
 
     pub(crate) fn get(&self, id: PartitionId) -> Option<Arc<Slot>> {
@@ -230,7 +263,12 @@ impl Slots {
     }
 
     /// Makes these exactly `others`. Who subscribed to one that stays goes on.
-    pub(crate) fn replace(&self, others: Vec<(PartitionId, ViewPartition)>) {
+    pub(crate) fn replace(
+        &self,
+        others: Vec<(PartitionId, ViewPartition)>,
+        staged: Vec<(PartitionId, Staged)>,
+    ) {
+        self.change_stages(|stages| bury(std::mem::replace(stages, Stages::of(staged))));
         let mut mine = self.by_id.write();
         mine.extract_if(.., |id, _| !others.iter().any(|(other, _)| other == id)).for_each(bury);
         for (id, partition) in others {
@@ -252,9 +290,10 @@ impl Slots {
         .collect()
     }
 
-    /// Returns how many groups all hold in memory, in their bases and since.
+    /// Returns how many groups all hold in memory, in their bases and since, and in blocks that are staged.
     pub(crate) fn groups(&self) -> u64 {
-        self.by_id.read().values().map(|slot| slot.groups()).sum()
+        let held: u64 = self.by_id.read().values().map(|slot| slot.groups()).sum();
+        held + self.staged_groups.load(Ordering::Relaxed)
     }
 }
 

@@ -56,6 +56,14 @@ impl Block {
         }
     }
 
+    /// Returns the block with other groups.
+    #[must_use]
+    pub fn with_groups(&self, groups: Groups) -> Self {
+        let Self { view, version, cut, watermarks_us, groups: _ } = self;
+        let (cut, watermarks_us) = (cut.clone(), watermarks_us.clone());
+        Self { view: *view, version: *version, cut, watermarks_us, groups }
+    }
+
     /// Becomes the block of a newer version, told by the groups that it adds.
     pub fn extend(&mut self, added: &Block) {
         self.groups.combine(&added.groups);

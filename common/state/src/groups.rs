@@ -11,6 +11,7 @@
 //! a time, and nothing is sorted before somebody asks for an order.
 
 mod coarser;
+mod parts;
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -27,6 +28,7 @@ use crate::series::{Series, Windows};
 use crate::value::Value;
 
 pub use self::coarser::Coarser;
+pub use self::parts::Parts;
 
 /// A map of groups in normal form: none is the neutral element. Equal when
 /// they hold equal groups, in whatever order these came.
@@ -110,16 +112,17 @@ impl Groups {
         if self.states.lines() == 0 {
             self.clone_from(other);
         } else {
-            self.merge(other, false);
+            self.merge(other, other.lines(), false);
         }
     }
 
     /// Takes all groups of `other` away.
     pub fn retract(&mut self, other: &Groups) {
-        self.merge(other, true);
+        self.merge(other, other.lines(), true);
     }
 
-    fn merge(&mut self, other: &Groups, away: bool) {
+    /// Adds some groups of `other`, by their lines and windows, or takes them away.
+    fn merge(&mut self, other: &Groups, mut lines: impl Iterator<Item = (u32, i64)>, away: bool) {
         if self.states.lines() == 0 {
             self.states = States::like_states(&other.states);
         }
@@ -129,7 +132,6 @@ impl Groups {
         let all = other.states.all();
         self.states.admit_states(&other.states);
         let (mut sought, mut theirs) = (Sought::among(&other.long), Vec::with_capacity(AT_ONCE));
-        let mut lines = other.lines();
         loop {
             theirs.clear();
             theirs.extend(lines.by_ref().take(AT_ONCE));

@@ -35,7 +35,7 @@ pub use codec::{DecodeError, decode_groups, decode_states, encode_groups, encode
 pub use entry::{Block, Delta, Difference, Emission, Entry, Extension, Outcome, Windows};
 pub use fingerprint::{Fingerprint, FingerprintBuilder};
 pub use group::{GroupId, GroupState, partition_of};
-pub use groups::{Coarser, Groups};
+pub use groups::{Coarser, Groups, Parts};
 pub use partition::{Moving, Reading, Snapshot, ViewPartition, ViewPartitionConfig, compare};
 pub use position::{Cut, LogPartition, Offset, SegmentId, Segments};
 pub use quarantine::{Division, Quarantined, Refusal, RefusalCounts, conflict_reason, misplaced_reason};

@@ -3,10 +3,12 @@
 //! the primary, so one replica is what a write costs without any other node.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use futures::future::{Either, select};
 use sanso_cluster::{
     ClusterConfig, ClusterNode, KindsOf, MemberAddress, NodeConfig, NodeId, Timings, VERSIONS, VotersPatience,
 };
@@ -24,12 +26,13 @@ const PARTITIONS: u32 = 8;
 const DELTAS: u64 = 2_000;
 /// Groups that a delta changes.
 const DELTA_GROUPS: u64 = 32;
-/// Sizes in MB, and how often each is written. Blocks of 64 MB on three nodes make nodes that share two
-/// cores lose each other: ARCHITECTURE, "Not yet".
-const BLOCKS: [(usize, usize); 2] = [(1, 30), (16, 10)];
+/// Sizes in MB, and how often each is written.
+const BLOCKS: [(usize, usize); 3] = [(1, 30), (16, 10), (64, 6)];
 /// Milliseconds of processor time that a task takes, and how often it is done.
 const TASKS: [(u64, usize); 4] = [(20, 30), (100, 20), (500, 6), (2_000, 3)];
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Where replicas lie is settled once nothing has changed for so long.
+const SETTLED: Duration = Duration::from_secs(3);
 
 /// Measures; see the head of the file.
 pub(crate) fn run() -> anyhow::Result<Vec<Figure>> {
@@ -54,20 +57,30 @@ pub(crate) fn run() -> anyhow::Result<Vec<Figure>> {
 async fn measured(replicas: usize) -> anyhow::Result<Vec<(String, f64)>> {
     let cluster = Cluster::start(replicas).await?;
     let mut figures = Vec::new();
-    let mut add = |what: &str, times: Vec<f64>| {
+    let mut add = |what: &str, mut times: Vec<f64>| {
+        times.sort_by(f64::total_cmp);
         for (share, label) in [(0.5, "p50"), (0.99, "p99")] {
             figures.push((format!("{what}, {label}"), quantile(&times, share)));
         }
     };
     add(&format!("delta of {DELTA_GROUPS} groups"), cluster.deltas().await?);
     for (mb, times) in BLOCKS {
-        add(&format!("block of {mb} MB"), cluster.blocks(mb, times).await?);
+        let Blocks { taken, beside } = cluster.blocks(mb, times).await?;
+        add(&format!("block of {mb} MB"), taken);
+        add(&format!("longest delta beside a block of {mb} MB"), beside);
     }
     for (ms, times) in TASKS {
         add(&format!("result of a task of {ms} ms"), cluster.tasks(ms, times).await?);
     }
     cluster.stop().await;
     Ok(figures)
+}
+
+/// What was measured with blocks of one size, in milliseconds.
+struct Blocks {
+    taken: Vec<f64>,
+    /// For each, the longest that a delta took for the same partition of the cluster meanwhile.
+    beside: Vec<f64>,
 }
 
 struct Cluster {
@@ -113,6 +126,8 @@ impl Cluster {
                 && map.partitions.iter().all(|part| part.primary.is_some() && part.in_sync.len() == replicas)
         });
         tokio::time::timeout(PATIENCE, whole).await.context("the cluster is not whole in time")??;
+        // Nothing is to be moved while something is measured.
+        while tokio::time::timeout(SETTLED, maps.changed()).await.is_ok() {}
         Ok(cluster)
     }
 
@@ -138,7 +153,7 @@ impl Cluster {
         self.nodes.iter().find(|node| node.me().node == primary).context("a node that is not here")
     }
 
-    /// Returns the sorted times of deltas, one after the other, in milliseconds.
+    /// Returns the times of deltas, one after the other, in milliseconds.
     async fn deltas(&self) -> anyhow::Result<Vec<f64>> {
         let id = PartitionId { view: Fingerprint::of(b"deltas"), index: 0 };
         let store = self.create(id, Block::empty(id.view, 1)).await?;
@@ -147,25 +162,49 @@ impl Cluster {
             let delta = delta(id.view, at, DELTA_GROUPS);
             times.push(timed(store.submit(id, Entry::Delta(delta))).await?);
         }
-        Ok(sorted(times))
+        Ok(times)
     }
 
-    /// Returns the sorted times of blocks of a size, in milliseconds.
-    async fn blocks(&self, mb: usize, times: usize) -> anyhow::Result<Vec<f64>> {
+    /// Writes blocks of a size, one after the other.
+    async fn blocks(&self, mb: usize, times: usize) -> anyhow::Result<Blocks> {
         let view = Fingerprint::of(format!("blocks of {mb} MB").as_bytes());
         let groups = groups_of(mb << 20);
-        let mut taken = Vec::new();
+        let mut measured = Blocks { taken: Vec::new(), beside: Vec::new() };
         for index in 0..times as u32 {
+            let id = PartitionId { view, index };
             let base = Block { groups: groups.clone(), ..Block::empty(view, 1) };
+            let beside = self.beside(id).await?;
             let began = Instant::now();
-            self.create(PartitionId { view, index }, base).await?;
-            taken.push(began.elapsed().as_secs_f64() * 1e3);
+            let (mut block, mut longest) = (pin!(self.create(id, base)), 0_f64);
+            for at in 0.. {
+                let delta = delta(beside.0.view, at, DELTA_GROUPS);
+                let written = pin!(timed(beside.1.submit(beside.0, Entry::Delta(delta))));
+                match select(&mut block, written).await {
+                    Either::Left((created, written)) => {
+                        created?;
+                        measured.taken.push(began.elapsed().as_secs_f64() * 1e3);
+                        measured.beside.push(longest.max(written.await?));
+                        break;
+                    }
+                    Either::Right((ms, _)) => longest = longest.max(ms?),
+                }
+            }
+            self.nodes[0].remove(beside.0.view).await?;
         }
         self.nodes[0].remove(view).await?;
-        Ok(sorted(taken))
+        Ok(measured)
     }
 
-    /// Returns how long the results of tasks took to be kept, sorted, in milliseconds.
+    /// Makes a view partition in the same partition of the cluster as another one.
+    async fn beside(&self, other: PartitionId) -> anyhow::Result<(PartitionId, PartitionStore)> {
+        let view = Fingerprint::of(b"beside");
+        let home = home_of(other, PARTITIONS);
+        let mut all = (0..).map(|index| PartitionId { view, index });
+        let id = all.find(|id| home_of(*id, PARTITIONS) == home).context("each partition has some")?;
+        Ok((id, self.create(id, Block::empty(view, 1)).await?))
+    }
+
+    /// Returns how long the results of tasks took to be kept, in milliseconds.
     async fn tasks(&self, ms: u64, times: usize) -> anyhow::Result<Vec<f64>> {
         let view = Fingerprint::of(format!("tasks of {ms} ms").as_bytes());
         let id = PartitionId { view, index: 0 };
@@ -176,7 +215,7 @@ impl Cluster {
             let delta = delta(view, at, 1 + result % 2);
             taken.push(timed(store.submit(id, Entry::Delta(delta))).await?);
         }
-        Ok(sorted(taken))
+        Ok(taken)
     }
 }
 
@@ -187,11 +226,6 @@ async fn timed<E: std::error::Error + Send + Sync + 'static>(
     let outcome = written.await?;
     ensure!(matches!(outcome, Outcome::Accepted { .. }), "not taken: {outcome:?}");
     Ok(began.elapsed().as_secs_f64() * 1e3)
-}
-
-fn sorted(mut times: Vec<f64>) -> Vec<f64> {
-    times.sort_by(f64::total_cmp);
-    times
 }
 
 fn group(number: u64) -> GroupId {

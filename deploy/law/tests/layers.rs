@@ -94,6 +94,7 @@ fn the_layers_keep_every_promise_in_every_seed() {
             "partition lost",
             "resumed",
             "snapshot",
+            "staged",
             "version",
         ] {
             let count = happened.get(what).copied().unwrap_or(0);

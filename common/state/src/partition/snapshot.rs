@@ -38,7 +38,7 @@ impl ViewPartition {
             Some(moving) => {
                 let mut groups = moving.read()?;
                 groups.combine(&self.base.groups);
-                self.base_with(groups)
+                Arc::new(self.base.with_groups(groups))
             }
         };
         Ok(Snapshot { base, segments: self.segments.clone(), ..self.outline() })
@@ -47,7 +47,7 @@ impl ViewPartition {
     /// Returns everything it holds but its groups.
     pub fn outline(&self) -> Snapshot {
         Snapshot {
-            base: self.base_with(Groups::new()),
+            base: Arc::new(self.base.with_groups(Groups::new())),
             applied: self.applied.clone(),
             watermarks_us: self.watermarks_us.clone(),
             idle: self.idle.clone(),

@@ -95,7 +95,7 @@ impl ViewPartition {
             if self.base.groups.len() < least.max(1) {
                 return None;
             }
-            let rest = self.base_with(Groups::new());
+            let rest = Arc::new(self.base.with_groups(Groups::new()));
             let block = std::mem::replace(&mut self.base, rest);
             self.runs.push(block);
         }
@@ -131,7 +131,7 @@ impl ViewPartition {
         let are_there = self.runs.len() == moved.0.len() && self.ends_with(moved);
         if are_there {
             groups.combine(&self.base.groups);
-            self.base = self.base_with(std::mem::take(groups));
+            self.base = Arc::new(self.base.with_groups(std::mem::take(groups)));
             self.runs.clear();
         }
         are_there
@@ -163,12 +163,5 @@ impl ViewPartition {
     fn ends_with(&self, moved: &Moving) -> bool {
         let newest = self.runs.len().checked_sub(moved.0.len()).map(|oldest| &self.runs[oldest..]);
         newest.is_some_and(|runs| runs.iter().zip(&moved.0).all(|(a, b)| Arc::ptr_eq(a, b)))
-    }
-
-    /// Returns the block with other groups.
-    pub(super) fn base_with(&self, groups: Groups) -> Arc<Block> {
-        let Block { view, version, cut, watermarks_us, groups: _ } = &*self.base;
-        let (cut, watermarks_us) = (cut.clone(), watermarks_us.clone());
-        Arc::new(Block { view: *view, version: *version, cut, watermarks_us, groups })
     }
 }

@@ -257,6 +257,6 @@ impl Batch {
     async fn create(&self, view: &View, id: PartitionId, base: Arc<Block>) {
         let write = Write::Create { id, config: view.partition_config(), base };
         // What can't be reached is looked for again.
-        let _ = self.process.write(id, wire::write(write, &view.kinds)).await;
+        let _ = self.process.write_block(id, write, &view.kinds).await;
     }
 }

@@ -6,8 +6,8 @@ use sanso_core::cluster::NodeId;
 use sanso_core::cluster::sim::{FAULTS_FROM_US, FAULTS_TO_US, Fault, Kind, Moment, NODES, Plan, fault};
 
 /// Changes in the layers that faults are aimed at.
-const MOMENTS: [&str; 8] =
-    ["adoption", "extended", "fed", "handed over", "made", "resumed", "snapshot", "version"];
+const MOMENTS: [&str; 9] =
+    ["adoption", "extended", "fed", "handed over", "made", "resumed", "snapshot", "staged", "version"];
 
 /// Draws a plan: one fault alone, several at random, several aimed at changes, two nodes in a row,
 /// or a loss of power.

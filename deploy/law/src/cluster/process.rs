@@ -135,6 +135,8 @@ pub(super) struct Process {
     pub(super) hedger: Rc<RefCell<Hedger>>,
     /// Until when no other replica is asked for a better answer than this node's own.
     pub(super) alone_until_us: Cell<u64>,
+    /// How many blocks it has begun to write in parts.
+    pub(super) stagings: Cell<u64>,
 }
 
 impl Process {
@@ -147,6 +149,7 @@ impl Process {
             wishes: RefCell::default(),
             hedger: Rc::new(RefCell::new(Hedger::new(HedgeConfig::default(), None))),
             alone_until_us: Cell::new(0),
+            stagings: Cell::new(0),
         })
     }
 

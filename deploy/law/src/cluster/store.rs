@@ -6,13 +6,16 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 
 use futures::future::{Either, select};
 use sanso_cluster::wire;
 use sanso_core::cluster::{Answer, Instance, NodeId, Read};
-use sanso_core::{Encoded, PartitionId, Progress, ReadReply, ReadRequest, Write, Written, home_of};
-use sanso_state::{AggregateKind, Entry, Offset, Outcome};
+use sanso_core::{
+    BlockPart, Encoded, PartitionId, Progress, ReadReply, ReadRequest, Staging, Write, Written, home_of,
+};
+use sanso_state::{AggregateKind, Entry, Groups, Offset, Outcome};
 
 use super::process::{Asked, Process, Promise, Question, Reply, Route, Wish};
 
@@ -23,6 +26,9 @@ const BETTER_MAX_US: u64 = 40_000;
 const ALONE_US: u64 = 500_000;
 const LOOK_US: u64 = 25_000;
 const PAUSE_US: u64 = 5_000;
+/// A block of more groups is written in parts, of this many.
+const PART_GROUPS: usize = 2;
+const TRIES: usize = 3;
 
 /// Why the store could not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,12 +43,54 @@ impl Process {
         &self,
         id: PartitionId,
         entry: Entry,
-        kinds: &[AggregateKind],
+        kinds: &Arc<[AggregateKind]>,
     ) -> Result<Outcome, Failed> {
-        match self.write(id, wire::write(Write::Enter(id, entry), kinds)).await? {
+        match self.write_block(id, Write::Enter(id, entry), kinds).await? {
             Written::Entered(outcome) => Ok(outcome),
             _ => Err(Failed::NotLive),
         }
+    }
+
+    /// Writes, in parts where it is a block with more groups than one has.
+    pub(super) async fn write_block(
+        &self,
+        id: PartitionId,
+        write: Write,
+        kinds: &Arc<[AggregateKind]>,
+    ) -> Result<Written, Failed> {
+        let block = write.block().map(|(_, block)| Arc::clone(block));
+        let Some(block) = block.filter(|block| block.groups.len() > PART_GROUPS) else {
+            return self.write(id, wire::write(write, kinds)).await;
+        };
+        let rest = write.with_groups(Groups::new()).expect("it brings a block");
+        for _ in 0..TRIES {
+            match self.write_in_parts(id, &block.groups, &rest, kinds).await? {
+                Written::NotStaged => self.wish(Wish::Moment("staged anew", self.me.node)),
+                written => return Ok(written),
+            }
+        }
+        Err(Failed::Unreachable)
+    }
+
+    async fn write_in_parts(
+        &self,
+        id: PartitionId,
+        groups: &Groups,
+        rest: &Write,
+        kinds: &Arc<[AggregateKind]>,
+    ) -> Result<Written, Failed> {
+        let of = Staging { writer: self.me, number: self.stagings.replace(self.stagings.get() + 1) };
+        let (mut left, mut number) = (groups.parts(), 0);
+        while let Some(groups) = left.take(PART_GROUPS) {
+            let part = BlockPart { of, number, kinds: Arc::clone(kinds), groups };
+            match self.write(id, wire::write(Write::Stage(id, part), kinds)).await? {
+                Written::Staged => number += 1,
+                written => return Ok(written),
+            }
+            self.wish(Wish::Moment("staged", self.me.node));
+        }
+        let whole = Write::WithStaged { of, parts: number, write: Box::new(rest.clone()) };
+        self.write(id, wire::write(whole, kinds)).await
     }
 
     /// Writes to whoever is the primary, until it is known what became of it.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sanso_core::cluster::sim::{Violation, mix};
 use sanso_core::cluster::{Instance, Node, Partition, Position};
-use sanso_core::{Hosted, PartitionId, ReadReply, ReadRequest, Readable};
+use sanso_core::{Hosted, PartitionId, ReadReply, ReadRequest};
 use sanso_state::{Groups, Offset};
 use sanso_view::View;
 
@@ -40,7 +40,7 @@ impl Truth {
                 continue;
             }
             let held = replica.state().readable();
-            let digest = digest(&held);
+            let digest = digest(replica.state());
             let known = *self.digests.entry((partition, at.life, at.seq)).or_insert(digest);
             if known != digest {
                 return Err(format!("{} has another history of {partition} up to {at:?}", node.me()));
@@ -108,9 +108,9 @@ impl Truth {
     }
 }
 
-/// Scatters how far the view partitions of a replica are.
-fn digest(held: &Readable) -> u64 {
-    let mut digest = 0;
+/// Scatters how far the view partitions of a replica are, and what is staged of blocks.
+fn digest(state: &Hosted) -> u64 {
+    let (mut digest, held) = (0, state.readable());
     for id in held.list() {
         let progress = held.read(id, &ReadRequest::Progress).expect("it was listed").progress;
         let parts = [u64::from(id.index), progress.version, progress.speed_groups as u64];
@@ -118,6 +118,11 @@ fn digest(held: &Readable) -> u64 {
         for part in parts.iter().chain(cut).chain(&progress.applied) {
             digest = mix(digest ^ part);
         }
+    }
+    for (id, staged) in state.staged() {
+        let parts =
+            [u64::from(id.index), staged.of.number, u64::from(staged.parts), staged.groups.len() as u64];
+        digest = parts.iter().fold(digest, |digest, part| mix(digest ^ part));
     }
     digest
 }
