@@ -33,7 +33,7 @@ pub(super) fn explain(action: &'static str, error: &KafkaError) -> LogError {
             format!("{what}: {property}")
         }
         error if error.rdkafka_error_code() == Some(RDKafkaErrorCode::NotImplemented) => {
-            format!("{error}: records may be compressed in a way that this build can't read, as zstd")
+            format!("{error}: records may be compressed in a way that this build can't read")
         }
         other => other.to_string(),
     };
