@@ -57,21 +57,27 @@ fn shed(map: &ClusterMap, assignment: &mut Assignment) {
         }
     }
     let answering = assignment.in_sync.iter().filter(|held| map.is_up(held.instance)).count();
-    if answering > map.replicas {
-        let held = loads(map, Assignment::holders);
-        let primary = assignment.primary;
-        let load = |held_by: &Holder| {
-            let backup = Some(*held_by) != primary;
-            (is_draining(map, held_by.instance), backup, held.get(&held_by.instance.node).copied(), *held_by)
-        };
-        if let Some(surplus) = assignment.in_sync.iter().copied().max_by_key(load) {
-            assignment.in_sync.retain(|held| *held != surplus);
-            assignment.primary = primary.filter(|primary| *primary != surplus);
-        }
+    if answering > map.replicas
+        && let Some(surplus) = surplus(map, &loads(map, in_sync), assignment)
+    {
+        assignment.in_sync.retain(|held| *held != surplus);
+        assignment.primary = assignment.primary.filter(|primary| *primary != surplus);
     }
     if answering >= map.replicas {
         assignment.learners.truncate(1);
     }
+}
+
+/// Chooses the replica that one too many replicas can do without: one whose node has more than another one of them, rather a
+/// backup. `held` are loads by what is in sync.
+fn surplus(map: &ClusterMap, held: &BTreeMap<NodeId, usize>, assignment: &Assignment) -> Option<Holder> {
+    let load = |holder: &Holder| held.get(&holder.instance.node).copied().unwrap_or(0);
+    let least = assignment.in_sync.iter().map(load).min()?;
+    let spare = |holder: &Holder| {
+        let is_backup = Some(*holder) != assignment.primary;
+        (is_draining(map, holder.instance), load(holder) > least, is_backup, load(holder), *holder)
+    };
+    assignment.in_sync.iter().copied().max_by_key(spare)
 }
 
 /// Makes a replica in sync the primary where there is none that answers.
@@ -136,24 +142,49 @@ fn move_primary(map: &mut ClusterMap) -> bool {
     true
 }
 
-/// Recruits the least loaded node for a partition of the most loaded one, which
+/// Recruits the least loaded node for a partition of a more loaded one, which
 /// lets go of it once the newcomer is in sync.
+///
+/// Each move makes the sum of the squares of the loads smaller, so that moving comes to an end.
 fn move_replica(map: &mut ClusterMap) -> bool {
-    let held = loads(map, Assignment::holders);
-    // A draining node has more to give than any other can have.
-    let load = |holder: Holder| {
-        let load = held.get(&holder.instance.node).copied().unwrap_or(0);
-        if is_draining(map, holder.instance) { load + 2 * map.partitions.len() } else { load }
+    // As if all that is under way were done.
+    let mut done = map.clone();
+    for index in 0..done.partitions.len() {
+        complete(&mut done, index);
+    }
+    let held = loads(&done, in_sync);
+    let load = |held: &BTreeMap<NodeId, usize>, holder: Holder| {
+        held.get(&holder.instance.node).copied().unwrap_or(0)
     };
     let moves = map.partitions.iter().enumerate().filter(|(_, assignment)| assignment.learners.is_empty());
     let moves = moves.filter_map(|(index, assignment)| {
-        let most = assignment.in_sync.iter().map(|held| load(*held)).max()?;
         let to = least(map, &held, |node| assignment.holders().all(|holder| holder.instance.node != node))?;
-        (most >= load(to) + 2).then_some((most - load(to), index, to))
+        let (mut with, mut held) = (assignment.clone(), held.clone());
+        for holder in &with.in_sync {
+            held.entry(holder.instance.node).and_modify(|load| *load -= 1);
+        }
+        with.in_sync.push(to);
+        let from = surplus(map, &held, &with).filter(|from| *from != to)?;
+        let relieved = is_draining(map, from.instance);
+        let gain = (relieved, load(&held, from).saturating_sub(load(&held, to)));
+        (relieved || gain.1 > 0).then_some((gain, index, to))
     });
     let Some((_, index, to)) = moves.max() else { return false };
     map.partitions[index].learners.push(to);
     true
+}
+
+/// Makes a partition what it is once its learners are in sync.
+fn complete(map: &mut ClusterMap, index: usize) {
+    let mut assignment = std::mem::take(&mut map.partitions[index]);
+    let learners = std::mem::take(&mut assignment.learners);
+    assignment.in_sync.extend(learners);
+    shed(map, &mut assignment);
+    map.partitions[index] = assignment;
+}
+
+fn in_sync(assignment: &Assignment) -> std::iter::Copied<std::slice::Iter<'_, Holder>> {
+    assignment.in_sync.iter().copied()
 }
 
 /// Counts, for each node, the partitions in which it is one of `chosen`.

@@ -1,6 +1,9 @@
 //! Changes of the map, one story each, and any of them in any order.
 
 use proptest::prelude::*;
+use rand::rngs::StdRng;
+use rand::seq::IteratorRandom;
+use rand::{RngExt, SeedableRng};
 
 use super::*;
 use crate::cluster::mutant::Mutant;
@@ -255,5 +258,78 @@ proptest! {
                 );
             }
         }
+    }
+}
+
+/// Admits learners in any order, a number of them or all.
+fn some_caught_up(map: &mut ClusterMap, order: &mut StdRng, most: usize) {
+    for _ in 0..most {
+        let learners = map.assignments().filter(|(_, assignment)| assignment.primary.is_some());
+        let learners = learners.filter_map(|(partition, assignment)| {
+            let holder = *assignment.learners.first()?;
+            Some(Change::Admit { partition, version: assignment.version, holder })
+        });
+        let Some(admit) = learners.choose(order) else { return };
+        map.apply(&admit).expect("it is a learner");
+    }
+}
+
+/// Partitions that each node holds, and that it leads.
+fn held_and_led(map: &ClusterMap) -> Vec<(usize, usize)> {
+    let count = |node: NodeId, chosen: fn(&Assignment) -> Vec<Holder>| {
+        let holds =
+            |assignment: &&Assignment| chosen(assignment).iter().any(|held| held.instance.node == node);
+        map.partitions.iter().filter(holds).count()
+    };
+    let nodes = map.members.iter().filter(|(_, member)| !member.draining).map(|(node, _)| *node);
+    nodes
+        .map(|node| {
+            let led = count(node, |assignment| assignment.primary.into_iter().collect());
+            (count(node, |assignment| assignment.in_sync.clone()), led)
+        })
+        .collect()
+}
+
+proptest! {
+    #[test]
+    fn balancing_comes_to_an_end_and_leaves_an_even_load(
+        (replicas, partitions) in (1_usize..5, 1_u32..40),
+        joins in prop::collection::vec((1_u16..8, 0_usize..90), 1..12),
+        drained in prop::option::of(1_u16..8),
+        lost in prop::option::of(1_u16..8),
+        seed: u64,
+    ) {
+        let mut order = StdRng::seed_from_u64(seed);
+        let mut map = ClusterMap::new(partitions, replicas);
+        for (node, admitted) in joins {
+            let _ = map.apply(&Change::Join(instance(node, 1)));
+            some_caught_up(&mut map, &mut order, admitted);
+        }
+        if let Some(node) = drained {
+            let _ = map.apply(&Change::Drain(NodeId(node), true));
+        }
+        if let Some(node) = lost {
+            let _ = map.apply(&Change::Down(instance(node, 1)));
+            some_caught_up(&mut map, &mut order, 10);
+            let _ = map.apply(&Change::Join(instance(node, 1)));
+        }
+        some_caught_up(&mut map, &mut order, usize::MAX);
+        let mut turns = 0;
+        loop {
+            let moved = map.apply(&Change::Rebalance).is_ok();
+            let is_moving = map.partitions.iter().any(|assignment| !assignment.learners.is_empty());
+            if !moved && !is_moving {
+                break;
+            }
+            let most = order.random_range(1..6);
+            some_caught_up(&mut map, &mut order, most);
+            turns += 1;
+            prop_assert!(turns < 500, "it goes on for ever: {:?}", held_and_led(&map));
+        }
+        let loads = held_and_led(&map);
+        let spread = |all: Vec<usize>| all.iter().max().unwrap_or(&0) - all.iter().min().unwrap_or(&0);
+        let held = spread(loads.iter().map(|load| load.0).collect());
+        let led = spread(loads.iter().map(|load| load.1).collect());
+        prop_assert!(held <= 1 && led <= 2, "{loads:?}");
     }
 }

@@ -105,7 +105,7 @@ const MUTANTS: [(Mutant, u64); 15] = [
     (Mutant::NoFloor, 0),
     (Mutant::UncleanPromotion, 0),
     (Mutant::AnyVersion, 0),
-    (Mutant::AnyTenure, 61_000),
+    (Mutant::AnyTenure, 9_900),
     (Mutant::OlderMap, 0),
     (Mutant::OneWay, 0),
 ];
