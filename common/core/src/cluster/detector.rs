@@ -169,6 +169,12 @@ impl Detector {
             || peer.proof_us + self.config.suspect_us < now_us
     }
 
+    /// Says whether a life of a peer is suspected, or will be if its next heartbeat does not come either.
+    pub fn suspects_soon(&self, instance: Instance, now_us: u64) -> bool {
+        self.suspects(instance, now_us)
+            || !self.is_guarded(now_us) && self.suspects(instance, now_us + self.config.heartbeat_us)
+    }
+
     /// Says whether a round trip with a life of a peer began within the last `within_us`.
     pub fn is_in_touch(&self, instance: Instance, within_us: u64, now_us: u64) -> bool {
         let peer = self.peers.get(&instance.node).filter(|peer| peer.incarnation == instance.incarnation);

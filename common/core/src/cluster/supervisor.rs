@@ -16,8 +16,8 @@ pub struct SupervisorConfig {
     pub return_us: u64,
     /// A member that is silent for so long is given up: what only it held is lost, and made again.
     pub forget_us: u64,
-    /// When most members seem silent, it is more likely this node that doesn't hear: they are
-    /// accused only after so long. By then another leads, if one can.
+    /// When most members seem silent, or will within a heartbeat, it is more likely this node that doesn't
+    /// hear: they are accused only after so long. By then another leads, if one can.
     pub most_silent_us: u64,
     /// Between two looks at the balance of load.
     pub rebalance_us: u64,
@@ -61,7 +61,9 @@ impl Supervisor {
         let silent = up.iter().map(|(at, _)| *at).filter(|at| detector.suspects(*at, now_us));
         let mut changes: Vec<Change> = silent.map(Change::Down).collect();
         let all_well = changes.is_empty() && suspected.is_empty();
-        if changes.len() * 2 <= up.len() {
+        // Who was heard last a heartbeat earlier than others is suspected so much earlier.
+        let soon = up.iter().filter(|(at, _)| detector.suspects_soon(*at, now_us)).count();
+        if changes.is_empty() || soon * 2 <= up.len() {
             self.most_silent_since_us = None;
         } else if now_us < *self.most_silent_since_us.get_or_insert(now_us) + self.config.most_silent_us {
             changes.clear();
@@ -88,3 +90,7 @@ impl Supervisor {
         changes
     }
 }
+
+#[cfg(test)]
+#[path = "supervisor_tests.rs"]
+mod tests;
