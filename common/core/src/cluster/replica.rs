@@ -56,8 +56,8 @@ pub struct Replica<S: State> {
     entries: Entries<S::Op>,
     commit: u64,
     state: S,
-    /// The end of the log that the epoch began with. The primary before may have
-    /// acknowledged all of that.
+    /// The end of the log that the epoch began with, or with which this replica came in sync. The primary
+    /// before may have acknowledged all of that.
     inherited: u64,
     /// As primary: the others.
     peers: BTreeMap<Holder, Peer>,
@@ -103,8 +103,9 @@ impl<S: State> Replica<S> {
             self.commit = 0;
             self.state.replace(empty.clone());
         }
+        let joins = !self.assignment.in_sync.contains(&self.me) && assignment.in_sync.contains(&self.me);
         self.assignment = assignment.clone();
-        if begins {
+        if begins || joins {
             self.inherited = self.end();
         }
         if led.is_some() && led != self.leads() {

@@ -202,43 +202,61 @@ fn what_is_kept_behind_a_state_has_a_bound_beyond_which_another_is_sent() {
     assert!(sent.is_ok_and(|sent| sent > 0), "{sent:?}: as much as the bound is there behind the second");
 }
 
+/// A backup, node 2, of a primary that the test speaks for.
+struct Backup(Replica<Sum>);
+
+impl Backup {
+    fn new() -> Self {
+        Self(Replica::new(holder(2), Partition(0), ReplicaConfig::default(), Sum::default()))
+    }
+
+    /// Learns of an epoch with this primary.
+    fn epoch(&mut self, version: u64, epoch: u64, primary: u16, in_sync: &[u16]) {
+        let in_sync: Vec<_> = in_sync.iter().map(|node| holder(*node)).collect();
+        let learners = if in_sync.contains(&holder(2)) { vec![] } else { vec![holder(2)] };
+        let (epoch, primary) = (Epoch(epoch), Some(holder(primary)));
+        let assignment = Assignment { life: 1, epoch, version, primary, in_sync, learners };
+        self.0.adopt(&assignment, &Sum::default(), 0, &mut Vec::new());
+    }
+
+    /// Is sent more of the log by the primary.
+    fn append(&mut self, entries: &[u64], commit: u64) {
+        let Assignment { epoch, primary, .. } = *self.0.assignment();
+        let previous = self.0.position(self.0.end()).expect("it is in the log");
+        let entries = entries.iter().map(|op| Logged { epoch, op: *op }).collect();
+        let message = Replication::Append { previous, entries, commit };
+        self.0.receive(primary.expect("there is one"), epoch, message, 0, &mut Vec::new());
+    }
+
+    fn shown(&mut self) -> (u64, bool) {
+        let shown = self.0.read(Position::default()).expect("it is in sync");
+        (shown.at.seq, shown.fresh)
+    }
+}
+
 #[test]
 fn a_backup_may_lack_what_was_acknowledged_until_its_new_primary_has_committed_what_both_inherited() {
-    let mut replica = Replica::new(holder(2), Partition(0), ReplicaConfig::default(), Sum::default());
-    let mut out = Vec::new();
-    let mut epoch = |replica: &mut Replica<Sum>, epoch: u64, primary: u16| {
-        let in_sync = [1, 2, 3].map(holder).to_vec();
-        let primary = Some(holder(primary));
-        let assignment = Assignment {
-            life: 1,
-            epoch: Epoch(epoch),
-            version: epoch,
-            primary,
-            in_sync,
-            ..Assignment::default()
-        };
-        replica.adopt(&assignment, &Sum::default(), 0, &mut out);
-    };
-    let append = |replica: &mut Replica<Sum>, epoch: u64, primary: u16, entries: &[u64], commit: u64| {
-        let end = replica.end();
-        let previous = replica.position(end).expect("it is in the log");
-        let logged = |op: &u64| Logged { epoch: Epoch(epoch), op: *op };
-        let entries = entries.iter().map(logged).collect();
-        let message = Replication::Append { previous, entries, commit };
-        replica.receive(holder(primary), Epoch(epoch), message, 0, &mut Vec::new());
-    };
-    let shown = |replica: &mut Replica<Sum>| {
-        let shown = replica.read(Position::default()).expect("it is in sync");
-        (shown.at.seq, shown.fresh)
-    };
-    epoch(&mut replica, 1, 1);
-    append(&mut replica, 1, 1, &[5, 6], 1);
+    let mut backup = Backup::new();
+    backup.epoch(1, 1, 1, &[1, 2, 3]);
+    backup.append(&[5, 6], 1);
     // In an epoch the primary says it again until it is shown.
-    assert_eq!(shown(&mut replica), (1, true));
-    epoch(&mut replica, 2, 3);
-    assert_eq!(shown(&mut replica), (1, false), "the second may have been acknowledged");
-    append(&mut replica, 2, 3, &[], 1);
-    assert_eq!(shown(&mut replica), (1, false));
-    append(&mut replica, 2, 3, &[7], 2);
-    assert_eq!(shown(&mut replica), (2, true));
+    assert_eq!(backup.shown(), (1, true));
+    backup.epoch(2, 2, 3, &[1, 2, 3]);
+    assert_eq!(backup.shown(), (1, false), "the second may have been acknowledged");
+    backup.append(&[], 1);
+    assert_eq!(backup.shown(), (1, false));
+    backup.append(&[7], 2);
+    assert_eq!(backup.shown(), (2, true));
+}
+
+/// Seed 117,291 of the simulation: a learner was admitted with what its primary had inherited, which was not committed yet.
+#[test]
+fn a_newly_admitted_backup_may_lack_what_was_acknowledged_until_it_shows_all_that_it_was_admitted_with() {
+    let mut backup = Backup::new();
+    backup.epoch(1, 2, 3, &[1, 3]);
+    backup.append(&[5, 6], 1);
+    backup.epoch(2, 2, 3, &[3, 2]);
+    assert_eq!(backup.shown(), (1, false), "the primary of epoch 1 may have acknowledged the second");
+    backup.append(&[7], 2);
+    assert_eq!(backup.shown(), (2, true));
 }
