@@ -88,7 +88,10 @@ impl Truth {
                 at.epoch.0
             ));
         }
-        let in_sync: Vec<Instance> = map.assignment(partition).in_sync.iter().map(|h| h.instance).collect();
+        // By the map that the primary acts on: whom a newer one let go of since has the write, and may be lost with it.
+        let replica = node(primary).and_then(|node| node.replica(partition));
+        let in_sync = replica.map(|replica| replica.assignment().in_sync.iter().map(|held| held.instance));
+        let in_sync = in_sync.into_iter().flatten().collect();
         let last = self.acknowledged.entry(partition).or_default();
         if (at.life, at.seq) > (last.0.life, last.0.seq) {
             *last = (at, in_sync);
