@@ -269,8 +269,8 @@ impl Inflict<'_> {
         match act {
             Act::Flood(readings) => self.target.flood(readings).await.context("send many readings")?,
             Act::Settle => self.target.settle().await.context("wait for many readings")?,
-            Act::DeclareView => self.target.declare_view().await.context("declare a view")?,
-            Act::AwaitView => self.target.await_view().await.context("wait for the view")?,
+            Act::DeclareViews(views) => self.target.declare_views(views).await.context("declare views")?,
+            Act::AwaitViews(views) => self.target.await_views(views).await.context("wait for the views")?,
             _ => {}
         }
         for node in nodes {

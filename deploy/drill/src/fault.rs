@@ -31,6 +31,15 @@ pub enum Pick {
     Nobody,
 }
 
+/// Views that are declared while the cluster runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Views {
+    /// A group for each meter and day.
+    Daily,
+    /// And one for each meter and hour: 720,000 for a month of 1,000 meters.
+    DailyAndHourly,
+}
+
 /// What can be done to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
@@ -81,10 +90,10 @@ pub enum Act {
     Flood(u32),
     /// Waits until all of them can be seen and are archived.
     Settle,
-    /// Declares a view over all that is archived, and waits until the batch layer works on it.
-    DeclareView,
-    /// Waits until it is there, and compares it with what was sent.
-    AwaitView,
+    /// Declares views over all that is archived, and waits until the batch layer works on them.
+    DeclareViews(Views),
+    /// Waits until they are there, and compares them with what was sent.
+    AwaitViews(Views),
 }
 
 impl fmt::Display for Act {
@@ -113,8 +122,9 @@ impl fmt::Display for Act {
             Act::SetClock => "set the clock",
             Act::Flood(readings) => return write!(f, "{readings} readings at once"),
             Act::Settle => "settle",
-            Act::DeclareView => "a view over all that is archived",
-            Act::AwaitView => "wait for the view",
+            Act::DeclareViews(Views::Daily) => "a view over all that is archived",
+            Act::DeclareViews(Views::DailyAndHourly) => "two views over all that is archived",
+            Act::AwaitViews(_) => "wait for the views",
         };
         f.write_str(name)
     }
@@ -134,7 +144,7 @@ impl Act {
                 | Act::EmptyDisk
                 | Act::SetClock
                 | Act::Settle
-                | Act::AwaitView
+                | Act::AwaitViews(_)
         )
     }
 }
@@ -240,13 +250,14 @@ pub fn all(nodes: usize) -> Vec<Fault> {
 }
 
 /// Returns the faults in which the batch layer is given much to do.
-fn with_much_to_do() -> [Fault; 4] {
+fn with_much_to_do() -> [Fault; 5] {
     let kill_of = |pick| [Step::Do(Act::Kill, pick), Step::Hold(1), Step::Do(Act::Start, pick)];
     [
         flood("flood", "half a million readings come at once", &[Step::Hold(1)]),
         flood("flood-kill", "kill -9 of a node while they are archived", &kill_of(Pick::One)),
-        job("job", "a view is declared over a month of 1,000 meters", &[]),
-        job("job-kill", "kill -9 of a node that works on such a view", &kill_of(Pick::Worker)),
+        job("job", "a view is declared over a month of 1,000 meters", Views::Daily, &[]),
+        job("job-kill", "kill -9 of a node that works on such a view", Views::Daily, &kill_of(Pick::Worker)),
+        job("job-large", "and another one, of 720,000 groups", Views::DailyAndHourly, &[]),
     ]
 }
 
@@ -265,9 +276,9 @@ fn flood(name: &'static str, about: &'static str, meanwhile: &[Step]) -> Fault {
 const MONTH: u32 = 30 * 48 * PRELOADED_METERS;
 
 /// A fault in which a view is computed from all that is archived, and something else happens meanwhile.
-fn job(name: &'static str, about: &'static str, meanwhile: &[Step]) -> Fault {
-    let begin = [Step::Do(Act::DeclareView, Pick::Nobody)];
-    let end = [Step::Do(Act::AwaitView, Pick::Nobody), Step::Well];
+fn job(name: &'static str, about: &'static str, views: Views, meanwhile: &[Step]) -> Fault {
+    let begin = [Step::Do(Act::DeclareViews(views), Pick::Nobody)];
+    let end = [Step::Do(Act::AwaitViews(views), Pick::Nobody), Step::Well];
     let steps = [&begin, meanwhile, &end].concat();
     Fault { name, about, steps, bounds: Some(Bounds::SINGLE), preload_min: MONTH }
 }
@@ -324,7 +335,7 @@ mod tests {
                             Act::FillDisk => Act::EmptyDisk,
                             Act::JumpClock(_) => Act::SetClock,
                             Act::Flood(_) => Act::Settle,
-                            Act::DeclareView => Act::AwaitView,
+                            Act::DeclareViews(views) => Act::AwaitViews(views),
                             _ => Act::Mend,
                         };
                         assert_eq!(act, undoes, "{}", fault.name);

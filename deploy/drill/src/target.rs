@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::bail;
 use async_trait::async_trait;
 
-use crate::fault::{Act, Pick};
+use crate::fault::{Act, Pick, Views};
 use crate::history::{Key, Request, Seen};
 use crate::oracle::Audit;
 
@@ -47,13 +47,13 @@ pub trait Target: Send + Sync {
         Ok(())
     }
 
-    /// Declares a view over all that is archived; returns when the batch layer works on it.
-    async fn declare_view(&mut self) -> anyhow::Result<()> {
+    /// Declares views over all that is archived; returns when the batch layer works on them.
+    async fn declare_views(&mut self, _views: Views) -> anyhow::Result<()> {
         bail!("{} is not given another view", self.name())
     }
 
-    /// Waits until it is there, and compares it with the readings that nobody asks for.
-    async fn await_view(&mut self) -> anyhow::Result<()> {
+    /// Waits until they are there, and compares them with the readings that nobody asks for.
+    async fn await_views(&mut self, _views: Views) -> anyhow::Result<()> {
         Ok(())
     }
 

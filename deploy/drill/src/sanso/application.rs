@@ -3,7 +3,7 @@
 use chrono::DateTime;
 use clap::ValueEnum;
 
-use crate::fault::PRELOADED_METERS;
+use crate::fault::{PRELOADED_METERS, Views};
 use crate::history::Key;
 use crate::oracle::value_micro;
 
@@ -56,24 +56,48 @@ pub(super) fn usage_point(key: Key) -> String {
 /// What the names of meters that nobody asks for begin with; it comes after those of [`usage_point`].
 pub(super) const PRELOADED: &str = "P";
 
+/// Returns the name of one of those meters.
+pub(super) fn preloaded_meter(number: u32) -> String {
+    format!("{PRELOADED}{number:07}")
+}
+
 /// What each of their readings has, in millionths of a kWh.
 pub(super) const PRELOADED_MICRO: u64 = 125_000;
 
 /// Writes readings, by their numbers, of meters that nobody asks for: a half hour of all of them after the other.
 pub(super) fn preloaded(numbers: std::ops::Range<u32>) -> Vec<String> {
-    let meter = |number: u32| format!("{PRELOADED}{:07}", number % PRELOADED_METERS);
+    let meter = |number: u32| preloaded_meter(number % PRELOADED_METERS);
     numbers.map(|number| line(&meter(number), number / PRELOADED_METERS, PRELOADED_MICRO)).collect()
 }
 
-/// The view that is declared while the cluster runs.
-pub(super) const NEW_VIEW: &str = "
+/// The name of the view that is declared first.
+pub(super) const DAILY: &str = "daily";
+
+/// Returns the names and the statements of views that are declared while the cluster runs.
+pub(super) fn declared(views: Views) -> &'static [(&'static str, &'static str)] {
+    const BOTH: [(&str, &str); 2] = [
+        (
+            DAILY,
+            "
 CREATE VIEW daily AS
   SELECT usage_point, TUMBLE(start_utc, INTERVAL '1 day') AS day, SUM(value) AS kwh, COUNT(*) AS readings
   FROM readings GROUP BY usage_point, day;
-";
-
-/// Its name.
-pub(super) const NEW_NAME: &str = "daily";
+",
+        ),
+        (
+            "hourly",
+            "
+CREATE VIEW hourly AS
+  SELECT usage_point, TUMBLE(start_utc, INTERVAL '1 hour') AS hour, SUM(value) AS kwh, COUNT(*) AS readings
+  FROM readings GROUP BY usage_point, hour;
+",
+        ),
+    ];
+    match views {
+        Views::Daily => &BOTH[..1],
+        Views::DailyAndHourly => &BOTH,
+    }
+}
 
 /// Writes a reading as a line of JSON.
 pub(super) fn reading(key: Key, sequence: u32) -> String {

@@ -15,7 +15,7 @@ use super::application::{self, Storage};
 use super::members::Members;
 use super::node_file::NodeFiles;
 use super::surroundings::{Clock, SmallDisk};
-use crate::fault::{Act, Pick};
+use crate::fault::{Act, Pick, Views};
 use crate::history::{Key, Request};
 use crate::oracle::Audit;
 use crate::ports;
@@ -165,8 +165,9 @@ impl Target for Cluster {
         self.members.settle().await
     }
 
-    async fn declare_view(&mut self) -> anyhow::Result<()> {
-        let sql = application::sql(LOG_PARTITIONS, self.storage) + application::NEW_VIEW;
+    async fn declare_views(&mut self, views: Views) -> anyhow::Result<()> {
+        let sql = application::sql(LOG_PARTITIONS, self.storage);
+        let sql = application::declared(views).iter().fold(sql, |sql, (_, view)| sql + view);
         // In one step, for the nodes look at it at any time.
         let (file, beside) = (self.folder.path().join("app.sql"), self.folder.path().join("app.sql.new"));
         std::fs::write(&beside, sql).context("write the application")?;
@@ -174,8 +175,11 @@ impl Target for Cluster {
         self.members.working().await.map(drop)
     }
 
-    async fn await_view(&mut self) -> anyhow::Result<()> {
-        self.members.await_view().await
+    async fn await_views(&mut self, views: Views) -> anyhow::Result<()> {
+        for (view, _) in application::declared(views) {
+            self.members.await_view(view).await?;
+        }
+        Ok(())
     }
 
     async fn connect(&self) -> anyhow::Result<Box<dyn Connection>> {

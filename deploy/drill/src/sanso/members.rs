@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::application;
 use super::session::{Acknowledged, Session};
-use crate::fault::Pick;
+use crate::fault::{PRELOADED_METERS, Pick};
 use crate::history::Key;
 use crate::oracle::Audit;
 use crate::target::Connection;
@@ -193,7 +193,7 @@ impl Members {
                 }
                 let ended = jobs["ended"].as_array().into_iter().flatten();
                 let is_over = |job: &Value| {
-                    job["views"].as_array().is_some_and(|views| views.contains(&json!(application::NEW_NAME)))
+                    job["views"].as_array().is_some_and(|views| views.contains(&json!(application::DAILY)))
                 };
                 ensure!(
                     !ended.clone().any(is_over),
@@ -205,20 +205,29 @@ impl Members {
         }
     }
 
-    /// Waits until the new view has all readings that nobody asks for.
-    pub(super) async fn await_view(&self) -> anyhow::Result<()> {
-        let (until, all) = (Instant::now() + FLOOD_MAX, u64::from(self.flooded));
-        loop {
-            match self.flood.preloaded(0, application::NEW_NAME).await {
-                Ok(found) => {
-                    let sent = (all, all * application::PRELOADED_MICRO);
-                    ensure!(found == sent, "the view has {found:?}, not the {sent:?} that were sent");
-                    return Ok(());
+    /// Waits until a new view has all readings that nobody asks for.
+    ///
+    /// It is asked meter by meter: one question about all of them would be the largest load of all.
+    pub(super) async fn await_view(&self, view: &str) -> anyhow::Result<()> {
+        let until = Instant::now() + FLOOD_MAX;
+        let mut found = (0, 0);
+        for meter in 0..PRELOADED_METERS {
+            let such = format!("usage_point = '{}'", application::preloaded_meter(meter));
+            let (readings, micro) = loop {
+                match self.flood.totals(0, view, &such).await {
+                    Ok(totals) => break totals,
+                    Err(lacks) => {
+                        ensure!(Instant::now() < until, "{view} is not there in {FLOOD_MAX:?}: {lacks}");
+                    }
                 }
-                Err(lacks) => ensure!(Instant::now() < until, "it is not there in {FLOOD_MAX:?}: {lacks}"),
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
+                tokio::time::sleep(LOOK_AGAIN).await;
+            };
+            found = (found.0 + readings, found.1 + micro);
         }
+        let all = u64::from(self.flooded);
+        let sent = (all, all * application::PRELOADED_MICRO);
+        ensure!(found == sent, "{view} has {found:?}, not the {sent:?} that were sent");
+        Ok(())
     }
 
     /// Says whether both views have begun to adopt all that can be archived.

@@ -127,9 +127,12 @@ impl Session {
 
     /// Returns what a view has of the readings that nobody asks for: how many, and their millionths of a kWh.
     pub(super) async fn preloaded(&self, node: usize, view: &str) -> Result<(u64, u64), String> {
-        let sql = format!(
-            "SELECT SUM(readings) AS readings, SUM(kwh) AS kwh FROM {view} WHERE usage_point >= '{PRELOADED}'"
-        );
+        self.totals(node, view, &format!("usage_point >= '{PRELOADED}'")).await
+    }
+
+    /// Returns how many readings a view has of such meters, and their sum.
+    pub(super) async fn totals(&self, node: usize, view: &str, such: &str) -> Result<(u64, u64), String> {
+        let sql = format!("SELECT SUM(readings) AS readings, SUM(kwh) AS kwh FROM {view} WHERE {such}");
         let query = self.http.post(format!("{}/v1/query?{}", self.bases[node], self.parameters()));
         let answer = self.send(query.json(&serde_json::json!({ "sql": sql }))).await?;
         if answer["complete"] != true {
