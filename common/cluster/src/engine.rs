@@ -255,8 +255,8 @@ impl Engine {
         Staging { writer: self.me, number: self.requests.fetch_add(1, Ordering::Relaxed) }
     }
 
-    /// Answers a question about a view partition from this node's replica, if it is in sync. None where that is to be
-    /// read from disk.
+    /// Answers a question about a view partition from this node's replica, if it is in sync. None where that takes
+    /// long.
     pub(crate) fn answer_now(
         &self,
         partition: Partition,
@@ -267,7 +267,7 @@ impl Engine {
         self.answered(partition, id, question, read)
     }
 
-    /// Answers a question, also from disk, which takes its time: for a thread that holds up nobody.
+    /// Answers a question, also one that takes long: for a thread that holds up nobody.
     pub(crate) fn answer(&self, partition: Partition, id: PartitionId, question: &Question) -> Reply {
         let answered = self.answered(partition, id, question, |begun| Some(finished(id, begun)));
         answered.expect("all is read")

@@ -38,6 +38,8 @@ pub type KindsOf = Arc<dyn Fn(Fingerprint) -> Option<Arc<[AggregateKind]>> + Sen
 
 /// What is longer is encoded and decoded where it holds nobody up.
 const LARGE_BYTES: usize = 1 << 20;
+/// About what a group takes when it is sent.
+pub(crate) const GROUP_BYTES: usize = 64;
 /// Reads of this node's disks at a time.
 const DISK_READS_MAX: usize = 64;
 /// Messages that wait for the courier.
@@ -204,9 +206,9 @@ impl Hub {
         Ok(engine.submit(partition, write).await.into())
     }
 
-    /// Answers a question from this node's disks, on a thread of its own. There are few of them, so that a disk that
-    /// hangs stops nothing else.
-    pub(crate) async fn answer_from_disk(
+    /// Answers a question from this node's disks, or about very much, on a thread of its own. There are few of them, so
+    /// that a disk that hangs stops nothing else.
+    pub(crate) async fn answer_apart(
         &self,
         engine: &Arc<Engine>,
         partition: Partition,
@@ -234,9 +236,10 @@ impl Hub {
         };
         let reply = match engine.answer_now(partition, id, &question) {
             Some(reply) => reply,
-            None => self.answer_from_disk(engine, partition, id, Arc::new(question)).await,
+            None => self.answer_apart(engine, partition, id, Arc::new(question)).await,
         };
-        Ok(ReadAnswer::of(&config.kinds, reply))
+        let groups = if let Reply::Read(reply, _) = &reply { reply.groups.len() } else { 0 };
+        Ok(at_length(groups * GROUP_BYTES, || ReadAnswer::of(&config.kinds, reply)))
     }
 }
 

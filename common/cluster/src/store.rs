@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::engine::Engine;
 use crate::figures::{HEDGED, REFUSED};
-use crate::hub::{Hub, READ, SUBMIT, at_length, is_good};
+use crate::hub::{GROUP_BYTES, Hub, READ, SUBMIT, at_length, is_good};
 use crate::relay::{RELAY, until_detour};
 use crate::wire::{self, Question, ReadAnswer, ReadCall, Reply, SubmitAnswer, SubmitCall};
 
@@ -39,8 +39,6 @@ pub(crate) const WRITE_BYTE: Duration = Duration::from_nanos(100);
 const BETTER_MAX: Duration = Duration::from_millis(40);
 /// For how long no better answer is looked for after there was none.
 const ALONE: Duration = Duration::from_millis(500);
-/// About what a group takes when it is sent.
-const GROUP_BYTES: usize = 64;
 /// How long this node's own disk may take over some keys before others are asked, too.
 const DISK_MAX: Duration = Duration::from_millis(100);
 /// Before a write is tried again where nothing has changed.
@@ -57,7 +55,7 @@ struct Asked<'a> {
 /// What this node's own replica says.
 enum Mine {
     Said(Reply),
-    /// It is read from a disk that takes long.
+    /// It takes long.
     Reading(JoinHandle<Reply>),
 }
 
@@ -170,7 +168,7 @@ impl ClusterStore {
         let partition = home_of(id, map.partitions.len() as u32);
         let mine = match engine.answer_now(partition, id, &asked.question) {
             Some(mine) => Mine::Said(mine),
-            None => self.read_disk(engine, partition, &asked).await,
+            None => self.read_apart(engine, partition, &asked).await,
         };
         let is_alone = now_us() < self.0.alone_until_us.load(Ordering::Relaxed);
         match mine {
@@ -179,13 +177,14 @@ impl ClusterStore {
         }
     }
 
-    /// Answers from this node's disk. What is scanned takes its time whoever does it; keys are waited for a little.
-    async fn read_disk(&self, engine: &Arc<Engine>, partition: Partition, asked: &Asked<'_>) -> Mine {
+    /// Answers from this node, on a thread apart. What is scanned takes its time whoever does it; keys are waited for a
+    /// little.
+    async fn read_apart(&self, engine: &Arc<Engine>, partition: Partition, asked: &Asked<'_>) -> Mine {
         let (hub, engine) = (Arc::clone(&self.0), Arc::clone(engine));
         let (id, question) = (asked.id, Arc::clone(&asked.question));
         let is_scan = matches!(*question, Question::Read(ReadRequest::Scan { .. }));
         let mut reading =
-            tokio::spawn(async move { hub.answer_from_disk(&engine, partition, id, question).await });
+            tokio::spawn(async move { hub.answer_apart(&engine, partition, id, question).await });
         let said = match is_scan {
             true => Ok((&mut reading).await),
             false => timeout(DISK_MAX, &mut reading).await,
@@ -282,8 +281,10 @@ impl ClusterStore {
                 hub.read(&body).await.ok().and_then(|answer| answer.reply().ok())
             } else {
                 let answer = hub.ask(node, READ, body.to_vec(), READ_MAX).await.ok();
-                let answer = answer.and_then(|bytes| wire::decode::<ReadAnswer>(&bytes).ok());
-                answer.and_then(|answer| answer.reply().ok())
+                answer.and_then(|bytes| {
+                    let decoded = || wire::decode::<ReadAnswer>(&bytes).ok()?.reply().ok();
+                    at_length(bytes.len(), decoded)
+                })
             };
             let store = ClusterStore(hub);
             if reply.as_ref().is_some_and(is_good) {

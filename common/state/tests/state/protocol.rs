@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sanso_state::{
     Block, Cut, Delta, Difference, Entry, Extension, Fingerprint, GroupId, GroupState, Groups, LogPartition,
-    MemoryRuns, Moving, Outcome, SegmentId, Value, ViewPartition,
+    MemoryRuns, Moving, Outcome, Part, SegmentId, Value, ViewPartition,
 };
 
 use crate::model::{config, kinds, view};
@@ -185,6 +185,31 @@ fn ranges_are_half_open_in_windows() {
     assert_eq!(found(held.range(&key(1), 0, 20)), [sum(1, 0, 1), sum(1, 10, 7)]);
     assert!(held.range(&key(1), 20, 0).is_empty());
     assert_eq!(held.all().len(), 6);
+}
+
+#[test]
+fn a_scan_of_many_groups_shows_them_as_they_were_when_it_began() {
+    let many: Vec<_> = (0..10_000).map(|key| (key / 2, key % 2 * 10, 1, 1)).collect();
+    let mut held = ViewPartition::new(config(), block(1, &[4, 0], rows(&many)));
+    // One has more, one is gone, one is new.
+    let since = [(1, 0, 5, 1), (2, 0, 1, -1), (7_000, 0, 3, 1)];
+    held.apply(Entry::Delta(delta(1, 0, 1, rows(&since))));
+    let scan = held.reading(Part::of(None, 0, 10));
+    assert!(scan.takes_long());
+    let key = Value::encode_key(&[Value::Int(1)]);
+    assert!(!held.reading(Part::of(Some(&key), 0, 10)).takes_long());
+    held.apply(Entry::Delta(delta(1, 1, 2, rows(&[(1, 0, 100, 1)]))));
+    let added = block(2, &[8, 0], rows(&[(3, 0, 100, 1)]));
+    assert_eq!(held.apply(Entry::Extend(Extension { of: 1, added })), Outcome::Adopted);
+    let value = |key| Value::Decimal(if key == 1 { 6 } else { 1 });
+    let mut expected: Vec<_> =
+        (0..5_000).filter(|key| *key != 2).map(|key| (id(key, 0), value(key))).collect();
+    expected.push((id(7_000, 0), Value::Decimal(3)));
+    let found = sums(&scan.finish().expect("it is in memory"));
+    assert!(found.is_sorted_by_key(|(id, _)| id.clone()));
+    expected.sort_by(|a, b| a.0.cmp(&b.0));
+    assert_eq!(found, expected);
+    assert_eq!(sums(&held.range(&key, 0, 10)), [(id(1, 0), Value::Decimal(106))]);
 }
 
 #[test]
