@@ -57,9 +57,11 @@ pub(crate) fn properties(node: usize, all: &[Ports], data: &Path, credentials: &
         ("transaction.state.log.replication.factor", replicas.to_string()),
         ("transaction.state.log.min.isr", replicas.min(2).to_string()),
         ("group.initial.rebalance.delay.ms", "0".to_owned()),
-        // A broker that was killed is missed soon.
+        // A broker that was killed is missed soon, also where it was the controller.
         ("broker.session.timeout.ms", "3000".to_owned()),
         ("broker.heartbeat.interval.ms", "500".to_owned()),
+        ("controller.quorum.fetch.timeout.ms", "1000".to_owned()),
+        ("controller.quorum.election.timeout.ms", "500".to_owned()),
         ("ssl.keystore.type", "PEM".to_owned()),
         ("ssl.keystore.location", credentials.broker.display().to_string()),
         ("ssl.truststore.type", "PEM".to_owned()),
