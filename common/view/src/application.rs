@@ -369,6 +369,14 @@ fn storage(options: &mut Options) -> Result<Storage, SqlError> {
 
 /// Reads where a view's groups are kept.
 fn view_storage(options: &mut Options, emits: bool) -> Result<StorageLevel, SqlError> {
+    if let Some(option) = options.take("replicas") {
+        let what = "a view has as many replicas as all others in its cluster".to_owned();
+        return Err(SqlError::new(
+            option.place,
+            what,
+            "leave it out; the nodes' files say how many, as replicas = 3",
+        ));
+    }
     let Some(option) = options.take("storage") else { return Ok(StorageLevel::Memory) };
     let level = parsed(&option)?;
     let refused = |what: &str, hint: &str| Err(SqlError::new(option.place, what.to_owned(), hint));

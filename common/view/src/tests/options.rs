@@ -75,7 +75,7 @@ fn a_view_says_where_its_groups_are_kept() {
     let refusal = |options: &str| view(options).expect_err(options).to_string();
     assert!(refusal("WITH (storage = 'none')").contains("kept nowhere"));
     assert!(refusal("WITH (storage = 'tape')").contains("'memory,disk' or 'none'"));
-    assert!(refusal("WITH (storage = 'disk', replicas = 2)").contains("unknown option replicas"));
+    assert!(refusal("WITH (storage = 'disk', replicas = 2)").contains("as many replicas as all others"));
     let windows = "GROUP BY id, TUMBLE(at, INTERVAL '1 hour')";
     let emits = format!(
         "CREATE SOURCE s {COLUMNS} WITH (key = 'id', identity = 'id, at'); \
