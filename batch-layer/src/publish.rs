@@ -141,7 +141,7 @@ pub(crate) async fn publish_extended(
 }
 
 /// Returns a block with what a version adds to it: a copy, where others have it too.
-pub(crate) async fn extended(mut block: Arc<Block>, added: &Arc<Block>) -> Arc<Block> {
+async fn extended(mut block: Arc<Block>, added: &Arc<Block>) -> Arc<Block> {
     let added = Arc::clone(added);
     blocking(move || {
         Arc::make_mut(&mut block).extend(&added);

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use futures::future::try_join_all;
 use sanso_catalog::{AuditCounts, BatchProgress, BatchQuarantine, Catalog, CatalogHandle, StatusBoard};
-use sanso_core::{PartitionId, PartitionStore, ReadRequest, StoreError};
+use sanso_core::{PartitionId, PartitionStore, ReadRequest};
 use sanso_dataset::{Dataset, DatasetError, Manifest};
 use sanso_log::{Log, LogError};
 use sanso_state::{Block, Cut, Entry, Extension, Fingerprint, Groups, Offset, Outcome, SegmentId};
@@ -33,7 +33,7 @@ use crate::error::{BatchError, Result};
 use crate::executor::Executor;
 use crate::jobs::{contributed, forget_tasks, planned, publish_lifted};
 use crate::lineage::TableRules;
-use crate::publish::{Published, extended, extensions, find, is_lost, publish_extended, view_id};
+use crate::publish::{Published, extensions, find, is_lost, publish_extended, view_id};
 use crate::report::SourceReport;
 use crate::task::{Task, TaskResult, Work};
 use crate::version::assembled;
@@ -376,7 +376,7 @@ impl SourceState {
                     report.audit += counts;
                     let mut outcome = Ok(Outcome::NotHeld);
                     if let Some(extension) = offer.extension {
-                        outcome = extend(world.store, id, extension).await;
+                        outcome = world.store.submit(id, Entry::Extend(extension)).await;
                     }
                     if matches!(outcome, Ok(Outcome::NotHeld)) {
                         let block = self.blocks(world, &offer.view, &[id.index]).await?.remove(0);
@@ -508,17 +508,6 @@ async fn computed_again(
     tracing::warn!(view = view.name, error = %lost, "a published view is recomputed");
     let published = publish_lifted(world, std::slice::from_ref(view), manifest).await?;
     Ok(published.into_iter().next().expect("one view was asked for"))
-}
-
-/// Lets a view partition adopt a version by what that adds to the one before; it refuses where it stands on another.
-async fn extend(store: &PartitionStore, id: PartitionId, by: Extension) -> Result<Outcome, StoreError> {
-    let base = store.only_base(id).filter(|base| base.version == by.of);
-    let entry = match base {
-        // Nobody has to be sent anything, and nobody who reads waits for a copy.
-        Some(base) => Entry::Adopt(extended(base, &by.added).await),
-        None => Entry::Extend(by),
-    };
-    store.submit(id, entry).await
 }
 
 /// Returns the manifest of a source that stands for nothing archived.

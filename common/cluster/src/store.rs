@@ -398,11 +398,6 @@ impl Partitions for ClusterStore {
         listed(held.into_iter().map(|(_, readable)| readable))
     }
 
-    fn only_base(&self, id: PartitionId) -> Option<Arc<Block>> {
-        let engine = self.0.engine().filter(|_| self.0.is_alone)?;
-        engine.readable(engine.home_of(id))?.0.base(id)
-    }
-
     fn groups(&self) -> u64 {
         let held = self.0.engine().map(|engine| engine.held()).unwrap_or_default();
         held.iter().map(|(_, readable)| readable.groups()).sum()

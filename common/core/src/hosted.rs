@@ -269,6 +269,8 @@ pub struct GroupCounts {
     pub since: u64,
     /// Not in memory; one that is in several runs counts in each.
     pub elsewhere: u64,
+    /// In how many runs those in memory are, besides the block that the newest are in.
+    pub runs: usize,
 }
 
 /// The view partitions of a replica, for readers, and for who emits their closed windows. Nothing that is
@@ -340,6 +342,11 @@ impl Readable {
     /// Reads the base of a view partition into memory. Says whether something was read and is in its place.
     pub fn load(&self, id: PartitionId) -> Result<bool, RunError> {
         self.0.get(id).map_or(Ok(false), |slot| slot.load())
+    }
+
+    /// Makes fewer runs of those of a view partition that are in memory. Says whether there were too many.
+    pub fn unite(&self, id: PartitionId) -> Result<bool, RunError> {
+        self.0.get(id).map_or(Ok(false), |slot| slot.unite())
     }
 
     /// Returns the batch version that a view partition stands on, where some of that can't be read any longer.

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use sanso_state::{
-    Block, Emission, Entry, Fingerprint, GroupId, Groups, Offset, Outcome, RunError, RunStore, ViewPartition,
-    Windows,
+    Block, Emission, Entry, Fingerprint, GroupId, Groups, Offset, Outcome, RunError, RunStore, SortedRun,
+    ViewPartition, Windows,
 };
 use tokio::sync::{Notify, broadcast};
 
@@ -118,11 +118,20 @@ impl Slot {
 
     /// Reads all of the base into memory. Says whether something was read and is in its place.
     pub(crate) fn load(&self) -> Result<bool, RunError> {
-        let Some(moving) = self.with(ViewPartition::to_load) else { return Ok(false) };
+        let Some(moving) = self.change(ViewPartition::to_load) else { return Ok(false) };
         let mut groups = moving.read()?;
         let loaded = self.change(|partition| partition.loaded(&moving, &mut groups));
         bury((moving, groups));
         Ok(loaded)
+    }
+
+    /// Makes fewer runs of those in memory. Says whether there were too many.
+    pub(crate) fn unite(&self) -> Result<bool, RunError> {
+        let Some(moving) = self.with(ViewPartition::to_unite) else { return Ok(false) };
+        let run: Arc<dyn SortedRun> = Arc::new(moving.read()?);
+        let united = self.change(|partition| partition.spilled(&moving, &run));
+        bury((moving, run));
+        Ok(united)
     }
 
     /// Returns the batch version that it stands on, where some of that can't be read any longer.
@@ -148,7 +157,8 @@ impl Slot {
     pub(crate) fn group_counts(&self) -> GroupCounts {
         self.with(|partition| {
             let (base, since) = partition.group_counts();
-            GroupCounts { base: base as u64, since: since as u64, elsewhere: partition.run_groups() }
+            let (elsewhere, runs) = (partition.run_groups(), partition.runs_in_memory());
+            GroupCounts { base: base as u64, since: since as u64, elsewhere, runs }
         })
     }
 

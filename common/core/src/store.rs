@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sanso_state::{
-    Block, Difference, Entry, Fingerprint, Groups, Offset, Outcome, SegmentId, ViewPartition, compare,
+    Difference, Entry, Fingerprint, Groups, Offset, Outcome, SegmentId, ViewPartition, compare,
 };
 use tokio::sync::broadcast;
 
@@ -66,11 +66,6 @@ pub trait Partitions: Send + Sync {
 
     /// See [`PartitionStore::changes`].
     fn changes(&self, id: PartitionId) -> Result<broadcast::Receiver<Arc<Change>>, StoreError>;
-
-    /// See [`PartitionStore::only_base`].
-    fn only_base(&self, _: PartitionId) -> Option<Arc<Block>> {
-        None
-    }
 
     /// Returns how many groups this process holds.
     fn groups(&self) -> u64;
@@ -133,16 +128,6 @@ impl PartitionStore {
             return cluster.submit(id, entry).await;
         }
         Ok(self.slot(id)?.apply(entry))
-    }
-
-    /// Returns the block that a partition stands on where nobody but this process has a copy, and it is in memory. A block that follows it
-    /// costs nothing to be adopted then, while what it adds would be added where others wait; where there are
-    /// copies, what it adds is what is sent.
-    pub fn only_base(&self, id: PartitionId) -> Option<Arc<Block>> {
-        match &self.cluster {
-            Some(cluster) => cluster.only_base(id),
-            None => self.own.get(id)?.with(|partition| partition.base().cloned()),
-        }
     }
 
     /// Reads from a partition; groups and progress are of one instant. In a cluster another

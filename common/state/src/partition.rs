@@ -19,7 +19,8 @@
 //! - no closed window is pending;
 //! - what emits has its base in memory.
 //!
-//! The base is a block in memory, and sorted runs elsewhere that it is to be added to; see [`Moving`].
+//! The base is a block in memory, and sorted runs that it is to be added to; see [`Moving`]. An extension that is large, or comes
+//! while somebody shares the block, makes a run of the block and takes its place, and so takes no time.
 //!
 //! Where it emits, a window is emitted once when it closes and again, marked late, whenever it
 //! changes afterwards. Emitting is no part of what is replicated or restored: who begins to emit is
@@ -43,6 +44,9 @@ use crate::group::{GroupId, GroupState};
 use crate::groups::Groups;
 use crate::position::{Cut, Offset, SegmentId, Segments};
 use crate::run::{Part, SortedRun};
+
+/// So many groups are added to a base where it is: they take a millisecond or two.
+const IN_PLACE_MAX: usize = 32_768;
 
 /// What a view partition needs to know of its view.
 #[derive(Clone, Debug)]
@@ -181,7 +185,16 @@ impl ViewPartition {
         if self.base.version != of {
             return Outcome::NotHeld;
         }
-        Arc::make_mut(&mut self.base).extend(&added);
+        let is_quick = added.groups.len() <= IN_PLACE_MAX && Arc::get_mut(&mut self.base).is_some();
+        if is_quick || self.is_emitting() {
+            Arc::make_mut(&mut self.base).extend(&added);
+        } else {
+            // Nobody waits for sums or copies of what is there already: it becomes a run as it is.
+            let before = std::mem::replace(&mut self.base, Arc::clone(&added));
+            if !before.groups.is_empty() {
+                self.runs.push(before);
+            }
+        }
         let dropped = self.drop_covered();
         if self.closing.is_some() {
             let mut changes = added.groups.clone();
@@ -223,9 +236,15 @@ impl ViewPartition {
     fn drop_covered(&mut self) -> Vec<Arc<Groups>> {
         let (size, cut) = (self.config.segments.size(), &self.base.cut);
         let covered = |id: &SegmentId| (id.index + 1) * size <= cut.at(id.partition);
-        let dropped = self.segments.extract_if(.., |id, _| covered(id)).map(|(_, groups)| groups).collect();
-        // What is left is mostly little: adding it up costs less than subtracting.
-        self.total = Arc::new(sum_of(self.segments.values()));
+        let dropped: Vec<_> =
+            self.segments.extract_if(.., |id, _| covered(id)).map(|(_, groups)| groups).collect();
+        let left = || self.segments.values().map(|groups| groups.len()).sum::<usize>();
+        if dropped.iter().map(|groups| groups.len()).sum::<usize>() < left() {
+            let total = Arc::make_mut(&mut self.total);
+            dropped.iter().for_each(|groups| total.retract(groups));
+        } else {
+            self.total = Arc::new(sum_of(self.segments.values().map(|groups| &**groups)));
+        }
         for (applied, &cut) in self.applied.iter_mut().zip(cut.offsets()) {
             *applied = (*applied).max(cut);
         }
@@ -327,8 +346,8 @@ impl ViewPartition {
 
     /// Returns the number of groups held in memory: of the batch base and in the speed total.
     pub fn group_counts(&self) -> (usize, usize) {
-        let waiting: u64 = self.runs.iter().filter(|run| run.is_in_memory()).map(|run| run.groups()).sum();
-        (self.base.groups.len() + waiting as usize, self.total.len())
+        let runs: usize = self.runs.iter().filter_map(|run| run.in_memory()).map(Groups::len).sum();
+        (self.base.groups.len() + runs, self.total.len())
     }
 
     /// Returns how many times a group was changed after a window of it had
@@ -364,7 +383,7 @@ impl ViewPartition {
     /// Names an invariant that does not hold; none when all is well. Costs as
     /// much as adding up all segments: for tests, simulation and debug builds.
     pub fn violated_invariant(&self) -> Option<&'static str> {
-        if sum_of(self.segments.values()) != *self.total {
+        if sum_of(self.segments.values().map(|groups| &**groups)) != *self.total {
             return Some("the running total is not the sum of the segments");
         }
         self.violated_bound()
@@ -407,8 +426,8 @@ pub fn compare(segment: SegmentId, speed: &Groups, batch: &Groups) -> Vec<Differ
     all.filter(|difference| difference.speed != difference.batch).collect()
 }
 
-fn sum_of<'a>(parts: impl Iterator<Item = &'a Arc<Groups>>) -> Groups {
-    parts.fold(Groups::new(), |mut total, groups| {
+fn sum_of<'a>(parts: impl IntoIterator<Item = &'a Groups>) -> Groups {
+    parts.into_iter().fold(Groups::new(), |mut total, groups| {
         total.combine(groups);
         total
     })

@@ -1,9 +1,9 @@
-//! Sorted runs: groups in order that are kept elsewhere than in memory, and never change.
+//! Sorted runs: groups that can be read in order, and never change.
 //!
-//! The batch base of a view partition is the sum of its runs and of a block in memory. What is in memory
-//! becomes a run, together with the newest runs as long as these are not much larger. So there are few
-//! of them, and a group is written a number of times that is logarithmic in how many there are: the logarithmic method of
-//! J. L. Bentley and J. B. Saxe, "Decomposable searching problems I" (1980); LSM trees call it
+//! The batch base of a view partition is the sum of its runs, elsewhere or in memory, and of a block in memory. What is to be
+//! elsewhere becomes a run there, together with the newest runs as long as these are not much larger; those in memory become one in the
+//! same way. So there are few of them, and a group is written a number of times that is logarithmic in how many there are: the
+//! logarithmic method of J. L. Bentley and J. B. Saxe, "Decomposable searching problems I" (1980); LSM trees call it
 //! compaction by size tiers.
 
 use std::fmt;
@@ -52,9 +52,9 @@ pub trait SortedRun: fmt::Debug + Send + Sync {
     /// Returns the number of groups.
     fn groups(&self) -> u64;
 
-    /// Says whether it is in memory all the same.
-    fn is_in_memory(&self) -> bool {
-        false
+    /// Returns the groups, where they are in memory all the same.
+    fn in_memory(&self) -> Option<&Groups> {
+        None
     }
 
     /// Says whether it was found to be unreadable: what it held is to be had from elsewhere.
@@ -76,14 +76,13 @@ pub trait RunStore: Send + Sync {
     ) -> Result<Arc<dyn SortedRun>, RunError>;
 }
 
-/// A block whose groups wait for being written.
 impl SortedRun for Block {
     fn groups(&self) -> u64 {
         self.groups.len() as u64
     }
 
-    fn is_in_memory(&self) -> bool {
-        true
+    fn in_memory(&self) -> Option<&Groups> {
+        Some(&self.groups)
     }
 
     fn read<'a>(&'a self, part: Part<'a>) -> RunGroups<'a> {
@@ -97,13 +96,30 @@ pub struct MemoryRuns;
 
 impl RunStore for MemoryRuns {
     fn write(&self, _: &Arc<[AggregateKind]>, groups: RunGroups<'_>) -> Result<Arc<dyn SortedRun>, RunError> {
-        Ok(Arc::new(groups.collect::<Result<Groups, _>>()?))
+        Ok(Arc::new(Elsewhere(groups.collect::<Result<_, _>>()?)))
+    }
+}
+
+#[derive(Debug)]
+struct Elsewhere(Groups);
+
+impl SortedRun for Elsewhere {
+    fn groups(&self) -> u64 {
+        self.0.groups()
+    }
+
+    fn read<'a>(&'a self, part: Part<'a>) -> RunGroups<'a> {
+        self.0.read(part)
     }
 }
 
 impl SortedRun for Groups {
     fn groups(&self) -> u64 {
         self.len() as u64
+    }
+
+    fn in_memory(&self) -> Option<&Groups> {
+        Some(self)
     }
 
     fn read<'a>(&'a self, part: Part<'a>) -> RunGroups<'a> {

@@ -34,7 +34,7 @@ use sanso_dataset::Dataset;
 use sanso_log::{Log, TopicSpec};
 use sanso_runs::{DiskRuns, RunsConfig};
 use sanso_speed::{SpeedConfig, SpeedHandle, SpeedLayer};
-use sanso_state::{Groups, Offset, ViewPartition};
+use sanso_state::{Block, Groups, Offset, ViewPartition};
 use sanso_view::{View, oracle};
 
 use crate::history::PARTITIONS;
@@ -78,6 +78,8 @@ struct System {
     /// The view versions that are live, as an index into the declared ones.
     generations: Vec<usize>,
     runs: DiskRuns,
+    /// What view partitions stood on when their bases were moved last.
+    shared: Vec<Arc<Block>>,
     happened: BTreeMap<&'static str, u64>,
 }
 
@@ -112,6 +114,7 @@ impl System {
                 cache_bytes: 1 << 16,
             })
             .expect("a folder of its own"),
+            shared: Vec::new(),
             happened: BTreeMap::new(),
         }
     }
@@ -290,6 +293,10 @@ impl System {
     /// Moves what view partitions stand on to disk, or back into memory.
     fn move_bases(&mut self, life: &Life) -> Result<(), Failure> {
         for (id, held) in life.store.held_here() {
+            if held.group_counts(id).runs > 0 {
+                self.count("extended while shared");
+            }
+            held.unite(id).map_err(|error| error.to_string())?;
             let moved = match self.rng.random_bool(0.8) {
                 true => held.spill(id, &self.runs, 1),
                 false => held.load(id),
@@ -298,6 +305,8 @@ impl System {
                 self.count("base moved");
             }
         }
+        // As by who reads them: what is added to these meanwhile makes runs.
+        self.shared = life.store.held_here().into_iter().filter_map(|(id, held)| held.base(id)).collect();
         Ok(())
     }
 

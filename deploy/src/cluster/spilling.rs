@@ -57,6 +57,8 @@ fn tell_once(told: &mut Option<RunError>, error: Option<RunError>, what: &str) {
 enum Goes {
     ToMemory,
     ToDisk,
+    /// What is in memory stays there, in fewer runs.
+    Together,
 }
 
 impl Spiller {
@@ -138,7 +140,9 @@ impl Spiller {
         let held: Vec<(PartitionId, Readable, Size)> = {
             let live = &self.catalog.current().live;
             let sized = |(id, held): (PartitionId, Readable)| {
-                let size = Size { level: live.get(&id.view)?.storage, groups: held.group_counts(id) };
+                let view = live.get(&id.view)?;
+                let (level, emits) = (view.storage, view.output_topic.is_some());
+                let size = Size { level, emits, groups: held.group_counts(id) };
                 Some((id, held, size))
             };
             self.store.held_here().into_iter().filter_map(sized).collect()
@@ -169,6 +173,7 @@ fn move_all(
             let moved = match goes {
                 Goes::ToMemory => held.load(*id),
                 Goes::ToDisk => held.spill(*id, runs, run_min),
+                Goes::Together => held.unite(*id),
             };
             match moved {
                 Ok(true) => tracing::debug!(partition = %id, ?goes, "groups were moved"),
@@ -194,19 +199,24 @@ fn move_all(
 #[derive(Clone, Copy, Debug)]
 struct Size {
     level: StorageLevel,
+    /// Whether it writes its closed windows to a topic: it does so only of what is in one block.
+    emits: bool,
     groups: GroupCounts,
 }
 
 /// Returns which view partitions are to be moved, and where to. Those that may be in memory or on disk go to disk
 /// as long as there are more groups in memory than they may be, the largest first; what of them is read again comes back into the
-/// cache of the disk's blocks.
+/// cache of the disk's blocks. What stays in several runs in memory is put together.
 fn moves(sizes: &[Size], Bounds { memory_max, run_min }: Bounds) -> Vec<(usize, Goes)> {
     let at_level = |wanted| (0..sizes.len()).filter(move |&at| sizes[at].level == wanted);
-    let is_elsewhere = |at: &usize| sizes[*at].groups.elsewhere > 0;
+    let is_elsewhere = |at: &usize| {
+        let Size { emits, groups, .. } = &sizes[*at];
+        groups.elsewhere > 0 || (*emits && groups.runs > 0)
+    };
     let to_memory = at_level(StorageLevel::Memory).filter(is_elsewhere).map(|at| (at, Goes::ToMemory));
     let mut either: Vec<usize> = at_level(StorageLevel::MemoryDisk).collect();
     either.sort_by_key(|&at| std::cmp::Reverse(sizes[at].groups.base));
-    let stays = |Size { level, groups }: &Size| {
+    let stays = |Size { level, groups, .. }: &Size| {
         if *level == StorageLevel::Disk { groups.since } else { groups.base + groups.since }
     };
     let mut held: u64 = sizes.iter().map(stays).sum();
@@ -218,18 +228,22 @@ fn moves(sizes: &[Size], Bounds { memory_max, run_min }: Bounds) -> Vec<(usize, 
     let too_much: Vec<usize> = either.into_iter().take_while(is_too_much).collect();
     let to_disk = at_level(StorageLevel::Disk).chain(too_much);
     let is_worth_it = |at: &usize| sizes[*at].groups.base >= run_min as u64;
-    to_memory.chain(to_disk.filter(is_worth_it).map(|at| (at, Goes::ToDisk))).collect()
+    let moved: Vec<_> = to_memory.chain(to_disk.filter(is_worth_it).map(|at| (at, Goes::ToDisk))).collect();
+    let stays = |at: &usize| moved.iter().all(|(other, _)| other != at);
+    let in_many_runs = (0..sizes.len()).filter(|at| sizes[*at].groups.runs > 1 && stays(at));
+    let together: Vec<_> = in_many_runs.map(|at| (at, Goes::Together)).collect();
+    [moved, together].concat()
 }
 
 #[cfg(test)]
 mod tests {
     use sanso_state::StorageLevel::{Disk, Memory, MemoryDisk};
 
-    use super::Goes::{ToDisk, ToMemory};
+    use super::Goes::{ToDisk, ToMemory, Together};
     use super::*;
 
     fn of(level: StorageLevel, base: u64) -> Size {
-        Size { level, groups: GroupCounts { base, ..GroupCounts::default() } }
+        Size { level, emits: false, groups: GroupCounts { base, ..GroupCounts::default() } }
     }
 
     fn within(memory_max: u64) -> Bounds {
@@ -243,6 +257,17 @@ mod tests {
         sizes.iter_mut().for_each(|size| std::mem::swap(&mut size.groups.base, &mut size.groups.elsewhere));
         assert_eq!(moves(&sizes, within(100)), [(1, ToMemory)]);
         assert!(moves(&[of(Disk, 4)], within(0)).is_empty(), "a run of so few is not worth it");
+    }
+
+    #[test]
+    fn runs_in_memory_are_put_together_and_what_emits_is_one_block() {
+        let mut sizes = [of(Memory, 9), of(MemoryDisk, 9), of(Disk, 9), of(Memory, 9)];
+        sizes.iter_mut().for_each(|size| size.groups.runs = 1);
+        sizes[3].emits = true;
+        assert_eq!(moves(&sizes, within(100)), [(3, ToMemory), (2, ToDisk)]);
+        sizes.iter_mut().for_each(|size| size.groups.runs = 2);
+        let all = [(3, ToMemory), (2, ToDisk), (0, Together), (1, Together)];
+        assert_eq!(moves(&sizes, within(100)), all);
     }
 
     #[test]

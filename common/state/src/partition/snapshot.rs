@@ -33,13 +33,9 @@ impl ViewPartition {
     /// Returns everything it holds. The groups are shared, not copied, where they are in memory; else they
     /// are read.
     pub fn snapshot(&self) -> Result<Snapshot, RunError> {
-        let base = match self.to_load() {
-            None => Arc::clone(&self.base),
-            Some(moving) => {
-                let mut groups = moving.read()?;
-                groups.combine(&self.base.groups);
-                Arc::new(self.base.with_groups(groups))
-            }
+        let base = match self.runs.is_empty() {
+            true => Arc::clone(&self.base),
+            false => Arc::new(self.base.with_groups(self.base_groups()?.collect::<Result<_, _>>()?)),
         };
         Ok(Snapshot { base, segments: self.segments.clone(), ..self.outline() })
     }
@@ -94,7 +90,7 @@ impl ViewPartition {
         }
         let mut this = Self::new(config, Arc::new(Block::empty(snapshot.base.view, partitions)));
         this.may_install(&snapshot.base)?;
-        this.total = Arc::new(sum_of(snapshot.segments.values()));
+        this.total = Arc::new(sum_of(snapshot.segments.values().map(|groups| &**groups)));
         this.base = snapshot.base;
         this.applied = snapshot.applied;
         this.watermarks_us = snapshot.watermarks_us;

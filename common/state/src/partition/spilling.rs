@@ -1,12 +1,13 @@
-//! A view partition's base, moved out of memory and back.
+//! A view partition's base, moved out of memory and back, and put together.
 //!
 //! This changes how a replica keeps its base, not what that is: each does it when it likes, and it is no part
 //! of what is replicated. Whoever moves it reads and writes without the view partition's lock, and
 //! puts the result in its place only where nothing has changed meanwhile.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
-use super::ViewPartition;
+use super::{ViewPartition, sum_of};
 use crate::aggregate::AggregateKind;
 use crate::entry::Block;
 use crate::group::{GroupId, GroupState};
@@ -29,7 +30,7 @@ pub struct Reading<'a> {
 impl Reading<'_> {
     /// Says whether it may take long: something is to be read from a disk, or very much.
     pub fn takes_long(&self) -> bool {
-        self.is_long_scan || self.runs.iter().any(|run| !run.is_in_memory())
+        self.is_long_scan || self.runs.iter().any(|run| run.in_memory().is_none())
     }
 
     /// Returns the combined states of the groups that have rows, in order.
@@ -60,7 +61,14 @@ impl Moving {
 
     /// Adds the groups up in memory.
     pub fn read(&self) -> Result<Groups, RunError> {
-        self.all()?.collect()
+        match self.0.iter().map(|run| run.in_memory()).collect::<Option<Vec<_>>>() {
+            Some(mut all) => {
+                // The largest is copied, the others are added to it.
+                all.sort_by_key(|groups| Reverse(groups.len()));
+                Ok(sum_of(all))
+            }
+            None => self.all()?.collect(),
+        }
     }
 
     fn all(&self) -> Result<Sum<'_>, RunError> {
@@ -73,7 +81,7 @@ impl ViewPartition {
     pub fn reading<'a>(&self, part: Part<'a>) -> Reading<'a> {
         let mut runs = self.runs.clone();
         let (none, mut base) = (Groups::new(), &self.base.groups);
-        let is_long_scan = part.key.is_none() && base.len() > LONG_SCAN;
+        let is_long_scan = part.key.is_none() && self.group_counts().0 > LONG_SCAN;
         if is_long_scan {
             // Looked at as a run is, without the lock.
             runs.push(Arc::clone(&self.base) as Arc<dyn SortedRun>);
@@ -90,13 +98,16 @@ impl ViewPartition {
 
     /// Returns the number of groups that are not in memory; those that several runs have count in each.
     pub fn run_groups(&self) -> u64 {
-        self.runs.iter().filter(|run| !run.is_in_memory()).map(|run| run.groups()).sum()
+        self.runs.iter().filter(|run| run.in_memory().is_none()).map(|run| run.groups()).sum()
+    }
+
+    /// Returns the number of runs in memory.
+    pub fn runs_in_memory(&self) -> usize {
+        self.runs.iter().filter(|run| run.in_memory().is_some()).count()
     }
 
     /// Begins to move what of the base is in memory, if it is `least` groups or more, and returns what to write as a run. What
     /// emits stays, since each window that closes is looked at.
-    ///
-    /// The block in memory becomes a run as it is, so that nothing that is added to the base meanwhile is in the way.
     pub fn to_spill(&mut self, least: usize) -> Option<Moving> {
         if self.is_emitting() {
             return None;
@@ -106,25 +117,46 @@ impl ViewPartition {
             if self.base.groups.len() < least.max(1) {
                 return None;
             }
-            let rest = Arc::new(self.base.with_groups(Groups::new()));
-            let block = std::mem::replace(&mut self.base, rest);
-            self.runs.push(block);
+            self.set_aside();
         }
-        let mut oldest = self.runs.len() - self.waiting().count();
-        let mut size: u64 = self.waiting().map(|run| run.groups()).sum();
-        while oldest > 0 && self.runs[oldest - 1].groups() <= 2 * size {
-            oldest -= 1;
-            size += self.runs[oldest].groups();
-        }
-        Some(Moving(self.runs[oldest..].to_vec()))
+        Some(self.newest(self.waiting().count(), self.runs.len()))
     }
 
-    /// Returns what to read into memory: none where all is.
-    pub fn to_load(&self) -> Option<Moving> {
-        (!self.runs.is_empty()).then(|| Moving(self.runs.clone()))
+    /// Returns runs in memory that are to become one there: the newest, none where it is one alone.
+    pub fn to_unite(&self) -> Option<Moving> {
+        let moving = self.newest(1, self.waiting().count());
+        (moving.0.len() > 1).then_some(moving)
     }
 
-    /// Puts a run in the place of those that it was written of. Returns false where these are there no longer.
+    /// Returns so many of the newest runs, and with them older ones, up to a number, as long as they are not much larger.
+    fn newest(&self, least: usize, most: usize) -> Moving {
+        let (all, mut taken) = (self.runs.len(), least.min(most));
+        let size = |taken| self.runs[all - taken..].iter().map(|run| run.groups()).sum::<u64>();
+        while taken < most && self.runs[all - taken - 1].groups() <= 2 * size(taken) {
+            taken += 1;
+        }
+        Moving(self.runs[all - taken..].to_vec())
+    }
+
+    /// Begins to make one block in memory of the base: none where it is.
+    pub fn to_load(&mut self) -> Option<Moving> {
+        if self.runs.is_empty() {
+            return None;
+        }
+        if !self.base.groups.is_empty() {
+            self.set_aside();
+        }
+        Some(Moving(self.runs.clone()))
+    }
+
+    /// Makes a run of the block in memory as it is, so that nothing that is added to the base meanwhile is in the way.
+    fn set_aside(&mut self) {
+        let rest = Arc::new(self.base.with_groups(Groups::new()));
+        let block = std::mem::replace(&mut self.base, rest);
+        self.runs.push(block);
+    }
+
+    /// Puts a run in the place of those that it was made of. Returns false where these are there no longer.
     pub fn spilled(&mut self, moved: &Moving, run: &Arc<dyn SortedRun>) -> bool {
         let is_there = self.ends_with(moved);
         if is_there {
@@ -166,9 +198,9 @@ impl ViewPartition {
         is_it
     }
 
-    /// Iterates the runs that wait for being written; they are the newest.
+    /// Iterates the newest runs that are in memory, of which those of a view on disk wait for being written.
     fn waiting(&self) -> impl Iterator<Item = &Arc<dyn SortedRun>> {
-        self.runs.iter().rev().take_while(|run| run.is_in_memory())
+        self.runs.iter().rev().take_while(|run| run.in_memory().is_some())
     }
 
     fn ends_with(&self, moved: &Moving) -> bool {

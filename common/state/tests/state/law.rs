@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use sanso_state::{
-    Block, Entry, LogPartition, MemoryRuns, Outcome, RunError, SegmentId, Snapshot, ViewPartition,
+    Block, Entry, LogPartition, MemoryRuns, Outcome, RunError, SegmentId, Snapshot, SortedRun, ViewPartition,
     encode_groups,
 };
 
@@ -114,12 +114,17 @@ fn take(
             };
             prop_assert_eq!(outcome, expected);
         }
-        Step::ExtendToNewest => {
+        Step::ExtendToNewest { shared } => {
+            let copy = shared.then(|| held.clone());
             held.apply(Entry::Extend(published.newest_of(held.version())));
             prop_assert_eq!(held.version(), published.newest().version);
             prop_assert_eq!(held.snapshot().map(|snapshot| snapshot.base), Ok(published.newest()));
+            if let Some(copy) = copy {
+                let before = standing_on(published, &copy);
+                prop_assert_eq!(copy.snapshot().map(|snapshot| snapshot.base), Ok(before));
+            }
         }
-        Step::Spill { .. } | Step::FailToSpill | Step::Load | Step::Mend { .. } => {
+        Step::Spill { .. } | Step::FailToSpill | Step::Load | Step::Unite | Step::Mend { .. } => {
             move_base(held, published, step)?;
         }
         Step::Lose => *held = ViewPartition::new(config(), published.newest()),
@@ -149,6 +154,14 @@ fn move_base(held: &mut ViewPartition, published: &Published, step: &Step) -> Re
                 prop_assert!(held.loaded(&moved, &mut moved.read().expect("it is in memory")));
             }
             prop_assert!(held.base().is_some());
+        }
+        Step::Unite => {
+            let before = held.runs_in_memory();
+            if let Some(moved) = held.to_unite() {
+                let run: Arc<dyn SortedRun> = Arc::new(moved.read().expect("it is in memory"));
+                prop_assert!(held.spilled(&moved, &run));
+                prop_assert!(held.runs_in_memory() < before);
+            }
         }
         Step::Mend { which } => {
             let block = which.get(&published.0).clone();

@@ -154,14 +154,17 @@ pub(crate) enum Step {
     AdoptNewest,
     /// One of the published versions is offered by what it adds to another one.
     Extend { of: prop::sample::Index, which: prop::sample::Index },
-    /// The newest published version is offered by what it adds to the one that is held.
-    ExtendToNewest,
+    /// The newest published version is offered by what it adds to the one that is held, also while somebody
+    /// shares that.
+    ExtendToNewest { shared: bool },
     /// What of the base is in memory goes to a run, if it is as much as this.
     Spill { least: usize },
     /// It is to go to a run, and the disk is full.
     FailToSpill,
     /// All of the base comes into memory.
     Load,
+    /// What is in memory is put together.
+    Unite,
     /// What was published at some version comes in the place of the base, which a disk has lost.
     Mend { which: prop::sample::Index },
     /// All replicas are lost.
@@ -179,10 +182,11 @@ pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => any::<prop::sample::Index>().prop_map(|which| Step::Adopt { which }),
         2 => Just(Step::AdoptNewest),
         1 => any::<[prop::sample::Index; 2]>().prop_map(|[of, which]| Step::Extend { of, which }),
-        2 => Just(Step::ExtendToNewest),
+        2 => any::<bool>().prop_map(|shared| Step::ExtendToNewest { shared }),
         3 => (0_usize..8).prop_map(|least| Step::Spill { least }),
         1 => Just(Step::FailToSpill),
         1 => Just(Step::Load),
+        1 => Just(Step::Unite),
         1 => any::<prop::sample::Index>().prop_map(|which| Step::Mend { which }),
         1 => Just(Step::Lose),
         1 => any::<prop::sample::Index>().prop_map(|which| Step::Rebuild { which }),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sanso_state::{
     Block, Cut, Delta, Difference, Entry, Extension, Fingerprint, GroupId, GroupState, Groups, LogPartition,
-    MemoryRuns, Moving, Outcome, Part, SegmentId, Value, ViewPartition,
+    MemoryRuns, Moving, Outcome, Part, SegmentId, SortedRun, Value, ViewPartition,
 };
 
 use crate::model::{config, kinds, view};
@@ -111,8 +111,9 @@ fn an_extension_is_adopted_on_its_version_alone_and_changes_no_other_holder_of_i
     }
     assert_eq!((held.version(), held.group_counts()), (2, (2, 1)));
     assert_eq!(held.apply(extension(2, 3, &[12, 4])), Outcome::Adopted);
-    assert_eq!(held.base(), Some(&block(3, &[12, 4], rows(&[(1, 0, 9, 1), (2, 0, 7, 1)]))));
-    assert_eq!((held.applied(), held.group_counts()), (&[12, 4][..], (2, 0)));
+    let base = held.snapshot().expect("it is in memory").base;
+    assert_eq!(base, block(3, &[12, 4], rows(&[(1, 0, 9, 1), (2, 0, 7, 1)])));
+    assert_eq!((held.applied(), held.group_counts()), (&[12, 4][..], (3, 0)), "one is in both");
     assert_eq!(before, block(2, &[8, 4], rows(&[(1, 0, 5, 1), (2, 0, 7, 1)])));
 }
 
@@ -238,6 +239,41 @@ fn what_comes_meanwhile_is_not_in_the_way_of_what_is_moved_but_another_base_is()
     assert!(!held.spilled(&late, &written(&late)), "another base is there");
     assert!(!held.loaded(&late, &mut Groups::new()));
     assert_eq!(sums(&held.all()), [(id(1, 0), Value::Decimal(9))]);
+}
+
+#[test]
+fn an_extension_that_is_large_or_of_a_base_that_is_shared_takes_its_place_beside_it() {
+    let several = |keys: std::ops::Range<i64>| rows(&keys.map(|key| (key, 0, 1, 1)).collect::<Vec<_>>());
+    let extension = |of: u64, groups| {
+        let added = block(of + 1, &[4 * (of + 1), 0], groups);
+        Entry::Extend(Extension { of, added })
+    };
+    let mut held = empty();
+    held.apply(extension(0, several(0..1_000)));
+    assert_eq!((held.runs_in_memory(), held.group_counts()), (0, (1_000, 0)), "it is added where it is");
+    let base = Arc::as_ptr(held.base().expect("it is one block"));
+    held.apply(extension(1, several(500..40_000)));
+    assert_eq!((held.runs_in_memory(), held.run_groups(), held.version()), (1, 0, 2));
+    assert_eq!(Arc::as_ptr(&held.runs()[0]).cast(), base, "it was not copied");
+    assert_eq!(
+        sums(&held.range(&Value::encode_key(&[Value::Int(700)]), 0, 1)),
+        [(id(700, 0), Value::Decimal(2))]
+    );
+    let shared = held.clone();
+    held.apply(extension(2, several(0..1)));
+    assert_eq!((shared.version(), shared.all().len()), (2, 40_000));
+    assert_eq!((held.runs_in_memory(), held.all().len()), (2, 40_000));
+    assert!(held.reading(Part::ALL).takes_long(), "so many are added up apart");
+    // The newer is much larger, so both become one.
+    let moved = held.to_unite().expect("two runs");
+    held.apply(extension(3, several(0..1)));
+    let run: Arc<dyn SortedRun> = Arc::new(moved.read().expect("it is in memory"));
+    assert!(held.spilled(&moved, &run) && held.to_unite().is_none());
+    assert_eq!((held.runs_in_memory(), held.group_counts().0), (1, 40_001));
+    assert_eq!(
+        sums(&held.range(&Value::encode_key(&[Value::Int(0)]), 0, 1)),
+        [(id(0, 0), Value::Decimal(3))]
+    );
 }
 
 #[test]

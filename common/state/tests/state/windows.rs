@@ -142,12 +142,13 @@ fn take(
             let (of, to) = (of.get(&published.0).clone(), which.get(&published.0).clone());
             held.apply(Entry::Extend(published.extension(&of, &to)));
         }
-        Step::ExtendToNewest => {
+        Step::ExtendToNewest { shared } => {
+            let _copy = shared.then(|| held.copy());
             held.apply(Entry::Extend(published.newest_of(held.version())));
         }
         Step::Spill { least } => assert!(held.to_spill(*least).is_none(), "what emits stays in memory"),
         Step::FailToSpill => assert!(held.to_spill(1).is_none()),
-        Step::Load => assert!(held.to_load().is_none()),
+        Step::Load | Step::Unite => assert!(held.to_load().is_none() && held.to_unite().is_none()),
         Step::Mend { which } => _ = held.mend(which.get(&published.0)),
         Step::Lose => {
             *held = emitting(published.newest(), panes);

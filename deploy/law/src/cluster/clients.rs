@@ -93,16 +93,18 @@ fn move_bases(world: &mut World<Layers>) {
     let turn = world.guests.count("bases looked at");
     let nodes = u64::from(NODES);
     let Some(node) = world.node(NodeId((turn % nodes) as u16)) else { return };
-    let mut moved = 0;
+    let (mut moved, mut united) = (0, 0);
     for (_, replica) in node.replicas() {
         let held = replica.state().readable();
         for id in held.list() {
+            united += u64::from(held.unite(id).expect("runs are in memory"));
             let done =
                 if (turn / nodes).is_multiple_of(3) { held.load(id) } else { held.spill(id, &MemoryRuns, 1) };
             moved += u64::from(done.expect("runs are in memory"));
         }
     }
     *world.guests.happened.entry("base moved").or_default() += moved;
+    *world.guests.happened.entry("runs put together").or_default() += united;
 }
 
 /// Appends something to the log, which acknowledges it.
