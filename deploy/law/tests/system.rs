@@ -30,9 +30,22 @@ fn embedded(folder: &Path) -> At {
     At(format!("embedded:{}", folder.display()))
 }
 
-/// Runs seeds and says what happened in them.
+/// What happens to a system sooner or later. A world in which nothing goes wrong proves nothing.
+const HAPPENS: [&str; 9] = [
+    "base moved",
+    "crash",
+    "extended while shared",
+    "indexes fell back",
+    "outlived its faults",
+    "version published",
+    "view partition adopted",
+    "segment audited",
+    "new view version",
+];
+
+/// Runs seeds and says what happened in them, which `expected` is to be part of.
 #[expect(clippy::print_stdout, reason = "who runs many seeds wants to see what happened in them")]
-async fn seeds(count: u64, place: impl Fn() -> Box<dyn LogPlace>) {
+async fn seeds(count: u64, place: impl Fn() -> Box<dyn LogPlace>, expected: &[&str]) {
     let start = environment("SANSO_LAW_START", 0);
     let mut happened = std::collections::BTreeMap::new();
     for seed in start..start + environment("SANSO_SYSTEM_SEEDS", count) {
@@ -41,30 +54,20 @@ async fn seeds(count: u64, place: impl Fn() -> Box<dyn LogPlace>) {
         }
     }
     println!("{happened:?}");
-    // A world in which nothing goes wrong proves nothing.
-    for what in [
-        "base moved",
-        "crash",
-        "indexes fell back",
-        "outlived its faults",
-        "version published",
-        "view partition adopted",
-        "segment audited",
-        "new view version",
-    ] {
+    for what in expected {
         assert!(happened.get(what).is_some_and(|count| *count > 0), "'{what}' never happened: {happened:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_system_keeps_the_law_on_a_log_in_memory() {
-    seeds(10, || Box::new(Memory(Arc::new(MemoryLog::new())))).await;
+    seeds(10, || Box::new(Memory(Arc::new(MemoryLog::new()))), &HAPPENS).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_system_keeps_the_law_on_the_embedded_log() {
     let folder = tempfile::tempdir().expect("make a folder");
-    seeds(6, || Box::new(embedded(folder.path()))).await;
+    seeds(6, || Box::new(embedded(folder.path())), &HAPPENS).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -74,5 +77,7 @@ async fn the_system_keeps_the_law_on_kafka() {
     }
     let cluster = Cluster::start(1).expect("start a broker");
     let log = format!("kafka://{}", cluster.servers());
-    seeds(10, || Box::new(At(log.clone()))).await;
+    // How far a life comes before a fault depends on the broker's time, too: few outlive theirs, and once in a while none.
+    let expected = ["crash", "version published", "view partition adopted", "segment audited"];
+    seeds(10, || Box::new(At(log.clone())), &expected).await;
 }
