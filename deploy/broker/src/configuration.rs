@@ -57,8 +57,8 @@ pub(crate) fn properties(node: usize, all: &[Ports], data: &Path, credentials: &
         ("transaction.state.log.replication.factor", replicas.to_string()),
         ("transaction.state.log.min.isr", replicas.min(2).to_string()),
         ("group.initial.rebalance.delay.ms", "0".to_owned()),
-        // A broker that was killed is missed soon, also where it was the controller.
-        ("broker.session.timeout.ms", "3000".to_owned()),
+        // A broker that was killed is missed soon where others can take its place, also where it was the controller.
+        ("broker.session.timeout.ms", if replicas > 1 { "2000" } else { "3000" }.to_owned()),
         ("broker.heartbeat.interval.ms", "500".to_owned()),
         ("controller.quorum.fetch.timeout.ms", "1000".to_owned()),
         ("controller.quorum.election.timeout.ms", "500".to_owned()),
